@@ -1,0 +1,111 @@
+//! The two block seams. A trait here contains blocks and nothing else; copying, comparing and slicing are functions
+//! and types over it.
+
+use crate::{ByteCount, ByteOffset, ByteRange, Error, RangeSet, Result};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// What is known of a range without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExtentKind {
+    /// Stored bytes; they may happen to be zeros.
+    Data,
+    /// Reads as zeros because zeros were written or the range was trimmed.
+    Zero,
+    /// Reads as zeros because nothing was ever written there.
+    Hole,
+}
+
+/// A range in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where.
+    pub range: ByteRange,
+    /// What is there.
+    pub kind: ExtentKind,
+}
+
+/// Receives extents; breaking stops the walk early, which is not an error.
+pub type Visit<'a> = dyn FnMut(Extent) -> ControlFlow<()> + 'a;
+
+/// Bytes addressed by offset that can be read.
+pub trait BlockSource: Send + Sync {
+    /// The number of bytes. It does not change while the source is open.
+    fn size(&self) -> ByteCount;
+
+    /// Reads `buf.len()` bytes starting at `offset` (bytes from the start).
+    ///
+    /// Fills the whole buffer or fails; a short read does not exist. Bytes never written read as zero.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the range passes the end; nothing is read. `Corrupt` if a checksum disagrees.
+    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()>;
+
+    /// Tiles `range` with extents: ascending, without gap or overlap, clipped to `range`. Neighbours may have the
+    /// same kind. Zero and hole both read as zeros; only the reason differs. An empty range visits nothing.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the range passes the end; nothing is visited.
+    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()>;
+}
+
+/// Whether zeroing may give space back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provision {
+    /// Zeros need no space: the range may become a hole on the host.
+    Sparse,
+    /// The range must stay allocated, so that a later write to it finds room.
+    Allocated,
+}
+
+/// A source that can be written.
+pub trait BlockDevice: BlockSource {
+    /// Writes all of `buf` at `offset`. On return the bytes are visible to every reader; they are durable after the
+    /// next [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// `OutOfRange` if the range passes the end; nothing is written. `NoSpace` if the host is full: blocks of the
+    /// range are each old or new, and a retry after freeing space is safe. `Poisoned` after a failed sync.
+    fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> Result<()>;
+
+    /// Makes the range read as zeros, exactly to the byte, as one tracked change. Cost: O(map pages), not O(bytes),
+    /// unless [`Provision::Allocated`] asks for space.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    fn zero(&self, range: ByteRange, provision: Provision) -> Result<()>;
+
+    /// The guest no longer needs the range. Whole blocks inside it read as zeros afterwards; bytes of blocks only
+    /// partly inside are unchanged.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    fn discard(&self, range: ByteRange) -> Result<()>;
+
+    /// Makes everything acknowledged before this call durable, whichever thread wrote it.
+    ///
+    /// # Errors
+    /// `Poisoned` if a sync failed, now or earlier: nothing acknowledged since the last good flush is promised, and
+    /// no later call succeeds.
+    fn flush(&self) -> Result<()>;
+}
+
+/// What a transfer moves: ranges of a source that changed. A full backup is a delta against nothing.
+#[derive(Clone)]
+pub struct Delta {
+    /// The state to transfer.
+    pub source: Arc<dyn BlockSource>,
+    /// Where it may differ from the base. Bytes outside are equal to the base's.
+    pub changed: RangeSet,
+}
+
+/// Checks that `count` bytes at `offset` lie within `size`.
+///
+/// # Errors
+/// `OutOfRange` if they do not.
+pub fn check_range(offset: ByteOffset, count: u64, size: ByteCount) -> Result<()> {
+    match offset.checked_add(ByteCount::new(count)) {
+        Some(end) if end.get() <= size.get() => Ok(()),
+        _ => Err(Error::OutOfRange { offset: offset.get(), count, size: size.get() }),
+    }
+}
