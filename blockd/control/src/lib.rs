@@ -1,1 +1,30 @@
-//! To be written.
+//! What the daemon and its clients say to each other: the objects of the HTTP API, their stable field names, and a
+//! blocking client over the daemon's unix socket.
+//!
+//! The paths are listed in `docs/api.md`. Bytes are integers, times are RFC 3339 in UTC. This crate knows nothing of
+//! disks or vaults; it is the vocabulary of requests, not of storage.
+//!
+//! ```
+//! let body = r#"{"kind":"not-found","message":"disk web-root: does not exist","help":"blockctl disk list"}"#;
+//! let error: control::ErrorBody = serde_json::from_str(body)?;
+//! assert_eq!(error.kind.exit_code(), 3);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+mod client;
+mod error;
+mod kind;
+mod objects;
+mod requests;
+
+pub use client::Client;
+pub use error::{Error, ErrorBody};
+pub use kind::Kind;
+pub use objects::{
+    Change, ChangeKind, Changes, Daemon, Disk, DiskState, Job, JobState, Point, PointDeleted, Points,
+    Problem, Status, Tier, TransferKind, Vault, VaultCheck,
+};
+pub use requests::{
+    BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, PointsQuery, RestoreRequest,
+    SnapshotRequest, WaitQuery,
+};

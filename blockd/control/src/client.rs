@@ -1,0 +1,344 @@
+//! A blocking client: one request at a time over the daemon's unix socket.
+
+use crate::requests::*;
+use crate::{Changes, Disk, Error, ErrorBody, Job, Kind, Point, PointDeleted, Points, Status, Vault};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// The longest answer taken. A change list of a badly fragmented 16 TiB disk is the largest object there is.
+const ANSWER_LIMIT_BYTES: usize = 1 << 30;
+
+/// How long one request waits for the end of a job before it asks again, so that progress can be shown meanwhile.
+const FOLLOW_STEP_MS: u64 = 250;
+
+/// The longest time without an answer. The slowest verb is a deletion that folds a large layer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Speaks to one daemon. Every call opens its own connection, so nothing breaks when the daemon is restarted.
+pub struct Client {
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    /// A client of the daemon that listens at this socket. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if the host has no resources for an event loop.
+    pub fn new(socket: impl Into<PathBuf>) -> Result<Self, Error> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+                Error::Broken { request: "start the client".to_owned(), why: error.to_string() }
+            })?;
+        Ok(Self { socket: socket.into(), runtime })
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Daemon, disks, vaults and warnings.
+    ///
+    /// # Errors
+    /// As every call here: [`Error::Unreachable`], what the daemon answers, or a broken connection.
+    pub fn status(&self) -> Result<Status, Error> {
+        self.get("/v1/status")
+    }
+
+    /// Every disk, by name.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn disks(&self) -> Result<Vec<Disk>, Error> {
+        self.get("/v1/disks")
+    }
+
+    /// One disk.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `not-found` if there is none of this name.
+    pub fn disk(&self, name: &str) -> Result<Disk, Error> {
+        self.get(&format!("/v1/disks/{}", encode(name)))
+    }
+
+    /// Makes an empty disk.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if the name is taken.
+    pub fn create_disk(&self, request: &CreateDisk) -> Result<Disk, Error> {
+        self.send(Method::POST, "/v1/disks", Some(request))
+    }
+
+    /// Deletes a disk and its instant recovery points.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` while a client is connected to it.
+    pub fn delete_disk(&self, name: &str) -> Result<Disk, Error> {
+        self.send(Method::DELETE, &format!("/v1/disks/{}", encode(name)), NOTHING)
+    }
+
+    /// The ranges of a disk that changed.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `not-found` if disk or point do not exist.
+    pub fn changes(&self, disk: &str, query: &ChangesQuery) -> Result<Changes, Error> {
+        let pairs = [("since", query.since.as_deref()), ("until", query.until.as_deref())];
+        self.get(&format!("/v1/disks/{}/changes{}", encode(disk), query_text(&pairs)))
+    }
+
+    /// Recovery point now, of all named disks at one instant.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn snapshot(&self, disks: &[String]) -> Result<Vec<Point>, Error> {
+        self.send(Method::POST, "/v1/snapshots", Some(&SnapshotRequest { disks: disks.to_vec() }))
+    }
+
+    /// Recovery points, of one item or of all.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn points(&self, item: Option<&str>) -> Result<Points, Error> {
+        self.get(&format!("/v1/points{}", query_text(&[("item", item)])))
+    }
+
+    /// One recovery point, by any form of its name.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn point(&self, name: &str) -> Result<Point, Error> {
+        self.get(&format!("/v1/points/{}", encode(name)))
+    }
+
+    /// Deletes a recovery point.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` while it is read. The message says what is gone if only a part is.
+    pub fn delete_point(&self, name: &str, query: &DeletePointQuery) -> Result<PointDeleted, Error> {
+        let tier = query.tier.map(|tier| match tier {
+            crate::Tier::Instant => "instant",
+            crate::Tier::Vault => "vault",
+        });
+        self.send(
+            Method::DELETE,
+            &format!("/v1/points/{}{}", encode(name), query_text(&[("tier", tier)])),
+            NOTHING,
+        )
+    }
+
+    /// Recovery point now, then its transfer as a job.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `unavailable` if the vault is locked.
+    pub fn backup(&self, request: &BackupRequest) -> Result<Job, Error> {
+        self.send(Method::POST, "/v1/backups", Some(request))
+    }
+
+    /// A recovery point as a new disk, as a job.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if the name is taken.
+    pub fn restore(&self, request: &RestoreRequest) -> Result<Job, Error> {
+        self.send(Method::POST, "/v1/restores", Some(request))
+    }
+
+    /// Every vault, by name.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn vaults(&self) -> Result<Vec<Vault>, Error> {
+        self.get("/v1/vaults")
+    }
+
+    /// One vault.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn vault(&self, name: &str) -> Result<Vault, Error> {
+        self.get(&format!("/v1/vaults/{}", encode(name)))
+    }
+
+    /// Makes a vault with a fresh key.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if the name or the directory is taken.
+    pub fn create_vault(&self, request: &CreateVault) -> Result<Vault, Error> {
+        self.send(Method::POST, "/v1/vaults", Some(request))
+    }
+
+    /// Reads and verifies everything in a vault, as a job.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn check_vault(&self, name: &str) -> Result<Job, Error> {
+        self.send(Method::POST, &format!("/v1/vaults/{}/check", encode(name)), NOTHING)
+    }
+
+    /// Jobs, newest first.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn jobs(&self) -> Result<Vec<Job>, Error> {
+        self.get("/v1/jobs")
+    }
+
+    /// One job, by its id or the beginning of it.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn job(&self, id: &str) -> Result<Job, Error> {
+        self.get(&format!("/v1/jobs/{}", encode(id)))
+    }
+
+    /// Asks a job to stop; it ends soon afterwards.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if it has ended.
+    pub fn cancel_job(&self, id: &str) -> Result<Job, Error> {
+        self.send(Method::POST, &format!("/v1/jobs/{}/cancel", encode(id)), NOTHING)
+    }
+
+    /// Follows a job to its end and shows `progress` every state seen on the way.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status). A job that failed is not an error here: its state says so.
+    pub fn follow(&self, id: &str, progress: &mut dyn FnMut(&Job)) -> Result<Job, Error> {
+        loop {
+            let job: Job = self.get(&format!("/v1/jobs/{}?wait_ms={FOLLOW_STEP_MS}", encode(id)))?;
+            progress(&job);
+            if job.state.is_final() {
+                return Ok(job);
+            }
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.send(Method::GET, path, NOTHING)
+    }
+
+    fn send<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, Error> {
+        let request = format!("{method} {path}");
+        let broken = |why: String| Error::Broken { request: request.clone(), why };
+        let bytes = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| broken(error.to_string()))?,
+            None => Vec::new(),
+        };
+        let message = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "blockd")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(bytes)))
+            .map_err(|error| broken(error.to_string()))?;
+        let (status, answer) = self.runtime.block_on(async {
+            tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(message, &broken))
+                .await
+                .unwrap_or_else(|_| Err(broken("no answer in time".to_owned())))
+        })?;
+        if (200..300).contains(&status) {
+            return serde_json::from_slice(&answer)
+                .map_err(|error| broken(format!("the answer is not understood: {error}")));
+        }
+        Err(match serde_json::from_slice::<ErrorBody>(&answer) {
+            Ok(body) => Error::Answered(body),
+            Err(_) => Error::Answered(ErrorBody {
+                kind: Kind::Io,
+                message: format!("{request}: answered {status} {}", first_line(&answer)),
+                help: None,
+            }),
+        })
+    }
+
+    async fn exchange(
+        &self,
+        message: Request<Full<Bytes>>,
+        broken: &impl Fn(String) -> Error,
+    ) -> Result<(u16, Bytes), Error> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| Error::Unreachable { socket: self.socket.display().to_string(), source })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(error.to_string()))?;
+        let exchange = async {
+            let response = sender.send_request(message).await.map_err(|error| broken(error.to_string()))?;
+            collect(response).await.map_err(broken)
+        };
+        tokio::pin!(exchange);
+        tokio::select! {
+            done = &mut exchange => done,
+            ended = connection => match ended {
+                // the daemon closed its side; what it sent before is still to be read
+                Ok(()) => exchange.await,
+                Err(error) => Err(broken(error.to_string())),
+            },
+        }
+    }
+}
+
+/// No body.
+const NOTHING: Option<&()> = None;
+
+async fn collect(response: Response<hyper::body::Incoming>) -> Result<(u16, Bytes), String> {
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await;
+    Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+}
+
+fn first_line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+/// One path segment or query value: everything but unreserved characters is percent-encoded.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte as char),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn query_text(pairs: &[(&str, Option<&str>)]) -> String {
+    let given: Vec<String> = pairs
+        .iter()
+        .filter_map(|(key, value)| value.map(|value| format!("{key}={}", encode(value))))
+        .collect();
+    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_the_path() {
+        assert_eq!(encode("vm/web@2026-11-20T12:00"), "vm%2Fweb%402026-11-20T12%3A00");
+        assert_eq!(query_text(&[("a", None), ("b", Some("x y"))]), "?b=x%20y");
+        assert_eq!(query_text(&[("a", None)]), "");
+    }
+
+    #[test]
+    fn a_missing_daemon_is_unavailable_and_says_where() {
+        let client = Client::new("/nonexistent/api.sock").expect("a client");
+        let error = client.status().expect_err("nobody is there");
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(error.to_string().contains("/nonexistent/api.sock"), "{error}");
+        assert!(error.help().is_some());
+    }
+}

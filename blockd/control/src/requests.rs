@@ -1,0 +1,95 @@
+//! Bodies and queries of requests. Unknown fields are refused, so that a misspelt one does not pass unseen.
+
+use crate::Tier;
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/disks`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateDisk {
+    /// The new disk's name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// `GET /v1/disks/{name}/changes`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangesQuery {
+    /// The recovery point to compare with; without it, everything ever written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// The recovery point to stop at; without it, the live disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// `POST /v1/snapshots`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRequest {
+    /// The disks, all sealed at one instant.
+    pub disks: Vec<String>,
+}
+
+/// `GET /v1/points`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointsQuery {
+    /// Only points of this item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+}
+
+/// `DELETE /v1/points/{point}`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletePointQuery {
+    /// Only from this tier; without it, from every tier that holds the point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+}
+
+/// `POST /v1/backups`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// What to back up.
+    pub item: String,
+    /// Where to; the vault `main` if not named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<String>,
+    /// Read everything, whatever the vault holds already.
+    #[serde(default)]
+    pub full: bool,
+}
+
+/// `POST /v1/restores`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// The recovery point.
+    pub point: String,
+    /// The new disk's name.
+    pub to: String,
+}
+
+/// `POST /v1/vaults`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVault {
+    /// The new vault's name.
+    pub name: String,
+    /// The directory it lives in, an absolute path on the daemon's host.
+    pub store: String,
+}
+
+/// `GET /v1/jobs/{id}`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitQuery {
+    /// Answer when the job has ended, or after this many milliseconds, whichever comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
