@@ -43,7 +43,7 @@ pub use cursor::{Cursor, Malformed};
 pub use error::{Error, Failure, Foreign, Kind, Result};
 pub use header::{FileHeader, HEADER_LEN};
 pub use ids::{DiskId, JobId, StateId, VaultId};
-pub use media::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Session, Space};
+pub use media::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Session, Space, check_path};
 pub use memory_disk::MemoryDisk;
 pub use range::{ByteRange, RangeSet};
 pub use source::{BlockDevice, BlockSource, Delta, Extent, ExtentKind, Provision, Visit, check_range};

@@ -1,0 +1,319 @@
+//! The plan of what goes wrong: faults at chosen calls, and the power going off at a chosen step.
+
+use block::{Error, Result};
+use std::io;
+
+/// What a media is asked to do, for choosing the calls a fault hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Opening an existing file.
+    Open,
+    /// Opening with `Create` or `Truncate`.
+    Create,
+    /// Making a directory.
+    CreateDir,
+    /// Listing a directory.
+    List,
+    /// Renaming; matches by the old or the new path.
+    Rename,
+    /// Removing a name.
+    Remove,
+    /// Syncing a directory.
+    SyncDir,
+    /// Taking a lock.
+    Lock,
+    /// Asking for space.
+    Space,
+    /// Finding or making volatile memory.
+    Volatile,
+    /// Listing volatile memories.
+    ListVolatile,
+    /// Forgetting volatile memory.
+    RemoveVolatile,
+    /// Making scratch memory.
+    Scratch,
+    /// Reserving pages of a memory; matches by its name, `""` for scratch.
+    Reserve,
+    /// Asking for the session.
+    Session,
+    /// Reading a file.
+    Read,
+    /// Writing a file.
+    Write,
+    /// Syncing a file.
+    Sync,
+    /// Asking for a file's length.
+    Size,
+    /// Setting a file's length.
+    SetLen,
+    /// Allocating.
+    Allocate,
+    /// Punching.
+    Punch,
+    /// Asking for data ranges.
+    DataRanges,
+}
+
+impl Op {
+    /// Whether the call changes anything, and so is a step at which the power can go off.
+    pub fn is_mutating(self) -> bool {
+        !matches!(
+            self,
+            Self::Open
+                | Self::List
+                | Self::Space
+                | Self::ListVolatile
+                | Self::Scratch
+                | Self::Reserve
+                | Self::Session
+                | Self::Read
+                | Self::Size
+                | Self::DataRanges
+        )
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::CreateDir => "create directory",
+            Self::List | Self::ListVolatile => "list",
+            Self::Rename => "rename",
+            Self::Remove | Self::RemoveVolatile => "remove",
+            Self::SyncDir => "sync directory",
+            Self::Lock => "lock",
+            Self::Space => "ask for space of",
+            Self::Volatile => "open volatile memory",
+            Self::Scratch => "make a scratch file in",
+            Self::Reserve => "reserve memory of",
+            Self::Session => "look at",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::Size => "look at",
+            Self::SetLen => "resize",
+            Self::Allocate => "allocate space in",
+            Self::Punch => "punch a hole into",
+            Self::DataRanges => "find data in",
+        }
+    }
+}
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It fails with EIO and does nothing. A failed sync also gives up what it should have made durable: readers
+    /// still see it, no later sync saves it.
+    Eio,
+    /// It fails with ENOSPC; for a sync as above.
+    Enospc,
+    /// A sync returns success and makes nothing durable; a later honest sync does.
+    Lie,
+    /// A write returns success and changes nothing.
+    Lose,
+    /// A write returns success and lands at this offset of the same file instead.
+    Misdirect {
+        /// Where it lands.
+        to: u64,
+    },
+    /// A read returns the content as of the last sync.
+    Stale,
+}
+
+impl Effect {
+    fn fits(self, op: Op) -> bool {
+        match self {
+            Self::Eio | Self::Enospc => true,
+            Self::Lie => matches!(op, Op::Sync | Op::SyncDir),
+            Self::Lose | Self::Misdirect { .. } => op == Op::Write,
+            Self::Stale => op == Op::Read,
+        }
+    }
+
+    fn errno(self) -> Option<i32> {
+        match self {
+            Self::Eio => Some(EIO),
+            Self::Enospc => Some(ENOSPC),
+            _ => None,
+        }
+    }
+}
+
+pub(super) const ENOENT: i32 = 2;
+pub(super) const EIO: i32 = 5;
+pub(super) const EEXIST: i32 = 17;
+pub(super) const ENOTDIR: i32 = 20;
+pub(super) const EISDIR: i32 = 21;
+pub(super) const EINVAL: i32 = 22;
+pub(super) const ENOSPC: i32 = 28;
+pub(super) const ENOTEMPTY: i32 = 39;
+
+/// An error as the host would report it.
+pub(super) fn failed(op: Op, path: &str, errno: i32) -> Error {
+    Error::host(op.verb(), path, None, io::Error::from_raw_os_error(errno))
+}
+
+/// One thing that goes wrong: by default the first call of this kind, once.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    op: Op,
+    effect: Effect,
+    path: String,
+    skip: u64,
+    forever: bool,
+}
+
+impl Fault {
+    /// The next call of this kind goes wrong like this.
+    ///
+    /// # Panics
+    /// If the effect makes no sense for such a call: lies are for syncs, stale content for reads, losing and
+    /// misdirecting for writes.
+    pub fn new(op: Op, effect: Effect) -> Self {
+        assert!(effect.fits(op), "{effect:?} cannot happen to {op:?}");
+        Self { op, effect, path: String::new(), skip: 0, forever: false }
+    }
+
+    /// Only calls whose path contains this.
+    pub fn on(mut self, path_part: impl Into<String>) -> Self {
+        self.path = path_part.into();
+        self
+    }
+
+    /// Only after so many matching calls went well.
+    pub fn after(mut self, calls: u64) -> Self {
+        self.skip = calls;
+        self
+    }
+
+    /// And every matching call from then on.
+    pub fn forever(mut self) -> Self {
+        self.forever = true;
+        self
+    }
+}
+
+/// What the step at which the power goes off still does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing.
+    BeforeEffect,
+    /// Everything, but nobody hears of it.
+    AfterEffect,
+}
+
+/// Why every call to a machine that is off fails.
+#[derive(Debug, thiserror::Error)]
+#[error("the power is off")]
+struct PowerIsOff;
+
+/// Whether this error, or one it was caused by, says that the simulated power is off.
+pub fn is_power_off(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<PowerIsOff>()) {
+            return true;
+        }
+        at = error.source();
+    }
+    false
+}
+
+/// The plan and how far it has come.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) off: bool,
+    calls: u64,
+    cut: Option<(u64, Cut)>,
+    faults: Vec<Fault>,
+    fired: u64,
+}
+
+/// What the plan says about one call.
+pub(super) struct Turn {
+    op: Op,
+    pub(super) effect: Option<Effect>,
+    last: bool,
+}
+
+impl Turn {
+    /// The error this call has to fail with, if any.
+    pub(super) fn error(&self, path: &str) -> Option<Error> {
+        Some(failed(self.op, path, self.effect?.errno()?))
+    }
+}
+
+impl Plan {
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    pub(super) fn fired(&self) -> u64 {
+        self.fired
+    }
+
+    pub(super) fn inject(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.faults.clear();
+    }
+
+    pub(super) fn cut_after(&mut self, calls: u64, cut: Cut) {
+        self.cut = Some((self.calls.saturating_add(calls), cut));
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&mut self, op: Op, path: &str) -> Result<Turn> {
+        if self.off {
+            return Err(power_off(op, path));
+        }
+        let mut turn = Turn { op, effect: None, last: false };
+        if op.is_mutating() {
+            match self.cut {
+                Some((at, Cut::BeforeEffect)) if self.calls >= at => {
+                    self.off = true;
+                    return Err(power_off(op, path));
+                }
+                Some((at, Cut::AfterEffect)) if self.calls >= at => turn.last = true,
+                _ => {}
+            }
+            self.calls += 1;
+        }
+        turn.effect = self.fault(op, path);
+        Ok(turn)
+    }
+
+    /// A call ends.
+    pub(super) fn end<T>(&mut self, turn: &Turn, path: &str, result: Result<T>) -> Result<T> {
+        if turn.last {
+            self.off = true;
+            return Err(power_off(turn.op, path));
+        }
+        result
+    }
+
+    fn fault(&mut self, op: Op, path: &str) -> Option<Effect> {
+        let matches = |fault: &Fault| fault.op == op && path.contains(&fault.path);
+        let mut hit = None;
+        for (at, fault) in self.faults.iter_mut().enumerate().filter(|(_, fault)| matches(fault)) {
+            if fault.skip > 0 {
+                fault.skip -= 1;
+            } else if hit.is_none() {
+                hit = Some((at, fault.effect, fault.forever));
+            }
+        }
+        let (at, effect, forever) = hit?;
+        self.fired += 1;
+        if !forever {
+            self.faults.remove(at);
+        }
+        Some(effect)
+    }
+}
+
+fn power_off(op: Op, path: &str) -> Error {
+    Error::host(op.verb(), path, None, io::Error::other(PowerIsOff))
+}
