@@ -19,10 +19,19 @@
 //! # Ok::<(), block::Error>(())
 //! ```
 
+mod action;
+mod blobs;
 mod chance;
+pub mod conformance;
+mod fault;
 mod media;
+mod model;
 mod rng;
 
+pub use action::Action;
+pub use blobs::SimBlobStore;
 pub use chance::{SeededEntropy, SimClock};
-pub use media::{Cut, Effect, Fault, Op, SimMedia, is_power_off};
+pub use fault::{Cut, Effect, Fault, Op, is_power_off};
+pub use media::SimMedia;
+pub use model::{Agreement, Mismatch, ModelDisk};
 pub use rng::{Rng, SEED_VARIABLE, for_seeds};

@@ -1,10 +1,10 @@
 //! An open file of the simulated filesystem.
 
 use super::content::PAGE;
-use super::fault::{EINVAL, ENOSPC, Effect, Op, Turn};
 use super::pending::FileOp;
 use super::tree::{FileNode, Ino};
 use super::{Machine, State, failed};
+use crate::fault::{EINVAL, ENOSPC, Effect, Op, Turn};
 use block::sync::{Arc, lock};
 use block::{ByteRange, Error, MediaFile, Result};
 use std::os::fd::BorrowedFd;
@@ -48,7 +48,7 @@ impl SimFile {
     fn change(&self, state: &mut State, op: FileOp) {
         state.tree.account(self.ino, |file| {
             op.apply(&mut file.visible);
-            file.pending.push(op);
+            op.in_words(&file.visible, &mut file.pending);
         });
     }
 

@@ -1,7 +1,7 @@
 //! Memory that outlives the simulated process, or only one of its handles.
 
-use super::fault::Op;
 use super::{Machine, failed};
+use crate::fault::Op;
 use block::sync::atomic::{AtomicU64, Ordering};
 use block::sync::{Arc, Mutex, lock};
 use block::{ByteRange, Memory, RangeSet, Result};
@@ -64,7 +64,7 @@ impl Memory for SimMemory {
     fn reserve(&self, words: Range<usize>) -> Result<()> {
         self.machine.call(Op::Reserve, &self.name, |_, _| {
             if words.end > self.words.len() {
-                return Err(failed(Op::Reserve, &self.name, super::fault::EINVAL));
+                return Err(failed(Op::Reserve, &self.name, crate::fault::EINVAL));
             }
             lock(&self.words.reserved).insert(ByteRange::between(words.start as u64, words.end as u64));
             Ok(())

@@ -5,17 +5,14 @@
 
 mod content;
 mod cut;
-mod fault;
 mod file;
 mod memory;
 mod pending;
 mod tree;
 
-pub use fault::{Cut, Effect, Fault, Op, is_power_off};
-
+use crate::fault::{Cut, EEXIST, EINVAL, EISDIR, ENOSPC, Effect, Fault, Op, Plan, Turn, failed};
 use block::sync::{Arc, Mutex, lock};
 use block::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Result, Session, Space, check_path};
-use fault::{EEXIST, EINVAL, EISDIR, ENOSPC, Plan, Turn, failed};
 use file::SimFile;
 use memory::{MAX_WORDS, SimMemory, Words};
 use pending::FileOp;

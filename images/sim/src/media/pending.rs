@@ -30,6 +30,36 @@ impl FileOp {
         }
     }
 
+    /// Adds the change to what is pending, in whole words as it left them: the page cache holds a word once, so what
+    /// reaches the disk is the word after this change or after another one, never a blend of changes that readers
+    /// never saw.
+    pub(super) fn in_words(self, visible: &Content, pending: &mut Vec<Self>) {
+        let as_left = |start: u64, end: u64| {
+            let (start, end) = (start / WORD * WORD, end.next_multiple_of(WORD).min(visible.len()));
+            let mut bytes = vec![0; end.saturating_sub(start) as usize];
+            visible.read(start, &mut bytes);
+            Self::Write { offset: start, bytes: bytes.into() }
+        };
+        match &self {
+            Self::Write { offset, bytes }
+                if offset % WORD != 0 || !(bytes.len() as u64).is_multiple_of(WORD) =>
+            {
+                pending.push(as_left(*offset, offset + bytes.len() as u64));
+            }
+            Self::Punch { start, end } if start % WORD != 0 || end % WORD != 0 => {
+                let (first, last) = (start.next_multiple_of(WORD), end / WORD * WORD);
+                let edges = [(start % WORD != 0).then_some(*start), (end % WORD != 0).then_some(*end)];
+                // an edge past the end of the file has no bytes
+                let edges = edges.into_iter().flatten().filter(|&at| at / WORD * WORD < visible.len());
+                pending.extend(edges.map(|at| as_left(at, at)));
+                if first < last {
+                    pending.push(Self::Punch { start: first, end: last });
+                }
+            }
+            _ => pending.push(self),
+        }
+    }
+
     /// The change lands in part. A change of length alone is whole.
     pub(super) fn apply_torn(&self, content: &mut Content, rng: &mut Rng) {
         match self {

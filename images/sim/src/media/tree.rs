@@ -1,8 +1,8 @@
 //! The simulated filesystem's names and files: what is visible, what is durable, and what is pending in between.
 
 use super::content::Content;
-use super::fault::{EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, Op, failed};
 use super::pending::FileOp;
+use crate::fault::{EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, Op, failed};
 use block::Result;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,9 @@
 //! The plan of what goes wrong: faults at chosen calls, and the power going off at a chosen step.
 
-use block::{Error, Result};
+use block::{Error, Kind, Result};
 use std::io;
 
-/// What a media is asked to do, for choosing the calls a fault hits.
+/// What a media or a blob store is asked to do, for choosing the calls a fault hits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Opening an existing file.
@@ -52,6 +52,16 @@ pub enum Op {
     Punch,
     /// Asking for data ranges.
     DataRanges,
+    /// Storing a blob.
+    Put,
+    /// Reading a blob.
+    Get,
+    /// Asking for a blob's length.
+    BlobSize,
+    /// Listing blobs; matches by the prefix.
+    ListBlobs,
+    /// Removing a blob.
+    Delete,
 }
 
 impl Op {
@@ -69,6 +79,9 @@ impl Op {
                 | Self::Read
                 | Self::Size
                 | Self::DataRanges
+                | Self::Get
+                | Self::BlobSize
+                | Self::ListBlobs
         )
     }
 
@@ -77,9 +90,9 @@ impl Op {
             Self::Open => "open",
             Self::Create => "create",
             Self::CreateDir => "create directory",
-            Self::List | Self::ListVolatile => "list",
+            Self::List | Self::ListVolatile | Self::ListBlobs => "list",
             Self::Rename => "rename",
-            Self::Remove | Self::RemoveVolatile => "remove",
+            Self::Remove | Self::RemoveVolatile | Self::Delete => "remove",
             Self::SyncDir => "sync directory",
             Self::Lock => "lock",
             Self::Space => "ask for space of",
@@ -87,12 +100,13 @@ impl Op {
             Self::Scratch => "make a scratch file in",
             Self::Reserve => "reserve memory of",
             Self::Session => "look at",
-            Self::Read => "read",
+            Self::Read | Self::Get => "read",
             Self::Write => "write",
             Self::Sync => "sync",
-            Self::Size => "look at",
+            Self::Size | Self::BlobSize => "look at",
             Self::SetLen => "resize",
             Self::Allocate => "allocate space in",
+            Self::Put => "store",
             Self::Punch => "punch a hole into",
             Self::DataRanges => "find data in",
         }
@@ -107,9 +121,13 @@ pub enum Effect {
     Eio,
     /// It fails with ENOSPC; for a sync as above.
     Enospc,
+    /// It is done, and fails with EIO all the same: the answer was lost.
+    Unheard,
+    /// It fails because the blob store is out of reach, and does nothing.
+    Unreachable,
     /// A sync returns success and makes nothing durable; a later honest sync does.
     Lie,
-    /// A write returns success and changes nothing.
+    /// A write or put returns success and changes nothing.
     Lose,
     /// A write returns success and lands at this offset of the same file instead.
     Misdirect {
@@ -124,32 +142,29 @@ impl Effect {
     fn fits(self, op: Op) -> bool {
         match self {
             Self::Eio | Self::Enospc => true,
+            Self::Unheard => op.is_mutating(),
+            Self::Unreachable => {
+                matches!(op, Op::Put | Op::Get | Op::BlobSize | Op::ListBlobs | Op::Delete)
+            }
             Self::Lie => matches!(op, Op::Sync | Op::SyncDir),
-            Self::Lose | Self::Misdirect { .. } => op == Op::Write,
+            Self::Lose => matches!(op, Op::Write | Op::Put),
+            Self::Misdirect { .. } => op == Op::Write,
             Self::Stale => op == Op::Read,
-        }
-    }
-
-    fn errno(self) -> Option<i32> {
-        match self {
-            Self::Eio => Some(EIO),
-            Self::Enospc => Some(ENOSPC),
-            _ => None,
         }
     }
 }
 
-pub(super) const ENOENT: i32 = 2;
-pub(super) const EIO: i32 = 5;
-pub(super) const EEXIST: i32 = 17;
-pub(super) const ENOTDIR: i32 = 20;
-pub(super) const EISDIR: i32 = 21;
-pub(super) const EINVAL: i32 = 22;
-pub(super) const ENOSPC: i32 = 28;
-pub(super) const ENOTEMPTY: i32 = 39;
+pub(crate) const ENOENT: i32 = 2;
+pub(crate) const EIO: i32 = 5;
+pub(crate) const EEXIST: i32 = 17;
+pub(crate) const ENOTDIR: i32 = 20;
+pub(crate) const EISDIR: i32 = 21;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const ENOTEMPTY: i32 = 39;
 
 /// An error as the host would report it.
-pub(super) fn failed(op: Op, path: &str, errno: i32) -> Error {
+pub(crate) fn failed(op: Op, path: &str, errno: i32) -> Error {
     Error::host(op.verb(), path, None, io::Error::from_raw_os_error(errno))
 }
 
@@ -168,7 +183,7 @@ impl Fault {
     ///
     /// # Panics
     /// If the effect makes no sense for such a call: lies are for syncs, stale content for reads, losing and
-    /// misdirecting for writes.
+    /// misdirecting for writes, unreachability for blob stores, unheard success for calls that change something.
     pub fn new(op: Op, effect: Effect) -> Self {
         assert!(effect.fits(op), "{effect:?} cannot happen to {op:?}");
         Self { op, effect, path: String::new(), skip: 0, forever: false }
@@ -222,8 +237,8 @@ pub fn is_power_off(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// The plan and how far it has come.
 #[derive(Default)]
-pub(super) struct Plan {
-    pub(super) off: bool,
+pub(crate) struct Plan {
+    pub(crate) off: bool,
     calls: u64,
     cut: Option<(u64, Cut)>,
     faults: Vec<Fault>,
@@ -231,42 +246,47 @@ pub(super) struct Plan {
 }
 
 /// What the plan says about one call.
-pub(super) struct Turn {
+pub(crate) struct Turn {
     op: Op,
-    pub(super) effect: Option<Effect>,
+    pub(crate) effect: Option<Effect>,
     last: bool,
 }
 
 impl Turn {
     /// The error this call has to fail with, if any.
-    pub(super) fn error(&self, path: &str) -> Option<Error> {
-        Some(failed(self.op, path, self.effect?.errno()?))
+    pub(crate) fn error(&self, path: &str) -> Option<Error> {
+        match self.effect? {
+            Effect::Eio => Some(failed(self.op, path, EIO)),
+            Effect::Enospc => Some(failed(self.op, path, ENOSPC)),
+            Effect::Unreachable => Some(Error::refused(Kind::Unavailable, path, "the store is out of reach")),
+            _ => None,
+        }
     }
 }
 
 impl Plan {
-    pub(super) fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.calls
     }
 
-    pub(super) fn fired(&self) -> u64 {
+    pub(crate) fn fired(&self) -> u64 {
         self.fired
     }
 
-    pub(super) fn inject(&mut self, fault: Fault) {
+    pub(crate) fn inject(&mut self, fault: Fault) {
         self.faults.push(fault);
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.faults.clear();
     }
 
-    pub(super) fn cut_after(&mut self, calls: u64, cut: Cut) {
+    pub(crate) fn cut_after(&mut self, calls: u64, cut: Cut) {
         self.cut = Some((self.calls.saturating_add(calls), cut));
     }
 
     /// A call begins.
-    pub(super) fn begin(&mut self, op: Op, path: &str) -> Result<Turn> {
+    pub(crate) fn begin(&mut self, op: Op, path: &str) -> Result<Turn> {
         if self.off {
             return Err(power_off(op, path));
         }
@@ -287,12 +307,15 @@ impl Plan {
     }
 
     /// A call ends.
-    pub(super) fn end<T>(&mut self, turn: &Turn, path: &str, result: Result<T>) -> Result<T> {
+    pub(crate) fn end<T>(&mut self, turn: &Turn, path: &str, result: Result<T>) -> Result<T> {
         if turn.last {
             self.off = true;
             return Err(power_off(turn.op, path));
         }
-        result
+        match turn.effect {
+            Some(Effect::Unheard) => result.and(Err(failed(turn.op, path, EIO))),
+            _ => result,
+        }
     }
 
     fn fault(&mut self, op: Op, path: &str) -> Option<Effect> {
