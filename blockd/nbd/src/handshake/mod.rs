@@ -1,0 +1,217 @@
+//! A server's half of option haggling, as a state machine: bytes in, bytes and a decision out. It opens exports and
+//! knows no socket, no clock and no thread, so that a fuzzer can be its client.
+//!
+//! Everything a client sends here is untrusted: lengths are checked before anything is kept, and at most one option
+//! of [`MAX_OPTION_LEN`] bytes is looked at at a time.
+
+mod context;
+mod options;
+
+pub use context::Context;
+
+use crate::export::{Access, Export, Exports, Peer};
+use crate::limits::{MAX_OPTION_LEN, MAX_OPTIONS};
+use crate::wire::{
+    self, ExportFacts, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, GREETING_LEN, Greeting, OptionHeader,
+    OptionReply, Refusal,
+};
+
+/// What comes next.
+pub enum Step {
+    /// More bytes, so many at least from the first one not consumed.
+    Input(usize),
+    /// The data phase.
+    Transmission(Box<Negotiated>),
+    /// The end of the connection. Replies are still to be sent.
+    Close(End),
+}
+
+/// Why a handshake ended without an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The client said good-bye.
+    Aborted,
+    /// The client broke a rule of the protocol.
+    Broken(String),
+    /// The export was refused, and the client chose the option that has no way to say so.
+    Refused(String),
+}
+
+/// What client and server agreed upon.
+pub struct Negotiated {
+    /// The name of the export.
+    pub name: String,
+    /// The export.
+    pub export: Export,
+    /// What the client was told of it.
+    pub facts: ExportFacts,
+    /// Whether replies are structured.
+    pub structured: bool,
+    /// The metadata contexts of block status requests.
+    pub contexts: Vec<Context>,
+}
+
+/// The state of one handshake.
+pub struct Handshake<'a> {
+    exports: &'a dyn Exports,
+    peer: &'a Peer,
+    flags: Option<u32>,
+    structured: bool,
+    // the contexts last selected, and for which export
+    selected: Option<(String, Vec<Context>)>,
+    // the export last looked at, so that INFO and GO give the same answer and it is opened once
+    opened: Option<(String, Export)>,
+    options: u32,
+    stopping: bool,
+}
+
+impl<'a> Handshake<'a> {
+    /// A handshake with a client that has sent nothing yet.
+    pub fn new(exports: &'a dyn Exports, peer: &'a Peer) -> Self {
+        Self {
+            exports,
+            peer,
+            flags: None,
+            structured: false,
+            selected: None,
+            opened: None,
+            options: 0,
+            stopping: false,
+        }
+    }
+
+    /// What a server says first.
+    pub fn greeting() -> [u8; GREETING_LEN] {
+        Greeting::OURS.encode()
+    }
+
+    /// From now on only tells the client that the server is stopping.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.opened = None;
+    }
+
+    /// Consumes what it can of `input`, appends replies to `out`, and returns how many bytes it consumed.
+    pub fn advance(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
+        let mut used = 0;
+        loop {
+            let rest = &input[used..];
+            let (count, step) = match self.flags {
+                None => self.client_flags(rest),
+                Some(_) => self.option(rest, out),
+            };
+            used += count;
+            if let Some(step) = step {
+                return (used, step);
+            }
+        }
+    }
+
+    fn client_flags(&mut self, rest: &[u8]) -> (usize, Option<Step>) {
+        let Some(bytes) = rest.first_chunk::<4>() else {
+            return (0, Some(Step::Input(4)));
+        };
+        let flags = u32::from_be_bytes(*bytes);
+        if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
+            return (4, Some(Step::Close(End::Broken(format!("unknown client flags {flags:#x}")))));
+        }
+        self.flags = Some(flags);
+        (4, None)
+    }
+
+    fn option(&mut self, rest: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
+        let Some(bytes) = rest.first_chunk::<{ OptionHeader::LEN }>() else {
+            return (0, Some(Step::Input(OptionHeader::LEN)));
+        };
+        let broken = |why: String| (rest.len(), Some(Step::Close(End::Broken(why))));
+        let header = match OptionHeader::decode(bytes) {
+            Ok(header) => header,
+            Err(why) => return broken(why.why),
+        };
+        if header.length > MAX_OPTION_LEN {
+            return broken(format!("option {} with {} bytes of data", header.option, header.length));
+        }
+        if self.options == MAX_OPTIONS {
+            return broken(format!("more than {MAX_OPTIONS} options"));
+        }
+        let whole = OptionHeader::LEN + header.length as usize;
+        let Some(data) = rest.get(OptionHeader::LEN..whole) else {
+            return (0, Some(Step::Input(whole)));
+        };
+        self.options += 1;
+        (whole, self.execute(header.option, data, out))
+    }
+
+    fn execute(&mut self, option: u32, data: &[u8], out: &mut Vec<u8>) -> Option<Step> {
+        if self.stopping && !matches!(option, wire::OPT_ABORT | wire::OPT_EXPORT_NAME) {
+            OptionReply::refuse(out, option, Refusal::Shutdown, "the server is stopping");
+            return None;
+        }
+        match option {
+            wire::OPT_EXPORT_NAME => return Some(self.export_name(data, out)),
+            wire::OPT_ABORT => {
+                OptionReply::ack(out, option);
+                return Some(Step::Close(End::Aborted));
+            }
+            wire::OPT_LIST => self.list(data, out),
+            wire::OPT_INFO => {
+                self.info(option, data, out);
+            }
+            wire::OPT_GO => return self.info(option, data, out).then(|| self.transmission()),
+            wire::OPT_STRUCTURED_REPLY => self.structured_reply(data, out),
+            wire::OPT_LIST_META_CONTEXT | wire::OPT_SET_META_CONTEXT => self.meta_context(option, data, out),
+            // STARTTLS too: a server without TLS answers it like an option it does not know
+            _ => OptionReply::refuse(out, option, Refusal::Unsupported, "not an option of this server"),
+        }
+        None
+    }
+
+    /// The data phase with the export that was opened last.
+    fn transmission(&mut self) -> Step {
+        match self.opened.take() {
+            Some((name, export)) => {
+                let contexts = match self.selected.take() {
+                    Some((of, contexts)) if of == name => contexts,
+                    _ => Vec::new(),
+                };
+                let facts = facts(&export, self.structured);
+                let structured = self.structured;
+                Step::Transmission(Box::new(Negotiated { name, export, facts, structured, contexts }))
+            }
+            None => Step::Close(End::Refused("no export is open".into())),
+        }
+    }
+
+    /// Opens the export of this name, unless it is the one open already.
+    fn open(&mut self, name: &str) -> Result<&Export, block::Error> {
+        if self.opened.as_ref().is_none_or(|(open, _)| open != name) {
+            // released before the next is opened: a client may have swapped one name of it for another
+            self.opened = None;
+            let export = self.exports.open(name, self.peer)?;
+            self.opened = Some((name.to_owned(), export));
+        }
+        match &self.opened {
+            Some((_, export)) => Ok(export),
+            None => Err(block::Error::NotFound { what: format!("export {name:?}") }),
+        }
+    }
+
+    fn no_zeroes(&self) -> bool {
+        self.flags.is_some_and(|flags| flags & u32::from(FLAG_NO_ZEROES) != 0)
+    }
+}
+
+/// What a client is told of an export. The flags stand in one table, so that none is forgotten.
+fn facts(export: &Export, structured: bool) -> ExportFacts {
+    let both =
+        wire::SEND_HAS_FLAGS | wire::SEND_FLUSH | wire::SEND_FUA | wire::SEND_CACHE | wire::SEND_MULTI_CONN;
+    let access = match export.access {
+        Access::ReadOnly(_) => wire::SEND_READ_ONLY,
+        Access::ReadWrite(_) => wire::SEND_TRIM | wire::SEND_WRITE_ZEROES | wire::SEND_FAST_ZERO,
+    };
+    let df = if structured { wire::SEND_DF } else { 0 };
+    ExportFacts { size: export.access.size().get(), flags: both | access | df }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! Every limit of the protocol code, by name and with its reason.
+
+use std::time::Duration;
+
+/// Option data accepted before an export is chosen. The largest sensible option is a list of metadata queries.
+pub const MAX_OPTION_LEN: u32 = 64 << 10;
+
+/// Bytes in a name or any other text of the protocol (the protocol's own limit).
+pub const MAX_TEXT_LEN: usize = 4096;
+
+/// Options a client may send. Real ones need fewer than ten; nbdkit stops at the same number.
+pub const MAX_OPTIONS: u32 = 32;
+
+/// The largest payload advertised: what the protocol says everyone accepts.
+pub const MAX_PAYLOAD_ADVERTISED: u32 = 32 << 20;
+
+/// The largest payload accepted: known clients exceed the advertised one by less than this.
+pub const MAX_PAYLOAD: u32 = 64 << 20;
+
+/// The smallest request anyone may make, in bytes. The kernel's client ignores anything larger.
+pub const MIN_BLOCK: u32 = 1;
+
+/// The block size at which requests cost least, in bytes: the unit of copy-on-write.
+pub const PREFERRED_BLOCK: u32 = 4096;
+
+/// Descriptors in one block status reply. Half a megabyte of reply; the client asks again from where it ends. The
+/// protocol allows 2^20.
+pub const MAX_STATUS_EXTENTS: usize = 1 << 16;
+
+/// Data in one chunk of a structured read reply that may be split: big enough that chunk headers cost nothing, small
+/// enough to be sent while it is still in the processor's cache.
+pub const READ_CHUNK: u64 = 512 << 10;
+
+/// Replies are sent once so many bytes of them are ready, even if more requests wait.
+pub const SEND_AT: usize = 256 << 10;
+
+/// Replies are sent once so many are ready, so that the first one does not wait for too many others.
+pub const SEND_AT_REPLIES: usize = 64;
+
+/// Where a connection's input buffer starts and returns to.
+pub const INPUT_BUFFER: usize = 256 << 10;
+
+/// Buffers larger than this are given back as soon as the connection has nothing to do.
+pub const IDLE_BUFFER: usize = 4 << 20;
+
+/// Asked of the kernel for the buffers of a socket.
+pub const SOCKET_BUFFER: usize = 1 << 20;
+
+/// Names whose counters are remembered without a connection, so that ever new names do not fill memory.
+pub const MAX_REMEMBERED: usize = 1024;
+
+/// What a server allows its clients. The defaults suit a host with some hundred machines.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at a time; more are closed at once. A connection costs a thread and about half a megabyte.
+    pub connections: usize,
+    /// Connections at a time that have not chosen an export yet.
+    pub handshakes: usize,
+    /// How long a client may take to choose an export.
+    pub handshake_time: Duration,
+    /// How long a stopping server waits for connections to finish before it cuts them.
+    pub stop_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            handshakes: 128,
+            handshake_time: Duration::from_secs(10),
+            stop_time: Duration::from_secs(5),
+        }
+    }
+}

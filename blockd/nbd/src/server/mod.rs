@@ -1,0 +1,74 @@
+//! The server: listeners, a thread per connection, limits, counters and an orderly stop.
+//!
+//! It does not decide what is served to whom; [`Exports`] does. It has no configuration beyond [`Limits`].
+
+mod acceptor;
+mod connection;
+mod listener;
+mod registry;
+
+pub use listener::Listener;
+pub use registry::{ConnectionStatus, ExportStatus};
+
+use crate::error::Error;
+use crate::export::Exports;
+use crate::limits::Limits;
+use acceptor::Acceptor;
+use registry::Registry;
+use rustix::event::EventfdFlags;
+use rustix::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// A running server. Dropping it stops it.
+pub struct Server {
+    registry: Arc<Registry>,
+    wake: Arc<OwnedFd>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// Serves `exports` on all `listeners`.
+    ///
+    /// # Errors
+    /// `Socket` if the host gives no thread or descriptor.
+    pub fn start(listeners: Vec<Listener>, exports: Arc<dyn Exports>, limits: Limits) -> Result<Self, Error> {
+        let at = listeners.iter().map(Listener::address).collect::<Vec<_>>().join(", ");
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| Error::socket("serve", &at, errno))?;
+        let wake = Arc::new(wake);
+        let registry = Arc::new(Registry::new(limits));
+        let acceptor = Acceptor::new(listeners, exports, registry.clone(), wake.clone());
+        let thread = std::thread::Builder::new()
+            .name("nbd accept".into())
+            .spawn(move || acceptor.run())
+            .map_err(|error| Error::socket("serve", &at, error))?;
+        Ok(Self { registry, wake, acceptor: Mutex::new(Some(thread)) })
+    }
+
+    /// Every export that was used since the start (of unused ones only the last thousand), by name.
+    pub fn stats(&self) -> Vec<ExportStatus> {
+        self.registry.status()
+    }
+
+    /// Stops: accepts nobody, answers what has arrived, tells the rest that the server is stopping, closes. Returns
+    /// when the last connection has ended; those that take longer than [`Limits::stop_time`] are cut.
+    pub fn stop(&self) {
+        let thread = self.acceptor.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(thread) = thread {
+            if let Err(errno) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
+                tracing::error!(%errno, "cannot wake the acceptor");
+            }
+            if thread.join().is_err() {
+                tracing::error!("the acceptor panicked");
+            }
+        }
+        self.registry.stop();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
