@@ -1,1 +1,8 @@
-//! To be written.
+//! Files inside a recovery point.
+
+mod error;
+mod fields;
+pub mod guest;
+pub mod partition;
+
+pub use error::{Error, Result};

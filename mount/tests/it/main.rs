@@ -1,0 +1,8 @@
+//! The crate against the kernel's own mount, the tools that make images, and a real FUSE mount. Needs root.
+
+#![expect(clippy::disallowed_methods, reason = "the tests act on files of a mounted filesystem, not on ours")]
+
+mod ext4;
+mod image;
+mod partitions;
+mod seen;
