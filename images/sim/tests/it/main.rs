@@ -2,7 +2,11 @@
 
 #![cfg(not(blockd_shuttle))]
 
+mod blobs;
 mod crash;
 mod faults;
+mod model;
 mod power;
 mod suites;
+mod suites_bite;
+mod toy;
