@@ -36,13 +36,30 @@ impl<T> Published<T> {
     }
 
     /// The value now. It stays alive as long as the guard.
-    pub fn load(&self) -> impl std::ops::Deref<Target = Arc<T>> + '_ {
+    pub fn load(&self) -> Loaded<T> {
         self.0.load()
     }
 
     /// Replaces the value; readers of the old one keep it until they are done.
     pub fn store(&self, value: Arc<T>) {
         self.0.store(value);
+    }
+}
+
+/// A loaded value, kept alive until dropped.
+#[cfg(not(blockd_shuttle))]
+pub type Loaded<T> = arc_swap::Guard<Arc<T>>;
+
+/// A loaded value, kept alive until dropped.
+#[cfg(blockd_shuttle)]
+pub struct Loaded<T>(Arc<T>);
+
+#[cfg(blockd_shuttle)]
+impl<T> std::ops::Deref for Loaded<T> {
+    type Target = Arc<T>;
+
+    fn deref(&self) -> &Arc<T> {
+        &self.0
     }
 }
 
@@ -58,15 +75,8 @@ impl<T> Published<T> {
     }
 
     /// The value now.
-    pub fn load(&self) -> impl std::ops::Deref<Target = Arc<T>> {
-        struct Held<T>(Arc<T>);
-        impl<T> std::ops::Deref for Held<T> {
-            type Target = Arc<T>;
-            fn deref(&self) -> &Arc<T> {
-                &self.0
-            }
-        }
-        Held(self.0.read().unwrap_or_else(|e| e.into_inner()).clone())
+    pub fn load(&self) -> Loaded<T> {
+        Loaded(self.0.read().unwrap_or_else(|e| e.into_inner()).clone())
     }
 
     /// Replaces the value.

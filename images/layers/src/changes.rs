@@ -1,0 +1,92 @@
+//! What changed between two states: the union of the change maps along the recorded history.
+
+use crate::disk::{Disk, Roots};
+use crate::{BlockState, Error, FrozenMap, Result};
+use block::sync::lock;
+use block::{BLOCK_SIZE, ByteRange, RangeSet, StateId};
+
+/// Up to which state changes are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The disk as it is now. Writes under way are in or not.
+    Live,
+    /// A state of the disk's history.
+    State(StateId),
+}
+
+/// Changed ranges, in bytes. The two sets are disjoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Written.
+    pub data: RangeSet,
+    /// Made zero: trimmed or zeroed.
+    pub zero: RangeSet,
+}
+
+impl Changes {
+    /// Everything that changed.
+    pub fn all(&self) -> RangeSet {
+        let mut all = self.data.clone();
+        all.union(&self.zero);
+        all
+    }
+}
+
+impl Disk {
+    /// What changed after `since` (everything ever written, for `None`) up to `until`. Exact to the block: every byte
+    /// that differs is in, and nothing is in that was not written or zeroed. Deleted points can be asked about for as
+    /// long as the disk remembers them.
+    ///
+    /// # Errors
+    /// `NotAnAncestor` if the history does not lead from one to the other; `Corrupt` if a change map is damaged.
+    pub fn changes(&self, since: Option<StateId>, until: Until) -> Result<Changes> {
+        let mut roots = lock(&self.roots);
+        self.complete_seal(&mut roots)?;
+        let mut changed = FrozenMap::new(self.size.blocks());
+        for number in self.maps_between(&roots, since, until)? {
+            changed.overlay(&self.read_map(number)?);
+        }
+        if until == Until::Live {
+            changed.overlay(&self.view.load().active.map.freeze());
+        }
+        Ok(self.ranges(&changed))
+    }
+
+    /// The change maps after `since` up to `until`, oldest first.
+    fn maps_between(&self, roots: &Roots, since: Option<StateId>, until: Until) -> Result<Vec<u64>> {
+        let epochs = &roots.chain.epochs;
+        let place = |state| epochs.iter().position(|epoch| epoch.state == state);
+        let not_found = |state| Error::NotAnAncestor { disk: self.id, state };
+        let first = match since {
+            None => 0,
+            Some(state) => place(state).ok_or(not_found(state))? + 1,
+        };
+        let past = match until {
+            Until::Live => epochs.len(),
+            Until::State(state) => place(state).ok_or(not_found(state))? + 1,
+        };
+        if first > past {
+            return Err(not_found(epochs[first - 1].state));
+        }
+        for pair in epochs[first.saturating_sub(1)..past].windows(2) {
+            if pair[1].parent != Some(pair[0].state) {
+                return Err(not_found(pair[0].state));
+            }
+        }
+        Ok(epochs[first..past].iter().map(|epoch| epoch.changes).collect())
+    }
+
+    fn ranges(&self, changed: &FrozenMap) -> Changes {
+        let mut changes = Changes::default();
+        let size = self.size.get();
+        changed.runs(|first, count, state| {
+            let range = ByteRange::between(first * BLOCK_SIZE, ((first + count) * BLOCK_SIZE).min(size));
+            match state {
+                BlockState::Data => changes.data.insert(range),
+                BlockState::Zero => changes.zero.insert(range),
+                BlockState::Hydrated | BlockState::Absent => {}
+            }
+        });
+        changes
+    }
+}

@@ -1,0 +1,148 @@
+//! The owner index: for every block, which sealed layer has its newest content. One look-up whatever the number of
+//! layers; 16 bits a block, in memory the host may write out, rebuilt at every open.
+//!
+//! One thread at a time changes an index (the one that holds the chain); readers take no lock.
+
+use crate::frozen::{FrozenMap, FrozenPage};
+use crate::state::{BlockState, PAGE_BLOCKS, page_count, page_of};
+use block::sync::Arc;
+use block::sync::atomic::{AtomicU64, Ordering};
+use block::{Media, Memory, Result};
+
+/// Entries in one word.
+const WORD_ENTRIES: u64 = 4;
+const PAGE_WORDS: usize = (PAGE_BLOCKS / WORD_ENTRIES) as usize;
+/// A top word with this bit is one entry for all blocks of the page; without it the page is spelled out.
+const UNIFORM: u64 = 1 << 63;
+
+/// Who has a block's newest content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nobody: it was never written.
+    None,
+    /// It was made zero.
+    Zero,
+    /// The layer in this slot of the view's table.
+    Slot(u16),
+}
+
+impl Owner {
+    // 0 none; 1 zero; 2.. slot + 2
+    const fn entry(self) -> u16 {
+        match self {
+            Self::None => 0,
+            Self::Zero => 1,
+            Self::Slot(slot) => slot + 2,
+        }
+    }
+
+    const fn from_entry(entry: u16) -> Self {
+        match entry {
+            0 => Self::None,
+            1 => Self::Zero,
+            slot => Self::Slot(slot - 2),
+        }
+    }
+}
+
+/// The index.
+pub(crate) struct OwnerIndex {
+    top: Vec<AtomicU64>,
+    memory: Arc<dyn Memory>,
+}
+
+impl OwnerIndex {
+    /// An index in which nobody owns anything.
+    pub(crate) fn new(media: &dyn Media, blocks: u64) -> Result<Self> {
+        let pages = page_count(blocks);
+        let top = (0..pages).map(|_| AtomicU64::new(UNIFORM)).collect();
+        Ok(Self { top, memory: media.scratch(pages * PAGE_WORDS)? })
+    }
+
+    /// Who owns a block, and for how many blocks from it, at most `limit`, surely the same.
+    pub(crate) fn run(&self, block: u64, limit: u64) -> (Owner, u64) {
+        let page = page_of(block);
+        let to_page_end = (PAGE_BLOCKS - block % PAGE_BLOCKS).min(limit);
+        let top = self.top[page].load(Ordering::Acquire);
+        if top & UNIFORM != 0 {
+            return (Owner::from_entry(top as u16), to_page_end);
+        }
+        let entry = self.entry(block);
+        let count =
+            (1..to_page_end).take_while(|ahead| self.entry(block + ahead) == entry).count() as u64 + 1;
+        (Owner::from_entry(entry), count.min(to_page_end))
+    }
+
+    fn entry(&self, block: u64) -> u16 {
+        let word = self.memory.words()[(block / WORD_ENTRIES) as usize].load(Ordering::Relaxed);
+        (word >> (block % WORD_ENTRIES * 16)) as u16
+    }
+
+    fn set_entry(&self, block: u64, entry: u16) {
+        let word = &self.memory.words()[(block / WORD_ENTRIES) as usize];
+        let shift = block % WORD_ENTRIES * 16;
+        let old = word.load(Ordering::Relaxed);
+        word.store(old & !(0xffff << shift) | u64::from(entry) << shift, Ordering::Release);
+    }
+
+    /// Gives the layer in `slot` every block of its map: it is newer than all layers laid before.
+    pub(crate) fn lay(&self, map: &FrozenMap, slot: u16) -> Result<()> {
+        self.change(map, slot, |_| true)
+    }
+
+    /// Gives the layer in `to` the blocks of the map that the layer in `from` owns.
+    pub(crate) fn repoint(&self, map: &FrozenMap, from: u16, to: u16) -> Result<()> {
+        self.change(map, to, |old| old == Owner::Slot(from).entry())
+    }
+
+    fn change(&self, map: &FrozenMap, slot: u16, applies: impl Fn(u16) -> bool) -> Result<()> {
+        for (page, content) in map.pages() {
+            let uniform = self.top[page].load(Ordering::Acquire);
+            if let FrozenPage::Uniform(state) = content
+                && uniform & UNIFORM != 0
+                && applies(uniform as u16)
+            {
+                self.top[page].store(UNIFORM | u64::from(owner_of(*state, slot).entry()), Ordering::Release);
+            }
+        }
+        let mut spelled = Ok(());
+        map.runs(|first, count, state| {
+            let page = page_of(first);
+            let entry = owner_of(state, slot).entry();
+            let top = self.top[page].load(Ordering::Acquire);
+            let settled = top & UNIFORM != 0 && (top as u16 == entry || !applies(top as u16));
+            if spelled.is_err() || settled {
+                return;
+            }
+            spelled = self.spell_out(page);
+            if spelled.is_ok() {
+                let blocks = (first..first + count).filter(|&block| applies(self.entry(block)));
+                blocks.for_each(|block| self.set_entry(block, entry));
+            }
+        });
+        spelled
+    }
+
+    fn spell_out(&self, page: usize) -> Result<()> {
+        let top = self.top[page].load(Ordering::Acquire);
+        if top & UNIFORM == 0 {
+            return Ok(());
+        }
+        let first = page * PAGE_WORDS;
+        self.memory.reserve(first..first + PAGE_WORDS)?;
+        let fill = (top & 0xffff) * 0x0001_0001_0001_0001;
+        self.memory.words()[first..first + PAGE_WORDS]
+            .iter()
+            .for_each(|word| word.store(fill, Ordering::Relaxed));
+        self.top[page].store(0, Ordering::Release);
+        Ok(())
+    }
+}
+
+fn owner_of(state: BlockState, slot: u16) -> Owner {
+    match state {
+        BlockState::Absent => Owner::None,
+        BlockState::Zero => Owner::Zero,
+        BlockState::Hydrated | BlockState::Data => Owner::Slot(slot),
+    }
+}

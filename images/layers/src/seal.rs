@@ -1,0 +1,290 @@
+//! Seal: freeze the active layer, start the next. Writers are barred only while the views change hands.
+//!
+//! 1. make the next layer, with all its files and their names durable;
+//! 2. bar writers of every disk of the group, exchange the views, let writers in: this is the instant;
+//! 3. wait until the writers that entered before have left;
+//! 4. sync the data, write and sync the frozen map, sync the directory;
+//! 5. commit the chain: now the recovery point exists;
+//! 6. lay the layer's blocks into the owner index and forget its live map.
+//!
+//! If 4 or 5 finds the filesystem full, the disk stays between 2 and 5: reads and writes go on, no flush succeeds, and
+//! the next flush or seal completes the boundary without making a point of it. A daemon that dies there finds both
+//! live maps and does the same at the next open.
+
+use crate::active::Active;
+use crate::chain::{Chain, EpochRecord, LayerRecord, MAX_EPOCHS, MAX_GROUP, MAX_LAYERS};
+use crate::disk::{Disk, Roots, Unsealed};
+use crate::frozen::FrozenMap;
+use crate::names::Numbered;
+use crate::view::{Below, Layer, View};
+use crate::{Error, Point, Result};
+use block::sync::atomic::Ordering;
+use block::sync::{Arc, MutexGuard, lock};
+use block::{ByteRange, DiskId, Epoch, OpenHow, StateId, planted};
+
+/// Makes one recovery point of several disks, all at the same instant: every write acknowledged before the call is in,
+/// none issued after it returns is. The points come in the order of `disks`.
+///
+/// # Errors
+/// Nothing is made if any member fails. `TooMany` for more than [`MAX_GROUP`] disks; a disk named twice is `Invalid`.
+pub fn seal_group(disks: &[&Disk]) -> Result<Vec<Point>> {
+    seal_disks(disks, true)
+}
+
+/// Seals disks at one instant, with or without making recovery points of it.
+fn seal_disks(disks: &[&Disk], is_point: bool) -> Result<Vec<Point>> {
+    let mut order: Vec<usize> = (0..disks.len()).collect();
+    order.sort_by_key(|&index| disks[index].id);
+    if order.windows(2).any(|pair| disks[pair[0]].id == disks[pair[1]].id) {
+        let why = "a disk can be in a group only once";
+        return Err(block::Error::refused(block::Kind::Invalid, "the group", why).into());
+    }
+    if let Some(disk) = disks.first().filter(|_| disks.len() > MAX_GROUP) {
+        return Err(Error::TooMany { disk: disk.id, what: "disks in a group", limit: MAX_GROUP });
+    }
+    // always in the order of the ids, so that two groups never wait for each other
+    let mut members: Vec<Member<'_>> = Vec::new();
+    for &index in &order {
+        match Member::prepare(disks[index], is_point) {
+            Ok(member) => members.push(member),
+            Err(error) => {
+                members.iter().for_each(|member| member.disk.discard_layer(member.next.number, member.map));
+                return Err(error);
+            }
+        }
+    }
+    if members.len() > 1 {
+        let group: Vec<_> = members.iter().map(|member| (member.disk.id, member.state)).collect();
+        members.iter_mut().for_each(|member| member.group = group.clone());
+    }
+    exchange(&mut members);
+    let sealed: Vec<Result<Point>> = members.iter_mut().map(Member::finish).collect();
+    if sealed.iter().any(Result::is_err) {
+        members
+            .iter_mut()
+            .zip(&sealed)
+            .filter(|(_, made)| made.is_ok())
+            .for_each(|(member, _)| member.demote());
+    }
+    let made: Vec<Point> = sealed.into_iter().collect::<Result<_>>()?;
+    let mut points: Vec<(usize, Point)> = order.into_iter().zip(made).collect();
+    points.sort_by_key(|(index, _)| *index);
+    Ok(points.into_iter().map(|(_, point)| point).collect())
+}
+
+/// A disk on its way through a seal.
+struct Member<'a> {
+    disk: &'a Disk,
+    roots: MutexGuard<'a, Roots>,
+    next: Arc<Active>,
+    map: u64,
+    state: StateId,
+    is_point: bool,
+    group: Vec<(DiskId, StateId)>,
+}
+
+/// Bars the writers of all members, gives each its next layer, and lets them in.
+fn exchange(members: &mut [Member<'_>]) {
+    let clock = members.first().map(|member| member.disk.env.clock.clone());
+    let now = || clock.as_ref().map_or(0, |clock| clock.monotonic_ns());
+    let began = now();
+    members.iter().for_each(|member| member.disk.bar_writers());
+    for member in members.iter_mut() {
+        member.exchange();
+    }
+    let blocked = now().saturating_sub(began);
+    for member in members.iter_mut() {
+        if let Some(unsealed) = &mut member.roots.unsealed {
+            unsealed.record.seal_ns = blocked;
+        }
+    }
+}
+
+impl<'a> Member<'a> {
+    fn prepare(disk: &'a Disk, is_point: bool) -> Result<Self> {
+        disk.check()?;
+        let mut roots = lock(&disk.roots);
+        disk.complete_seal(&mut roots)?;
+        if roots.chain.layers.len() >= MAX_LAYERS {
+            return Err(Error::TooMany { disk: disk.id, what: "layers", limit: MAX_LAYERS });
+        }
+        if roots.chain.epochs.len() >= MAX_EPOCHS {
+            return Err(Error::TooMany { disk: disk.id, what: "seals", limit: MAX_EPOCHS });
+        }
+        let (number, map) = (roots.chain.take_number(), roots.chain.take_number());
+        let state = StateId::random(&*disk.env.entropy)?;
+        let prepared = disk.prepare_layer(&roots.chain, number, map);
+        let next = prepared.inspect_err(|_| disk.discard_layer(number, map))?;
+        Ok(Self { disk, roots, next, map, state, is_point, group: Vec::new() })
+    }
+
+    fn exchange(&mut self) {
+        let disk = self.disk;
+        let view = disk.view.load();
+        let mut below = view.below.clone();
+        below.pending.insert(0, view.active.clone());
+        let chain = &self.roots.chain;
+        let record = EpochRecord {
+            epoch: Epoch::new(chain.newest().map_or(1, |newest| newest.epoch.get() + 1)),
+            state: self.state,
+            parent: chain.newest().map(|newest| newest.state),
+            time: disk.env.clock.now(),
+            size: disk.size,
+            seal_ns: 0,
+            is_point: self.is_point,
+            changes: self.map,
+            group: self.group.clone(),
+        };
+        self.roots.unsealed = Some(Unsealed { layer: view.active.clone(), map: self.map, record });
+        disk.admit_writers(View { serial: 0, active: self.next.clone(), below, is_sealing: true });
+    }
+
+    fn finish(&mut self) -> Result<Point> {
+        let sealed = self.disk.complete_seal(&mut self.roots);
+        if sealed.is_err()
+            && let Some(unsealed) = &mut self.roots.unsealed
+        {
+            // the caller is told there is no point: whatever completes the boundary later must not make one
+            unsealed.record.is_point = false;
+            unsealed.record.group.clear();
+        }
+        sealed?;
+        let newest = self.roots.chain.newest().map(Point::from_record);
+        newest.ok_or(Error::NoSuchPoint { disk: self.disk.id, state: self.state })
+    }
+
+    /// Takes back this member's point because another member's failed.
+    fn demote(&mut self) {
+        let mut next = self.roots.chain.clone();
+        if let Some(newest) = next.epochs.last_mut() {
+            newest.is_point = false;
+        }
+        if let Err(error) = self.disk.commit_chain(&mut self.roots, next) {
+            // the record lists all members, so an incomplete group is recognised wherever it is listed
+            tracing::warn!(disk = %self.disk.id, %error, "a member of a failed group point could not be taken back");
+        }
+    }
+}
+
+impl Disk {
+    /// Makes a recovery point. It exists, durably, when this returns.
+    ///
+    /// # Errors
+    /// `NoSpace` heals; no point is made. A failed sync poisons the disk.
+    pub fn seal(&self) -> Result<Point> {
+        let points = seal_group(&[self])?;
+        points.into_iter().next().ok_or(Error::Closed { disk: self.id })
+    }
+
+    /// Ends the active layer without making a recovery point, so that the layers below it can be folded.
+    pub(crate) fn seal_without_point(&self) -> Result<()> {
+        seal_disks(&[self], false).map(drop)
+    }
+
+    /// Removes a layer prepared for a seal that did not happen.
+    fn discard_layer(&self, number: u64, map: u64) {
+        let layer = [Numbered::Data(number), Numbered::Committed(number), Numbered::Journal(number)];
+        self.remove_files(&layer);
+        self.remove_files(&[Numbered::Map(map)]);
+        self.forget_live_map(number);
+    }
+
+    /// Makes the next layer, and sets aside the room the frozen map of this one will need.
+    fn prepare_layer(&self, chain: &Chain, number: u64, map: u64) -> Result<Arc<Active>> {
+        /// Map pages that may come to be while the seal is under way.
+        const SLACK_PAGES: u64 = 16;
+        let place = self.place();
+        let next = Active::create(&place, number)?;
+        let room =
+            FrozenMap::max_encoded_len(0) + (self.touched_pages() + SLACK_PAGES) * FrozenMap::max_page_len();
+        let file = self.env.media.open(&place.path(Numbered::Map(map)), OpenHow::Truncate)?;
+        file.allocate(ByteRange::between(0, room))?;
+        self.env.media.sync_dir(&self.dir).map_err(|error| self.poisoned(error))?;
+        next.sign(self.identity(chain), chain.generation);
+        Ok(next)
+    }
+
+    fn touched_pages(&self) -> u64 {
+        self.view.load().active.map.spelled_out_pages()
+    }
+
+    /// Completes a seal that is under way, if one is: steps 3 to 6.
+    pub(crate) fn complete_seal(&self, roots: &mut Roots) -> Result<()> {
+        let Some(unsealed) = &roots.unsealed else { return Ok(()) };
+        let layer = unsealed.layer.clone();
+        let map = unsealed.map;
+        if !planted!("seal-without-waiting-for-writers") {
+            layer.in_flight.wait_until_empty();
+            layer.is_final.store(true, Ordering::Release);
+        }
+        let frozen = layer.map.freeze();
+        if !planted!("seal-without-data-sync") {
+            layer.file.sync().map_err(|error| self.poisoned(error))?;
+        }
+        self.write_map(map, &frozen)?;
+        let mut next = roots.chain.clone();
+        next.layers.push(LayerRecord { layer: layer.number, map, top_epoch: unsealed.record.epoch });
+        next.epochs.push(unsealed.record.clone());
+        next.active = self.view.load().active.number;
+        self.commit_chain(roots, next)?;
+        roots.unsealed = None;
+        self.publish_below(self.view.load().below.clone(), false);
+        self.lay_pending(roots, &frozen);
+        self.remove_files(&[Numbered::Committed(layer.number), Numbered::Journal(layer.number)]);
+        self.forget_live_map(layer.number);
+        Ok(())
+    }
+
+    /// Writes a map file, durably, with its name.
+    pub(crate) fn write_map(&self, number: u64, map: &FrozenMap) -> Result<()> {
+        let bytes = map.encode(self.id, number)?;
+        let path = Numbered::Map(number).path(&self.dir);
+        let media = &*self.env.media;
+        let file = media.open(&path, OpenHow::Write).or_else(|_| media.open(&path, OpenHow::Create))?;
+        file.write_at(0, &bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        if !planted!("map-without-sync") {
+            file.sync().map_err(|error| self.poisoned(error))?;
+        }
+        media.sync_dir(&self.dir).map_err(|error| self.poisoned(error))
+    }
+
+    /// Moves the one pending layer into the owner index. Without room for the index it stays pending: slower to read,
+    /// equally right; the next seal tries again.
+    fn lay_pending(&self, roots: &mut Roots, newest: &FrozenMap) {
+        let view = self.view.load();
+        let mut below = view.below.clone();
+        while let Some(layer) = below.pending.last().cloned() {
+            let frozen = if below.pending.len() == 1 { newest.clone() } else { layer.map.freeze() };
+            let sealed = Arc::new(Layer { number: layer.number, file: layer.file.clone() });
+            if let Err(error) = roots.take_slot(&mut below, sealed).and_then(|slot| {
+                // readers must know the slot before the index names it
+                self.publish_below(below.clone(), false);
+                Ok(below.index.lay(&frozen, slot)?)
+            }) {
+                tracing::warn!(disk = %self.id, %error, "no room for the owner index: a layer stays outside it");
+                return;
+            }
+            below.pending.pop();
+            self.publish_below(below.clone(), false);
+        }
+    }
+}
+
+impl Roots {
+    /// Gives a layer a slot of the table that no view still uses for another.
+    pub(crate) fn take_slot(&mut self, below: &mut Below, layer: Arc<Layer>) -> Result<u16> {
+        self.retired.retain(|(_, old)| old.strong_count() > 0);
+        let is_free = |slot: usize| {
+            below.slots.get(slot).is_none_or(Option::is_none)
+                && !self.retired.iter().any(|(retired, _)| usize::from(*retired) == slot)
+        };
+        let slot = (0..=MAX_LAYERS).find(|&slot| is_free(slot));
+        let slot = slot.ok_or(Error::TooMany { disk: self.chain.disk, what: "layers", limit: MAX_LAYERS })?;
+        if below.slots.len() <= slot {
+            below.slots.resize(slot + 1, None);
+        }
+        below.slots[slot] = Some(layer);
+        Ok(slot as u16)
+    }
+}
