@@ -1,0 +1,229 @@
+//! A blob store in a directory of the host. Its promises and how they are kept are in `docs/directory.md`.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use block::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use block::sync::{Arc, Mutex, lock};
+use block::{BlobStore, ByteCount, ByteRange, Error, Kind, Lock, Media, OpenHow, Result, check_blob_name};
+
+/// Where blobs are written before they get their name. No blob's name has a segment beginning with a dot.
+const INCOMING: &str = ".incoming";
+/// Held by the one process that writes.
+const LOCK: &str = ".lock";
+
+/// Blobs as files: the name of a blob is its path. A blob appears whole, under a name that lasts, or not at all.
+pub struct DirectoryStore {
+    media: Arc<dyn Media>,
+    dir: String,
+    // none in a store opened for reading
+    writer: Option<Box<dyn Lock>>,
+    // held from the look whether a name is free until it is taken
+    naming: Mutex<()>,
+    // directories whose own name this process made durable
+    made: Mutex<HashSet<String>>,
+    incoming: AtomicU64,
+    poisoned: AtomicBool,
+}
+
+impl DirectoryStore {
+    /// Opens the store in `dir` (relative to the media, `""` for its root), making the directory if its parent
+    /// exists. Takes the directory's lock and removes what cut-off puts left.
+    ///
+    /// # Errors
+    /// `Conflict` if another process writes to it; otherwise what the media reports.
+    pub fn open(media: Arc<dyn Media>, dir: &str) -> Result<Self> {
+        let mut store = Self::new(media, dir);
+        if !dir.is_empty() {
+            store.make_dir(dir)?;
+        }
+        store.writer = Some(store.media.lock(&store.path(LOCK))?);
+        let incoming = store.path(INCOMING);
+        store.make_dir(&incoming)?;
+        for left in store.media.list(&incoming)? {
+            store.media.remove(&format!("{incoming}/{}", left.name))?;
+        }
+        Ok(store)
+    }
+
+    /// Opens the store without its lock, for reading only; a writer may be at work beside it.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such directory.
+    pub fn open_read_only(media: Arc<dyn Media>, dir: &str) -> Result<Self> {
+        media.list(dir)?;
+        Ok(Self::new(media, dir))
+    }
+
+    fn new(media: Arc<dyn Media>, dir: &str) -> Self {
+        Self {
+            media,
+            dir: dir.to_owned(),
+            writer: None,
+            naming: Mutex::new(()),
+            made: Mutex::new(HashSet::new()),
+            incoming: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        if self.dir.is_empty() { name.to_owned() } else { format!("{}/{name}", self.dir) }
+    }
+
+    fn check_writable(&self, name: &str) -> Result<()> {
+        check_blob_name(name)?;
+        if self.writer.is_none() {
+            return Err(Error::refused(
+                Kind::ReadOnly,
+                format!("blob {name}"),
+                "the store was opened for reading",
+            ));
+        }
+        if self.poisoned.load(Ordering::Acquire) {
+            let why = "syncing a directory of the store failed earlier; it must be opened anew";
+            return Err(Error::refused(Kind::Poisoned, format!("blob {name}"), why));
+        }
+        Ok(())
+    }
+
+    /// Makes a directory and its name durable, once in the life of this store: a process that was killed may have left
+    /// one whose name is not.
+    fn make_dir(&self, path: &str) -> Result<()> {
+        if lock(&self.made).contains(path) {
+            return Ok(());
+        }
+        self.media.create_dir(path)?;
+        self.sync_dir(parent(path))?;
+        lock(&self.made).insert(path.to_owned());
+        Ok(())
+    }
+
+    fn make_parents(&self, name: &str) -> Result<()> {
+        for (at, _) in name.match_indices('/') {
+            self.make_dir(&self.path(&name[..at]))?;
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &str) -> Result<()> {
+        if block::planted!("vault-directory-unsynced") {
+            return Ok(());
+        }
+        self.media.sync_dir(path).inspect_err(|_| self.poisoned.store(true, Ordering::Release))
+    }
+
+    fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let file = self.media.open(path, OpenHow::Truncate)?;
+        file.write_at(0, bytes)?;
+        if block::planted!("vault-blob-unsynced") {
+            return Ok(());
+        }
+        file.sync()
+    }
+
+    fn take_name(&self, fresh: &str, name: &str) -> Result<()> {
+        let _naming = lock(&self.naming);
+        let path = self.path(name);
+        match self.media.open(&path, OpenHow::Read) {
+            Ok(_) => {
+                Err(Error::Conflict { what: format!("blob {name}"), why: "it exists already".to_owned() })
+            }
+            Err(error) if error.kind() == Kind::NotFound => self.media.rename(fresh, &path),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Visits everything below `dir` (a path inside the store, `""` or ending in `/`).
+    fn visit(
+        &self,
+        dir: &str,
+        prefix: &str,
+        visit: &mut dyn FnMut(&str, ByteCount) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let listed = match self.media.list(self.path(dir).trim_end_matches('/')) {
+            Err(error) if error.kind() == Kind::NotFound && !dir.is_empty() => {
+                return Ok(ControlFlow::Continue(()));
+            }
+            listed => listed?,
+        };
+        let slash = |is_dir: bool| if is_dir { "/" } else { "" };
+        let mut names: Vec<String> =
+            listed.iter().map(|e| format!("{dir}{}{}", e.name, slash(e.is_dir))).collect();
+        // with its slash a directory sorts where the names below it do
+        names.sort_unstable();
+        for name in names.iter().filter(|name| name.starts_with(prefix) || prefix.starts_with(name.as_str()))
+        {
+            let step = match name.strip_suffix('/') {
+                Some(below) if check_blob_name(below).is_ok() => self.visit(name, prefix, visit)?,
+                None if name.starts_with(prefix) && check_blob_name(name).is_ok() => match self.size(name) {
+                    Ok(size) => visit(name, size),
+                    // deleted since it was listed
+                    Err(error) if error.kind() == Kind::NotFound => ControlFlow::Continue(()),
+                    Err(error) => return Err(error),
+                },
+                // not made by a put
+                _ => ControlFlow::Continue(()),
+            };
+            if step.is_break() {
+                return Ok(step);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+fn missing(name: &str) -> impl FnOnce(Error) -> Error + '_ {
+    move |error| match error.kind() {
+        Kind::NotFound => Error::NotFound { what: format!("blob {name}") },
+        _ => error,
+    }
+}
+
+impl BlobStore for DirectoryStore {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.check_writable(name)?;
+        self.make_parents(name)?;
+        let number = self.incoming.fetch_add(1, Ordering::Relaxed);
+        let fresh = self.path(&format!("{INCOMING}/{number}"));
+        if let Err(error) = self.write(&fresh, bytes).and_then(|()| self.take_name(&fresh, name)) {
+            // the first error says more than a second one here; what stays is removed at the next open
+            self.media.remove(&fresh).ok();
+            return Err(error);
+        }
+        self.sync_dir(parent(&self.path(name)))
+    }
+
+    fn get(&self, name: &str, range: ByteRange) -> Result<Vec<u8>> {
+        check_blob_name(name)?;
+        let file = self.media.open(&self.path(name), OpenHow::Read).map_err(missing(name))?;
+        let size = file.size()?;
+        if range.end() > size {
+            return Err(Error::OutOfRange { offset: range.start(), count: range.count().get(), size });
+        }
+        let mut bytes = vec![0; range.count().get() as usize];
+        file.read_at(range.start(), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn size(&self, name: &str) -> Result<ByteCount> {
+        check_blob_name(name)?;
+        let file = self.media.open(&self.path(name), OpenHow::Read).map_err(missing(name))?;
+        Ok(ByteCount::new(file.size()?))
+    }
+
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(&str, ByteCount) -> ControlFlow<()>) -> Result<()> {
+        self.visit("", prefix, visit).map(|_| ())
+    }
+
+    fn delete(&self, name: &str) -> Result<()> {
+        self.check_writable(name)?;
+        let path = self.path(name);
+        self.media.remove(&path).map_err(missing(name))?;
+        self.sync_dir(parent(&path))
+    }
+}
