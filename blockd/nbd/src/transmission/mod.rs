@@ -229,4 +229,3 @@ fn refused(error: block::Error) -> Refused {
     }
     (errno, error.to_string())
 }
-

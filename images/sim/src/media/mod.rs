@@ -14,7 +14,7 @@ use crate::fault::{Cut, EEXIST, EINVAL, EISDIR, ENOSPC, Effect, Fault, Op, Plan,
 use block::sync::{Arc, Mutex, lock};
 use block::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Result, Session, Space, check_path};
 use file::SimFile;
-use memory::{MAX_WORDS, SimMemory, Words};
+use memory::{SimMemory, Words};
 use pending::FileOp;
 use std::collections::{BTreeMap, BTreeSet};
 use tree::{Dir, FileNode, Ino, Node, Tree};
@@ -302,13 +302,11 @@ impl Media for SimMedia {
     fn volatile(&self, name: &str, words: usize) -> Result<Arc<dyn Memory>> {
         check_volatile(name)?;
         let words = self.call(Op::Volatile, name, |state| {
-            if words > MAX_WORDS {
-                return Err(failed(Op::Volatile, name, ENOSPC));
-            }
             if let Some(found) = state.memories.get(name).filter(|found| found.len() == words) {
                 return Ok(found.clone());
             }
-            let fresh = Arc::new(Words::new(words));
+            let fresh = Words::new(words).ok_or_else(|| failed(Op::Volatile, name, ENOSPC))?;
+            let fresh = Arc::new(fresh);
             state.memories.insert(name.to_owned(), fresh.clone());
             Ok(fresh)
         })?;
@@ -328,13 +326,9 @@ impl Media for SimMedia {
     }
 
     fn scratch(&self, words: usize) -> Result<Arc<dyn Memory>> {
-        self.call(Op::Scratch, "", |_| {
-            if words > MAX_WORDS {
-                return Err(failed(Op::Scratch, "", ENOSPC));
-            }
-            Ok(())
-        })?;
-        let words = Arc::new(Words::new(words));
+        let words =
+            self.call(Op::Scratch, "", |_| Words::new(words).ok_or_else(|| failed(Op::Scratch, "", ENOSPC)))?;
+        let words = Arc::new(words);
         Ok(Arc::new(SimMemory { words, name: String::new(), machine: self.machine.clone() }))
     }
 

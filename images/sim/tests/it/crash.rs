@@ -34,13 +34,24 @@ fn a_process_crash_loses_only_locks() {
 }
 
 #[test]
-#[should_panic(expected = "word 3 of volatile memory map")]
+#[should_panic(expected = "word 3 of volatile memory map was used without reservation")]
 fn words_that_nobody_reserved_are_noticed() {
     let media = SimMedia::new();
     let memory = media.volatile("map", 4).unwrap();
     memory.reserve(0..3).unwrap();
     memory.words()[3].store(1, Ordering::SeqCst);
     media.process_crash();
+}
+
+#[test]
+fn the_map_of_a_huge_disk_costs_only_what_is_touched() {
+    let media = SimMedia::new();
+    let memory = media.volatile("map", 128 << 20).unwrap();
+    memory.reserve(100 << 20..(100 << 20) + 512).unwrap();
+    memory.words()[100 << 20].store(1, Ordering::SeqCst);
+    let next = media.process_crash().volatile("map", 128 << 20).unwrap();
+    assert_eq!(next.words()[100 << 20].load(Ordering::SeqCst), 1);
+    assert_eq!(media.fork().volatile("huge", 1 << 40).map(|_| ()).unwrap_err().kind(), Kind::NoSpace);
 }
 
 #[test]
