@@ -26,6 +26,7 @@ pub mod conformance;
 mod fault;
 mod media;
 mod model;
+mod op;
 mod rng;
 
 pub use action::Action;

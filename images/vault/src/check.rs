@@ -234,14 +234,12 @@ impl Check<'_> {
     fn tree(&self, shape: Shape, root: Ref) -> Result<Option<String>> {
         let nodes = Nodes { vault: self.vault, index: &self.vault.index.load(), good: &self.good };
         let mut wrong = None;
-        let mut visit = |run: crate::manifest::Run| {
-            match run.what {
-                Ref::Stored(id) if !self.good.contains(&id) => {
-                    wrong = Some(format!("chunk {} ({id}) cannot be read", run.first));
-                    Ok(ControlFlow::Break(()))
-                }
-                _ => Ok(ControlFlow::Continue(())),
+        let mut visit = |run: crate::manifest::Run| match run.what {
+            Ref::Stored(id) if !self.good.contains(&id) => {
+                wrong = Some(format!("chunk {} ({id}) cannot be read", run.first));
+                Ok(ControlFlow::Break(()))
             }
+            _ => Ok(ControlFlow::Continue(())),
         };
         match walk(&nodes, shape, root, 0..shape.chunks(), &mut visit) {
             Ok(_) => Ok(wrong),

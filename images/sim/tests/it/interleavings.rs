@@ -1,16 +1,19 @@
 //! The simulated media under a scheduler that tries interleavings.
 
-use block::sync::Arc;
 use block::sync::atomic::Ordering;
 use block::sync::thread;
 use block::{Media, OpenHow};
 use sim::{Cut, Rng, SimMedia};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 /// A writer and a syncer race; whatever was written before a sync that succeeded began is durable.
 #[test]
 fn a_sync_covers_what_was_written_before_it() {
+    // (writes before the sync began, the sync succeeded), outside the scheduler's eyes
+    let seen: &Mutex<BTreeSet<(u64, bool)>> = Box::leak(Box::default());
     shuttle::check_random(
-        || {
+        move || {
             let media = SimMedia::new();
             let file = media.open("a", OpenHow::Create).unwrap();
             media.sync_dir("").unwrap();
@@ -33,9 +36,11 @@ fn a_sync_covers_what_was_written_before_it() {
             let after = media.power_cut(&mut Rng::new(1));
             let len = after.open("a", OpenHow::Read).unwrap().size().unwrap();
             assert!(!synced || len >= written * 8, "{len} bytes of {written} words");
-            let shared: Arc<dyn Media> = Arc::new(after);
-            assert!(shared.list("").is_ok());
+            seen.lock().unwrap().insert((written, synced));
         },
         300,
     );
+    let seen = seen.lock().unwrap();
+    assert!(seen.contains(&(1, true)), "the sync came between two writes: {seen:?}");
+    assert!(seen.iter().any(|(_, synced)| !synced), "the power went off before the sync: {seen:?}");
 }
