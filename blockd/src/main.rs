@@ -1,2 +1,46 @@
-//! To be written.
-fn main() {}
+//! `blockd`: serves virtual disks over NBD, takes recovery points, moves them to vaults. This file only starts and
+//! ends; what the daemon is made of begins in [`daemon`].
+
+mod api;
+mod catalog;
+mod config;
+mod daemon;
+mod error;
+mod jobs;
+mod names;
+mod serve;
+mod state;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The backup appliance's daemon.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve the disks of a state directory, in the foreground.
+    Serve(serve::Options),
+}
+
+fn main() -> ExitCode {
+    // nothing this process makes is readable by others unless it is opened on purpose
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let Verb::Serve(options) = Arguments::parse().verb;
+    match serve::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let body = error.body();
+            eprintln!("error: {}", body.message);
+            if let Some(help) = body.help {
+                eprintln!("help: {help}");
+            }
+            ExitCode::from(body.kind.exit_code())
+        }
+    }
+}

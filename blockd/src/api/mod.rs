@@ -1,0 +1,16 @@
+//! The HTTP API on the unix socket. Every request is a plain function of the daemon, run on a thread that may block;
+//! this folder only takes requests apart and puts answers together. The paths are listed in `control/docs/api.md`.
+
+mod answer;
+mod routes;
+
+use crate::daemon::Daemon;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+
+/// Answers requests until it is dropped.
+pub async fn answer(listener: UnixListener, daemon: Arc<Daemon>) {
+    if let Err(error) = axum::serve(listener, routes::routes().with_state(daemon)).await {
+        tracing::error!("the API ended: {error}");
+    }
+}

@@ -1,0 +1,238 @@
+//! The catalog: an index in SQLite that can be thrown away. What it alone knows is history: ended jobs, and which
+//! recovery points a check found right. Disks, points and vaults are read from their own files at every start.
+
+use crate::error::{Error, Result};
+use block::sync::{Mutex, lock};
+use control::{Job, JobState, Kind};
+use rusqlite::{Connection, params};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The file's name in the state directory.
+pub const FILE: &str = "catalog.db";
+
+/// The version of the tables. Another one is another catalog: it is set aside and begun anew.
+const VERSION: i64 = 1;
+
+/// Ended jobs kept. A year of a job every nine hours, and small enough to list.
+const KEPT_JOBS: u32 = 1000;
+
+/// The open catalog.
+pub struct Catalog {
+    connection: Mutex<Connection>,
+}
+
+impl Catalog {
+    /// Opens or makes the catalog in `dir`. One that cannot be used is set aside and begun anew; the second value then
+    /// says so.
+    ///
+    /// # Errors
+    /// What the host reports for a fresh one.
+    pub fn open(dir: &Path) -> Result<(Self, Option<String>)> {
+        let path = dir.join(FILE);
+        match Self::open_file(&path) {
+            Ok(catalog) => Ok((catalog, None)),
+            Err(first) => {
+                let aside = set_aside(&path)?;
+                let catalog = Self::open_file(&path).map_err(|error| failed("make", &error))?;
+                Ok((
+                    catalog,
+                    Some(format!("the catalog could not be used ({first}) and was set aside as {aside}")),
+                ))
+            }
+        }
+    }
+
+    fn open_file(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version != 0 && version != VERSION {
+            return Err(rusqlite::Error::InvalidParameterName(format!("version {version}")));
+        }
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS jobs (
+                 id TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, state TEXT NOT NULL, body TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS verified (
+                 vault TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (vault, state));",
+        )?;
+        connection.pragma_update(None, "user_version", VERSION)?;
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// Writes a job as it is now.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn put_job(&self, job: &Job) -> Result<()> {
+        let body = serde_json::to_string(job)
+            .map_err(|error| Error::said(Kind::Io, format!("job {}", job.id), error.to_string()))?;
+        let connection = lock(&self.connection);
+        connection
+            .execute(
+                "INSERT INTO jobs (id, number, state, body)
+                 VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM jobs), ?2, ?3)
+                 ON CONFLICT (id) DO UPDATE SET state = ?2, body = ?3",
+                params![job.id, state_name(job.state), body],
+            )
+            .and_then(|_| {
+                connection.execute(
+                    "DELETE FROM jobs WHERE state NOT IN ('queued', 'running')
+                     AND number <= (SELECT max(number) FROM jobs) - ?1",
+                    params![KEPT_JOBS],
+                )
+            })
+            .map(|_| ())
+            .map_err(|error| failed("write a job to", &error))
+    }
+
+    /// Jobs, newest first.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn jobs(&self) -> Result<Vec<Job>> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let connection = lock(&self.connection);
+            let mut query = connection.prepare_cached("SELECT body FROM jobs ORDER BY number DESC")?;
+            let rows = query.query_map([], |row| row.get(0))?;
+            rows.collect()
+        };
+        let bodies = read().map_err(|error| failed("read jobs from", &error))?;
+        bodies.iter().map(|body| parse(body)).collect()
+    }
+
+    /// The jobs whose id begins with `prefix`, at most two: enough to know whether it is unique.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn jobs_like(&self, prefix: &str) -> Result<Vec<Job>> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let connection = lock(&self.connection);
+            let mut query =
+                connection.prepare_cached("SELECT body FROM jobs WHERE substr(id, 1, ?1) = ?2 LIMIT 2")?;
+            let rows = query.query_map(params![prefix.len() as i64, prefix], |row| row.get(0))?;
+            rows.collect()
+        };
+        let bodies = read().map_err(|error| failed("read jobs from", &error))?;
+        bodies.iter().map(|body| parse(body)).collect()
+    }
+
+    /// Remembers which states a check of a vault found right, and forgets what it said before.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn set_verified(&self, vault: &str, states: &[String]) -> Result<()> {
+        let write = || -> rusqlite::Result<()> {
+            let mut connection = lock(&self.connection);
+            let change = connection.transaction()?;
+            change.execute("DELETE FROM verified WHERE vault = ?1", params![vault])?;
+            for state in states {
+                change.execute(
+                    "INSERT OR IGNORE INTO verified (vault, state) VALUES (?1, ?2)",
+                    params![vault, state],
+                )?;
+            }
+            change.commit()
+        };
+        write().map_err(|error| failed("write a check to", &error))
+    }
+
+    /// The states that a check found right, with the vault they lie in.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn verified(&self) -> Result<HashSet<(String, String)>> {
+        let read = || -> rusqlite::Result<HashSet<(String, String)>> {
+            let connection = lock(&self.connection);
+            let mut query = connection.prepare_cached("SELECT vault, state FROM verified")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        read().map_err(|error| failed("read checks from", &error))
+    }
+}
+
+fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+fn parse(body: &str) -> Result<Job> {
+    serde_json::from_str(body)
+        .map_err(|error| Error::said(Kind::Corrupt, "catalog", format!("a job: {error}")))
+}
+
+fn failed(doing: &str, error: &rusqlite::Error) -> Error {
+    let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+    let kind = if full { Kind::NoSpace } else { Kind::Io };
+    Error::said(kind, format!("cannot {doing} the catalog"), error.to_string())
+}
+
+/// Moves the file and its companions out of the way.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the catalog is SQLite's and can be lost; no durability rule applies"
+)]
+fn set_aside(path: &Path) -> Result<String> {
+    let aside = path.with_extension("db.unusable");
+    for suffix in ["-wal", "-shm"] {
+        let mut companion = path.as_os_str().to_owned();
+        companion.push(suffix);
+        match std::fs::remove_file(&companion) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::host(format!("remove {}", companion.display()), error));
+            }
+            _ => {}
+        }
+    }
+    std::fs::rename(path, &aside)
+        .map_err(|error| Error::host(format!("set aside {}", path.display()), error))?;
+    Ok(aside.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::tests::job;
+
+    #[test]
+    fn jobs_are_found_again_newest_first_and_pruned() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (catalog, warning) = Catalog::open(dir.path()).expect("a catalog");
+        assert_eq!(warning, None);
+        for number in 0..KEPT_JOBS + 5 {
+            catalog.put_job(&job(&format!("{number:032x}"), JobState::Done)).expect("written");
+        }
+        assert_eq!(catalog.jobs().expect("read").len(), KEPT_JOBS as usize);
+        let jobs = catalog.jobs().expect("read");
+        assert_eq!(jobs.first().map(|job| job.id.clone()), Some(format!("{:032x}", KEPT_JOBS + 4)));
+        assert_eq!(catalog.jobs_like("0000").expect("read").len(), 2);
+        assert_eq!(catalog.jobs_like(&format!("{:032x}", 77)).expect("read").len(), 1);
+    }
+
+    #[test]
+    fn a_catalog_that_is_none_is_set_aside() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(FILE), vec![7; 8192]).expect("garbage");
+        let (catalog, warning) = Catalog::open(dir.path()).expect("a fresh catalog");
+        assert!(warning.is_some_and(|text| text.contains("set aside")));
+        assert_eq!(catalog.jobs().expect("read"), Vec::new());
+        assert!(dir.path().join("catalog.db.unusable").exists());
+    }
+
+    #[test]
+    fn a_check_replaces_what_the_last_one_said() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (catalog, _) = Catalog::open(dir.path()).expect("a catalog");
+        catalog.set_verified("main", &["a".into(), "b".into()]).expect("written");
+        catalog.set_verified("main", &["b".into()]).expect("written");
+        let seen = catalog.verified().expect("read");
+        assert_eq!(seen, HashSet::from([("main".to_owned(), "b".to_owned())]));
+    }
+}

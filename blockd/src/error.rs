@@ -1,0 +1,191 @@
+//! The daemon's error: what it was doing, and what the storage side said.
+
+use control::{ErrorBody, Kind};
+use std::error::Error as StdError;
+
+/// A result of the daemon.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the daemon did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The daemon itself says no.
+    #[error("{what}: {why}")]
+    Said {
+        /// Which kind of no.
+        kind: Kind,
+        /// What it is about.
+        what: String,
+        /// Why.
+        why: String,
+        /// What to do next.
+        help: Option<String>,
+    },
+    /// Something below failed.
+    #[error("{what}")]
+    Below {
+        /// What was attempted, with the name of the thing.
+        what: String,
+        /// The kind of the failure below.
+        kind: Kind,
+        /// The failure.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// A refusal of this kind.
+    pub fn said(kind: Kind, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Said { kind, what: what.into(), why: why.into(), help: None }
+    }
+
+    /// Nothing of this name.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::said(Kind::NotFound, what, "does not exist")
+    }
+
+    /// The same error with advice.
+    pub fn with_help(self, advice: impl Into<String>) -> Self {
+        match self {
+            Self::Said { kind, what, why, .. } => Self::Said { kind, what, why, help: Some(advice.into()) },
+            below => below,
+        }
+    }
+
+    /// A failure of a lower crate.
+    pub fn below(what: impl Into<String>, failure: impl block::Failure) -> Self {
+        Self::Below { what: what.into(), kind: wire_kind(failure.kind()), source: Box::new(failure) }
+    }
+
+    /// A failed call to the host that did not go through a seam.
+    pub fn host(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Below { what: what.into(), kind: host_kind(&source), source: Box::new(source) }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Said { kind, .. } | Self::Below { kind, .. } => *kind,
+        }
+    }
+
+    /// What a client is told.
+    pub fn body(&self) -> ErrorBody {
+        let mut message = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // a transparent wrapper says the same twice
+            if !message.ends_with(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            next = cause.source();
+        }
+        let help = match self {
+            Self::Said { help, .. } => help.clone(),
+            Self::Below { kind, .. } => help_for(*kind).map(str::to_owned),
+        };
+        ErrorBody { kind: self.kind(), message, help }
+    }
+}
+
+/// Adds what was attempted to a failure of a lower crate.
+pub trait Doing<T> {
+    /// Fails with `what` and the failure below.
+    ///
+    /// # Errors
+    /// The failure, if it is one.
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: block::Failure> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|failure| Error::below(what(), failure))
+    }
+}
+
+/// The wire's word for a kind of the storage side.
+pub fn wire_kind(kind: block::Kind) -> Kind {
+    match kind {
+        block::Kind::Invalid => Kind::Invalid,
+        block::Kind::OutOfRange => Kind::OutOfRange,
+        block::Kind::NotFound => Kind::NotFound,
+        block::Kind::Conflict => Kind::Conflict,
+        block::Kind::ReadOnly => Kind::ReadOnly,
+        block::Kind::NoSpace => Kind::NoSpace,
+        block::Kind::Io => Kind::Io,
+        block::Kind::Corrupt => Kind::Corrupt,
+        block::Kind::Unsupported => Kind::Unsupported,
+        block::Kind::Unavailable => Kind::Unavailable,
+        block::Kind::Poisoned => Kind::Poisoned,
+        block::Kind::Cancelled => Kind::Cancelled,
+    }
+}
+
+/// The storage side's word for a kind of the wire.
+pub fn storage_kind(kind: Kind) -> block::Kind {
+    match kind {
+        Kind::Invalid => block::Kind::Invalid,
+        Kind::OutOfRange => block::Kind::OutOfRange,
+        Kind::NotFound => block::Kind::NotFound,
+        Kind::Conflict => block::Kind::Conflict,
+        Kind::ReadOnly | Kind::Refused => block::Kind::ReadOnly,
+        Kind::NoSpace => block::Kind::NoSpace,
+        Kind::Io => block::Kind::Io,
+        Kind::Corrupt => block::Kind::Corrupt,
+        Kind::Unsupported => block::Kind::Unsupported,
+        Kind::Unavailable => block::Kind::Unavailable,
+        Kind::Poisoned => block::Kind::Poisoned,
+        Kind::Cancelled => block::Kind::Cancelled,
+    }
+}
+
+/// Our errors pass through the storage seams too, where an export is opened.
+impl block::Failure for Error {
+    fn kind(&self) -> block::Kind {
+        storage_kind(Error::kind(self))
+    }
+}
+
+fn host_kind(source: &std::io::Error) -> Kind {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::AddrInUse => Kind::Conflict,
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::NoSpace,
+        std::io::ErrorKind::InvalidInput => Kind::Invalid,
+        _ => Kind::Io,
+    }
+}
+
+fn help_for(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::NoSpace => Some("free space on the host and try again; nothing acknowledged was lost"),
+        Kind::Poisoned => Some("the host failed to sync; look at its log, then restart blockd"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_names_the_whole_chain_once() {
+        let below = block::Error::host("write", "disks/a", Some(0), std::io::Error::from_raw_os_error(28));
+        let body = Error::below("back up web-root@3", block::Error::other(below)).body();
+        assert_eq!(
+            body.message,
+            "back up web-root@3: cannot write disks/a at offset 0: No space left on device (os error 28)"
+        );
+        assert_eq!(body.kind, Kind::NoSpace);
+        assert!(body.help.is_some());
+    }
+
+    #[test]
+    fn kinds_survive_the_way_down_and_up() {
+        for kind in Kind::ALL.into_iter().filter(|&kind| kind != Kind::Refused) {
+            assert_eq!(wire_kind(storage_kind(kind)), kind);
+        }
+    }
+}

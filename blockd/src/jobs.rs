@@ -1,0 +1,443 @@
+//! Jobs: one run each of a backup, a restore or a check, with state, progress and a place in history.
+//!
+//! A job is a thread. At most a configured number runs at a time, and never two that share a key (the same disk, the
+//! same vault check), so that two transfers of one disk cannot race for the same base. The rest waits its turn.
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::names::rfc3339;
+use block::sync::{Condvar, Mutex, lock, wait};
+use block::{Clock, Entropy, JobId};
+use control::{ErrorBody, Job, JobState, Kind};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The longest time one request may wait for the end of a job.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Jobs that may wait or run at once; a script gone wild must not fill memory with threads.
+const ACTIVE_LIMIT: usize = 256;
+
+/// All jobs.
+pub struct Jobs {
+    catalog: Arc<Catalog>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    parallel: usize,
+    active: Mutex<Active>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Active {
+    // by number, so that the oldest waiting one comes first
+    jobs: BTreeMap<u64, Entry>,
+    next: u64,
+    stopping: bool,
+}
+
+struct Entry {
+    job: Job,
+    key: String,
+    cancelled: Arc<AtomicBool>,
+    started_ns: Option<u64>,
+}
+
+/// What a new job is about.
+#[derive(Debug, Clone, Default)]
+pub struct NewJob {
+    /// `backup`, `restore` or `check`.
+    pub operation: &'static str,
+    /// What it is about.
+    pub item: String,
+    /// Never two jobs of the same key at a time.
+    pub key: String,
+    /// The recovery point it moves.
+    pub point: Option<String>,
+    /// The vault it works with.
+    pub vault: Option<String>,
+    /// The disk it makes.
+    pub target: Option<String>,
+}
+
+/// A running job, as the work sees it.
+pub struct Run {
+    jobs: Arc<Jobs>,
+    number: u64,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Run {
+    /// Whether somebody asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Fails if somebody asked to stop.
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub fn go_on(&self) -> Result<()> {
+        if self.is_cancelled() {
+            return Err(Error::said(Kind::Cancelled, "job", "was cancelled"));
+        }
+        Ok(())
+    }
+
+    /// Changes what is shown of the job.
+    pub fn update(&self, change: impl FnOnce(&mut Job)) {
+        if let Some(entry) = lock(&self.jobs.active).jobs.get_mut(&self.number) {
+            change(&mut entry.job);
+        }
+    }
+}
+
+impl Jobs {
+    /// The jobs of this catalog. Those that ran when the last daemon ended are recorded as failed.
+    ///
+    /// # Errors
+    /// What the catalog reports.
+    pub fn open(
+        catalog: Arc<Catalog>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        parallel: usize,
+    ) -> Result<Arc<Self>> {
+        for mut job in catalog.jobs()?.into_iter().filter(|job| !job.state.is_final()) {
+            job.state = JobState::Failed;
+            job.error = Some(ErrorBody {
+                kind: Kind::Unavailable,
+                message: "interrupted".to_owned(),
+                help: Some("the daemon ended while it ran; start it again".to_owned()),
+            });
+            catalog.put_job(&job)?;
+        }
+        let (active, changed) = (Mutex::default(), Condvar::new());
+        Ok(Arc::new(Self { catalog, clock, entropy, parallel, active, changed }))
+    }
+
+    /// Starts a job and returns it as it stands.
+    ///
+    /// # Errors
+    /// `Unavailable` while the daemon stops or too many jobs wait.
+    pub fn start(
+        self: &Arc<Self>,
+        new: NewJob,
+        work: impl FnOnce(&Run) -> Result<()> + Send + 'static,
+    ) -> Result<Job> {
+        let job = self.describe(&new)?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let number = {
+            let mut active = lock(&self.active);
+            if active.stopping || active.jobs.len() >= ACTIVE_LIMIT {
+                let why = if active.stopping { "the daemon stops" } else { "too many jobs wait already" };
+                return Err(Error::said(
+                    Kind::Unavailable,
+                    format!("{} of {}", new.operation, new.item),
+                    why,
+                ));
+            }
+            // in the catalog before it is anywhere else, so that a crash leaves a trace of it
+            self.catalog.put_job(&job)?;
+            let number = active.next;
+            active.next += 1;
+            let entry =
+                Entry { job: job.clone(), key: new.key, cancelled: cancelled.clone(), started_ns: None };
+            active.jobs.insert(number, entry);
+            number
+        };
+        let run = Run { jobs: self.clone(), number, cancelled };
+        let spawned = std::thread::Builder::new().name(format!("job-{}", &job.id[..8])).spawn(move || {
+            let outcome = run.jobs.turn(&run).and_then(|()| work(&run));
+            run.jobs.finish(run.number, outcome);
+        });
+        if let Err(source) = spawned {
+            let error = Error::host(format!("start job {}", job.id), source);
+            self.finish(number, Err(Error::said(Kind::Unavailable, "job", "no thread for it")));
+            return Err(error);
+        }
+        Ok(job)
+    }
+
+    fn describe(&self, new: &NewJob) -> Result<Job> {
+        let id =
+            JobId::random(&*self.entropy).map_err(|error| Error::below("draw an id for a job", error))?;
+        Ok(Job {
+            id: id.to_string(),
+            operation: new.operation.to_owned(),
+            item: new.item.clone(),
+            point: new.point.clone(),
+            vault: new.vault.clone(),
+            target: new.target.clone(),
+            kind: None,
+            base: None,
+            state: JobState::Queued,
+            error: None,
+            created: rfc3339(self.clock.now()),
+            ended: None,
+            bytes_total: 0,
+            bytes_done: 0,
+            bytes_changed: 0,
+            bytes_read: 0,
+            chunks_new: 0,
+            chunks_reused: 0,
+            bytes_stored: 0,
+            duration_ms: 0,
+            check: None,
+        })
+    }
+
+    /// Waits until the job may run.
+    fn turn(&self, run: &Run) -> Result<()> {
+        let mut active = lock(&self.active);
+        loop {
+            run.go_on()?;
+            if active.may_run(run.number, self.parallel) {
+                if let Some(entry) = active.jobs.get_mut(&run.number) {
+                    entry.job.state = JobState::Running;
+                    entry.started_ns = Some(self.clock.monotonic_ns());
+                    self.catalog.put_job(&entry.job)?;
+                }
+                return Ok(());
+            }
+            active = wait(&self.changed, active);
+        }
+    }
+
+    fn finish(&self, number: u64, outcome: Result<()>) {
+        let mut active = lock(&self.active);
+        let Some(mut entry) = active.jobs.remove(&number) else { return };
+        let job = &mut entry.job;
+        job.duration_ms = self.ran_ms(entry.started_ns);
+        job.ended = Some(rfc3339(self.clock.now()));
+        match outcome {
+            Ok(()) => job.state = JobState::Done,
+            Err(error) => {
+                let cancelled = error.kind() == Kind::Cancelled;
+                job.state = if cancelled { JobState::Cancelled } else { JobState::Failed };
+                job.error = Some(error.body());
+                tracing::warn!(
+                    job = job.id,
+                    operation = job.operation,
+                    item = job.item,
+                    "{}",
+                    error.body().message
+                );
+            }
+        }
+        if let Err(error) = self.catalog.put_job(job) {
+            // the work is done either way; only its place in history is lost
+            tracing::error!(job = job.id, "{}", error.body().message);
+        }
+        drop(active);
+        self.changed.notify_all();
+    }
+
+    fn ran_ms(&self, started_ns: Option<u64>) -> u64 {
+        started_ns.map_or(0, |start| self.clock.monotonic_ns().saturating_sub(start).div_ceil(1_000_000))
+    }
+
+    /// Every job, newest first.
+    ///
+    /// # Errors
+    /// What the catalog reports.
+    pub fn list(&self) -> Result<Vec<Job>> {
+        let active: Vec<Job> = {
+            let active = lock(&self.active);
+            active.jobs.values().map(|entry| self.show(entry)).collect()
+        };
+        let mut jobs = self.catalog.jobs()?;
+        for job in &mut jobs {
+            if let Some(now) = active.iter().find(|now| now.id == job.id && !job.state.is_final()) {
+                job.clone_from(now);
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// How many jobs wait or run.
+    pub fn active(&self) -> u64 {
+        lock(&self.active).jobs.len() as u64
+    }
+
+    /// The job whose id is or begins with `id`.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `Conflict` if there are several.
+    pub fn get(&self, id: &str) -> Result<Job> {
+        let what = || format!("job {}", id.chars().take(32).collect::<String>());
+        let found = if id.is_empty() { Vec::new() } else { self.catalog.jobs_like(id)? };
+        match <[Job; 1]>::try_from(found) {
+            Ok([job]) => {
+                let active = lock(&self.active);
+                let now = active.jobs.values().find(|entry| entry.job.id == job.id);
+                Ok(now.map_or(job, |entry| self.show(entry)))
+            }
+            Err(none) if none.is_empty() => {
+                Err(Error::not_found(what()).with_help("`blockctl job list` shows them"))
+            }
+            Err(_) => Err(Error::said(Kind::Conflict, what(), "several jobs begin like this")),
+        }
+    }
+
+    fn show(&self, entry: &Entry) -> Job {
+        Job { duration_ms: self.ran_ms(entry.started_ns), ..entry.job.clone() }
+    }
+
+    /// The job, once it has ended or the time is over.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn wait_for(&self, id: &str, timeout: Duration) -> Result<Job> {
+        let job = self.get(id)?;
+        if job.state.is_final() || timeout.is_zero() {
+            return Ok(job);
+        }
+        let active = lock(&self.active);
+        let runs = |active: &mut Active| {
+            !active.stopping && active.jobs.values().any(|entry| entry.job.id == job.id)
+        };
+        drop(self.changed.wait_timeout_while(active, timeout.min(WAIT_LIMIT), runs));
+        self.get(&job.id)
+    }
+
+    /// Asks a job to stop.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); `Conflict` if it has ended.
+    pub fn cancel(&self, id: &str) -> Result<Job> {
+        let job = self.get(id)?;
+        let active = lock(&self.active);
+        let Some(entry) = active.jobs.values().find(|entry| entry.job.id == job.id) else {
+            return Err(Error::said(Kind::Conflict, format!("job {}", job.id), "has ended"));
+        };
+        entry.cancelled.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+        Ok(self.show(entry))
+    }
+
+    /// Whether a job with this key waits or runs.
+    pub fn is_busy(&self, key: &str) -> bool {
+        lock(&self.active).jobs.values().any(|entry| entry.key == key)
+    }
+
+    /// Stops every job and waits until the last has ended. No new one starts afterwards.
+    pub fn stop(&self) {
+        let mut active = lock(&self.active);
+        active.stopping = true;
+        active.jobs.values().for_each(|entry| entry.cancelled.store(true, Ordering::Relaxed));
+        self.changed.notify_all();
+        while !active.jobs.is_empty() {
+            active = wait(&self.changed, active);
+        }
+    }
+}
+
+impl Active {
+    fn may_run(&self, number: u64, parallel: usize) -> bool {
+        let running = || self.jobs.values().filter(|entry| entry.job.state == JobState::Running);
+        let Some(own) = self.jobs.get(&number) else { return true };
+        running().count() < parallel
+            && running().all(|entry| entry.key != own.key)
+            && self.jobs.range(..number).all(|(_, older)| older.key != own.key)
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use block::linux::{KernelEntropy, SystemClock};
+
+    /// A job in some state, for tests.
+    pub fn job(id: &str, state: JobState) -> Job {
+        let body = format!(
+            r#"{{"id":"{id}","operation":"backup","item":"web","point":null,"vault":null,"target":null,"kind":null,
+            "base":null,"state":"queued","error":null,"created":"2026-11-20T12:00:00.000Z","ended":null,
+            "bytes_total":0,"bytes_done":0,"bytes_changed":0,"bytes_read":0,"chunks_new":0,"chunks_reused":0,
+            "bytes_stored":0,"duration_ms":0}}"#
+        );
+        Job { state, ..serde_json::from_str(&body).expect("a job") }
+    }
+
+    fn open(dir: &std::path::Path) -> Arc<Jobs> {
+        let (catalog, _) = Catalog::open(dir).expect("a catalog");
+        Jobs::open(Arc::new(catalog), Arc::new(SystemClock), Arc::new(KernelEntropy), 2).expect("jobs")
+    }
+
+    fn new(key: &str) -> NewJob {
+        NewJob { operation: "backup", item: "web".into(), key: key.into(), ..NewJob::default() }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn jobs_of_one_key_run_one_after_the_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let jobs = open(dir.path());
+        let busy = Arc::new(AtomicBool::new(false));
+        let ids: Vec<String> = (0..6)
+            .map(|_| {
+                let busy = busy.clone();
+                let work = move |_: &Run| {
+                    assert!(!busy.swap(true, Ordering::SeqCst), "two at a time");
+                    std::thread::sleep(Duration::from_millis(5));
+                    busy.store(false, Ordering::SeqCst);
+                    Ok(())
+                };
+                jobs.start(new("disk"), work).expect("started").id
+            })
+            .collect();
+        for id in ids {
+            assert_eq!(jobs.wait_for(&id, LONG).expect("known").state, JobState::Done);
+        }
+        assert_eq!(jobs.active(), 0);
+    }
+
+    #[test]
+    fn a_cancelled_job_says_so_and_a_waiting_one_never_begins() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let jobs = open(dir.path());
+        let work = |run: &Run| loop {
+            run.go_on()?;
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let first = jobs.start(new("disk"), work).expect("started");
+        let second = jobs.start(new("disk"), |_| panic!("must not begin")).expect("started");
+        jobs.cancel(&second.id).expect("asked");
+        assert_eq!(jobs.wait_for(&second.id, LONG).expect("known").state, JobState::Cancelled);
+        jobs.cancel(&first.id).expect("asked");
+        assert_eq!(jobs.wait_for(&first.id, LONG).expect("known").state, JobState::Cancelled);
+        assert_eq!(jobs.cancel(&first.id).map_err(|error| error.kind()).err(), Some(Kind::Conflict));
+    }
+
+    #[test]
+    fn a_job_that_ran_at_a_crash_is_interrupted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        {
+            let (catalog, _) = Catalog::open(dir.path()).expect("a catalog");
+            catalog.put_job(&job("aa", JobState::Running)).expect("written");
+        }
+        let jobs = open(dir.path());
+        let seen = jobs.get("aa").expect("known");
+        assert_eq!(seen.state, JobState::Failed);
+        assert_eq!(seen.error.map(|error| error.message), Some("interrupted".to_owned()));
+        assert_eq!(jobs.get("bb").map_err(|error| error.kind()).err(), Some(Kind::NotFound));
+    }
+
+    #[test]
+    fn stopping_ends_what_runs_and_refuses_what_comes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let jobs = open(dir.path());
+        let work = |run: &Run| loop {
+            run.go_on()?;
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        jobs.start(new("disk"), work).expect("started");
+        jobs.stop();
+        assert_eq!(jobs.active(), 0);
+        let late = jobs.start(new("disk"), |_| Ok(()));
+        assert_eq!(late.map_err(|error| error.kind()).err(), Some(Kind::Unavailable));
+    }
+}
