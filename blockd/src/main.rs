@@ -5,11 +5,18 @@ mod api;
 mod catalog;
 mod config;
 mod daemon;
+mod disk_file;
+mod disks;
 mod error;
+mod exports;
 mod jobs;
 mod names;
+mod points;
+mod restore;
 mod serve;
 mod state;
+mod transfer;
+mod vaults;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

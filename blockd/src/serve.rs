@@ -52,7 +52,8 @@ async fn serve(state: State, config: Config, format: LogFormat) -> Result<()> {
     let listener = UnixListener::bind(&socket)
         .map_err(|error| Error::host(format!("listen on {}", socket.display()), error))?;
     state.open_socket(&socket)?;
-    let daemon = Daemon::start(state, config)?;
+    let daemon = tokio::task::spawn_blocking(move || Daemon::start(state, &config)).await;
+    let daemon = daemon.map_err(|error| Error::host("start", std::io::Error::other(error)))??;
     let answering = tokio::spawn(api::answer(listener, daemon.clone()));
     announce(format, &daemon);
     let signal = stop.wait().await;

@@ -3,41 +3,136 @@
 use super::answer::{Answer, call};
 use crate::daemon::Daemon;
 use crate::error::Error;
-use axum::Router;
-use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::routing::{get, post};
-use control::{Job, Status, WaitQuery};
+use axum::{Json, Router};
+use control::{
+    BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, Disk, Job, Point,
+    PointDeleted, Points, PointsQuery, RestoreRequest, SnapshotRequest, Status, Vault, WaitQuery,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
 type Ours = State<Arc<Daemon>>;
 type Name = Result<Path<String>, PathRejection>;
+type Asked<T> = Result<Query<T>, QueryRejection>;
+type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// Every path.
 pub fn routes() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/disks", get(disks).post(create_disk))
+        .route("/v1/disks/{name}", get(disk).delete(delete_disk))
+        .route("/v1/disks/{name}/changes", get(changes))
+        .route("/v1/snapshots", post(snapshot))
+        .route("/v1/points", get(points))
+        .route("/v1/points/{point}", get(point).delete(delete_point))
+        .route("/v1/backups", post(backup))
+        .route("/v1/restores", post(restore))
+        .route("/v1/vaults", get(vaults).post(create_vault))
+        .route("/v1/vaults/{name}", get(vault))
+        .route("/v1/vaults/{name}/check", post(check_vault))
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{id}", get(job))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
         .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
 }
 
 async fn unknown(uri: Uri) -> Error {
-    Error::not_found(format!("API path {}", uri.path()))
+    Error::not_found(format!("API request to {}", uri.path()))
 }
 
 async fn status(State(daemon): Ours) -> Answer<Status> {
     call(daemon, |daemon| daemon.status()).await
 }
 
+async fn disks(State(daemon): Ours) -> Answer<Vec<Disk>> {
+    call(daemon, |daemon| Ok(daemon.disks())).await
+}
+
+async fn create_disk(State(daemon): Ours, body: Body<CreateDisk>) -> Answer<Disk> {
+    let Json(request) = body?;
+    call(daemon, move |daemon| daemon.create_disk(&request)).await
+}
+
+async fn disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.disk(&name)).await
+}
+
+async fn delete_disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.delete_disk(&name)).await
+}
+
+async fn changes(State(daemon): Ours, name: Name, query: Asked<ChangesQuery>) -> Answer<Changes> {
+    let (Path(name), Query(query)) = (name?, query?);
+    call(daemon, move |daemon| daemon.tiers().changes(&name, query.since.as_deref(), query.until.as_deref()))
+        .await
+}
+
+async fn snapshot(State(daemon): Ours, body: Body<SnapshotRequest>) -> Answer<Vec<Point>> {
+    let Json(request) = body?;
+    call(daemon, move |daemon| daemon.snapshot(&request.disks)).await
+}
+
+async fn points(State(daemon): Ours, query: Asked<PointsQuery>) -> Answer<Points> {
+    let Query(query) = query?;
+    call(daemon, move |daemon| daemon.points(query.item.as_deref())).await
+}
+
+async fn point(State(daemon): Ours, name: Name) -> Answer<Point> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.point(&name)).await
+}
+
+async fn delete_point(
+    State(daemon): Ours,
+    name: Name,
+    query: Asked<DeletePointQuery>,
+) -> Answer<PointDeleted> {
+    let (Path(name), Query(query)) = (name?, query?);
+    call(daemon, move |daemon| daemon.tiers().delete_point(&name, query.tier)).await
+}
+
+async fn backup(State(daemon): Ours, body: Body<BackupRequest>) -> Answer<Job> {
+    let Json(request) = body?;
+    call(daemon, move |daemon| daemon.backup(&request)).await
+}
+
+async fn restore(State(daemon): Ours, body: Body<RestoreRequest>) -> Answer<Job> {
+    let Json(request) = body?;
+    call(daemon, move |daemon| daemon.restore(&request)).await
+}
+
+async fn vaults(State(daemon): Ours) -> Answer<Vec<Vault>> {
+    call(daemon, |daemon| Ok(daemon.vaults())).await
+}
+
+async fn create_vault(State(daemon): Ours, body: Body<CreateVault>) -> Answer<Vault> {
+    let Json(request) = body?;
+    call(daemon, move |daemon| daemon.create_vault(&request)).await
+}
+
+async fn vault(State(daemon): Ours, name: Name) -> Answer<Vault> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.vault(&name)).await
+}
+
+async fn check_vault(State(daemon): Ours, name: Name) -> Answer<Job> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.check_vault(&name)).await
+}
+
 async fn jobs(State(daemon): Ours) -> Answer<Vec<Job>> {
     call(daemon, |daemon| daemon.jobs().list()).await
 }
 
-async fn job(State(daemon): Ours, id: Name, query: Result<Query<WaitQuery>, QueryRejection>) -> Answer<Job> {
+async fn job(State(daemon): Ours, id: Name, query: Asked<WaitQuery>) -> Answer<Job> {
     let (Path(id), Query(query)) = (id?, query?);
     let wait = Duration::from_millis(query.wait_ms.unwrap_or(0));
     call(daemon, move |daemon| daemon.jobs().wait_for(&id, wait)).await

@@ -1,0 +1,312 @@
+//! The vaults: which there are, their keys, making them. The key lies in `keys/`, never in the vault; a vault whose
+//! key is missing is locked, and everything else serves.
+
+use crate::error::{Doing, Error, Result};
+use crate::names;
+use block::linux::LinuxMedia;
+use block::sync::{Mutex, lock};
+use block::{BlobStore, Media, VaultId};
+use control::{ErrorBody, Kind};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vault::{DeleteGate, Deletion, DirectoryStore, Env, Options, Refusal, Vault, VaultKey};
+
+/// The vault that is made at the first start.
+pub const MAIN: &str = "main";
+
+/// The directory in the state directory.
+const DIR: &str = "vaults";
+
+/// A vault file or key file larger than this is not one.
+const LIMIT_BYTES: u64 = 64 << 10;
+
+/// What `vaults/NAME.vault` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VaultFile {
+    // relative to the state directory, or absolute
+    store: String,
+}
+
+/// A vault with a name.
+pub struct NamedVault {
+    /// Its name.
+    pub name: String,
+    store: PathBuf,
+    id: Option<VaultId>,
+    open: Result<Arc<Vault>, ErrorBody>,
+    locked: bool,
+}
+
+impl NamedVault {
+    /// The vault, if it is unlocked and in order.
+    ///
+    /// # Errors
+    /// `Unavailable` if its key is missing; otherwise why it could not be opened.
+    pub fn vault(&self) -> Result<&Arc<Vault>> {
+        self.open.as_ref().map_err(|body| {
+            let error = Error::said(body.kind, format!("vault {}", self.name), &body.message);
+            body.help.iter().fold(error, |error, advice| error.with_help(advice))
+        })
+    }
+
+    /// Why it is not to be used, if so.
+    pub fn trouble(&self) -> Option<&ErrorBody> {
+        self.open.as_ref().err()
+    }
+}
+
+/// Deleting a recovery point takes a person's request, and there is no other rule yet: a request is what brings us here.
+struct RequestIsEnough;
+
+impl DeleteGate for RequestIsEnough {
+    fn may_delete(&self, _what: &Deletion) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// All vaults.
+pub struct Vaults {
+    root: PathBuf,
+    media: Arc<dyn Media>,
+    env: Env,
+    table: Mutex<BTreeMap<String, Arc<NamedVault>>>,
+}
+
+impl Vaults {
+    /// Opens every vault, and makes `main` at the first start.
+    ///
+    /// # Errors
+    /// What keeps the directory as a whole from being read, or `main` from being made.
+    pub fn open(root: &Path, media: Arc<dyn Media>, env: Env) -> Result<Self> {
+        let vaults = Self { root: root.to_owned(), media, env, table: Mutex::default() };
+        for entry in vaults.media.list(DIR).doing(|| "list the vaults".to_owned())? {
+            let Some(name) = entry.name.strip_suffix(".vault").filter(|_| !entry.is_dir) else { continue };
+            let named = vaults.open_one(name);
+            if let Some(body) = named.trouble() {
+                tracing::error!(vault = name, "{}", body.message);
+            }
+            lock(&vaults.table).insert(name.to_owned(), Arc::new(named));
+        }
+        if !lock(&vaults.table).contains_key(MAIN) {
+            vaults.create(MAIN, &format!("{DIR}/{MAIN}"))?;
+        }
+        Ok(vaults)
+    }
+
+    fn open_one(&self, name: &str) -> NamedVault {
+        let failed = |store: PathBuf, id, locked, error: Error| NamedVault {
+            name: name.to_owned(),
+            store,
+            id,
+            open: Err(error.body()),
+            locked,
+        };
+        let store = match self.read_file(name) {
+            Ok(file) => self.root.join(file.store),
+            Err(error) => return failed(PathBuf::new(), None, false, error),
+        };
+        let doing = || format!("open vault {name} in {}", store.display());
+        let blobs = match self.directory(&store, false).and_then(|blobs| open_store(blobs).doing(doing)) {
+            Ok(blobs) => blobs,
+            Err(error) => return failed(store, None, false, error),
+        };
+        let id = match Vault::describe(&*blobs).doing(doing) {
+            Ok(id) => id,
+            Err(error) => return failed(store, None, false, error),
+        };
+        let key = match self.read_key(name) {
+            Ok(Some(key)) => key,
+            Ok(None) => return failed(store, Some(id), true, self.locked(name)),
+            Err(error) => return failed(store, Some(id), true, error),
+        };
+        match Vault::open_with(blobs, key, &self.env, options()).doing(doing) {
+            Ok(vault) => NamedVault {
+                name: name.to_owned(),
+                store,
+                id: Some(id),
+                open: Ok(Arc::new(vault)),
+                locked: false,
+            },
+            Err(error) => failed(store, Some(id), true, error),
+        }
+    }
+
+    fn locked(&self, name: &str) -> Error {
+        let key = self.root.join(key_path(name));
+        Error::said(Kind::Unavailable, "locked", format!("its key file {} is missing", key.display()))
+            .with_help("put the key file back (the recovery sheet holds the same key) and restart blockd")
+    }
+
+    fn read_file(&self, name: &str) -> Result<VaultFile> {
+        let path = file_path(name);
+        let bytes = self.media.read_whole(&path, LIMIT_BYTES).doing(|| format!("read {path}"))?;
+        let text =
+            std::str::from_utf8(&bytes).map_err(|_| Error::said(Kind::Corrupt, &path, "is not UTF-8"))?;
+        toml::from_str(text).map_err(|error| Error::said(Kind::Corrupt, path, error.message().to_owned()))
+    }
+
+    fn read_key(&self, name: &str) -> Result<Option<VaultKey>> {
+        let path = key_path(name);
+        let bytes = match self.media.read_whole(&path, LIMIT_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == block::Kind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::below(format!("read {path}"), error)),
+        };
+        let text =
+            std::str::from_utf8(&bytes).map_err(|_| Error::said(Kind::Corrupt, &path, "is not UTF-8"))?;
+        VaultKey::from_file_text(text).map(Some).doing(|| format!("read {path}"))
+    }
+
+    /// The media of a store's directory, which is made if asked for.
+    fn directory(&self, store: &Path, make: bool) -> Result<Arc<dyn Media>> {
+        let doing = || format!("open the directory {}", store.display());
+        if make && !store.is_dir() {
+            std::fs::create_dir(store)
+                .map_err(|error| Error::host(format!("make {}", store.display()), error))?;
+        }
+        Ok(Arc::new(LinuxMedia::new(store, store).doing(doing)?))
+    }
+
+    /// Makes a vault with a fresh key and its recovery sheet. A creation that was cut off is continued.
+    ///
+    /// # Errors
+    /// `Conflict` if the name is taken or the directory holds something else.
+    pub fn create(&self, name: &str, store: &str) -> Result<Arc<NamedVault>> {
+        names::check("vault", name)?;
+        let mut table = lock(&self.table);
+        if table.contains_key(name) {
+            return Err(Error::said(Kind::Conflict, format!("vault {name}"), "exists already"));
+        }
+        let path = self.root.join(store);
+        let doing = || format!("make vault {name} in {}", path.display());
+        let blobs = open_store(self.directory(&path, true)?).doing(doing)?;
+        let key = self.key_for(name)?;
+        let vault = match Vault::create(blobs.clone(), key, &self.env) {
+            Err(vault::Error::Exists(_)) => {
+                let key = self.key_for(name)?;
+                Vault::open(blobs.clone(), key, &self.env)
+            }
+            made => made,
+        };
+        let id = vault.doing(doing)?.id();
+        self.write_sheet(name, id, &path)?;
+        let file = VaultFile { store: store.to_owned() };
+        let text = toml::to_string(&file).map_err(|error| Error::said(Kind::Io, name, error.to_string()))?;
+        self.media.replace(&file_path(name), text.as_bytes()).doing(doing)?;
+        let key = self.key_for(name)?;
+        let vault = Vault::open_with(blobs, key, &self.env, options()).doing(doing)?;
+        let named = NamedVault {
+            name: name.to_owned(),
+            store: path,
+            id: Some(id),
+            open: Ok(Arc::new(vault)),
+            locked: false,
+        };
+        let named = Arc::new(named);
+        table.insert(name.to_owned(), named.clone());
+        let sheet = self.root.join(sheet_path(name));
+        tracing::warn!(vault = name, "made; print {} and keep it away from this host", sheet.display());
+        Ok(named)
+    }
+
+    /// The key of a vault that is being made: durable before anything is encrypted with it.
+    fn key_for(&self, name: &str) -> Result<VaultKey> {
+        if let Some(key) = self.read_key(name)? {
+            return Ok(key);
+        }
+        let key = VaultKey::generate(&*self.env.entropy).doing(|| format!("make the key of vault {name}"))?;
+        let text = key.to_file_text();
+        self.media
+            .replace(&key_path(name), text.as_bytes())
+            .doing(|| format!("write the key of vault {name}"))?;
+        Ok(key)
+    }
+
+    fn write_sheet(&self, name: &str, id: VaultId, store: &Path) -> Result<()> {
+        let key = self.key_for(name)?;
+        let sheet = key.recovery_sheet(id, name, &store.display().to_string());
+        self.media
+            .replace(&sheet_path(name), sheet.as_bytes())
+            .doing(|| format!("write the recovery sheet of vault {name}"))
+    }
+
+    /// Every vault, by name.
+    pub fn all(&self) -> Vec<Arc<NamedVault>> {
+        lock(&self.table).values().cloned().collect()
+    }
+
+    /// The vault of this name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn get(&self, name: &str) -> Result<Arc<NamedVault>> {
+        lock(&self.table).get(name).cloned().ok_or_else(|| {
+            Error::not_found(format!("vault {name}")).with_help("`blockctl vault list` shows the vaults")
+        })
+    }
+
+    /// A vault as the API shows it.
+    pub fn show(&self, named: &NamedVault) -> control::Vault {
+        let usage =
+            named.open.as_ref().ok().map(|vault| vault.usage().doing(|| format!("vault {}", named.name)));
+        let (usage, failed) = match usage {
+            Some(Ok(usage)) => (Some(usage), None),
+            Some(Err(error)) => (None, Some(error.body())),
+            None => (None, named.trouble().cloned()),
+        };
+        control::Vault {
+            name: named.name.clone(),
+            id: named.id.map(|id| id.to_string()),
+            store: named.store.display().to_string(),
+            locked: named.locked,
+            error: failed,
+            key_file: self.root.join(key_path(&named.name)).display().to_string(),
+            recovery_sheet: self.root.join(sheet_path(&named.name)).display().to_string(),
+            points: usage.map(|usage| usage.points),
+            stored: usage.map(|usage| usage.bytes),
+        }
+    }
+
+    /// What a person should know of the vaults, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
+        let disks = device(&self.root.join(crate::disk_file::DIR));
+        let mut warnings = Vec::new();
+        for named in self.all() {
+            if let Some(body) = named.trouble() {
+                warnings.push(format!("vault {}: {}", named.name, body.message));
+            }
+            if disks.is_some() && device(&named.store) == disks {
+                warnings.push(format!(
+                    "vault {} and the disks share a device: its failure takes both",
+                    named.name
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+fn open_store(media: Arc<dyn Media>) -> block::Result<Arc<dyn BlobStore>> {
+    Ok(Arc::new(DirectoryStore::open(media, "")?))
+}
+
+fn options() -> Options {
+    Options { gate: Arc::new(RequestIsEnough), ..Options::default() }
+}
+
+fn file_path(name: &str) -> String {
+    format!("{DIR}/{name}.vault")
+}
+
+fn key_path(name: &str) -> String {
+    format!("keys/{name}.key")
+}
+
+fn sheet_path(name: &str) -> String {
+    format!("keys/{name}.sheet")
+}
