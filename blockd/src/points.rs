@@ -121,7 +121,6 @@ impl Tiers {
                 if item.is_none_or(|item| item == name) {
                     let key = (point.disk, point.state);
                     let held = points.entry(key).or_insert_with(|| stored(name, &point));
-                    held.parent = held.parent.or(point.base);
                     held.copies.push((vault.clone(), point.manifest));
                 }
             }
@@ -222,7 +221,7 @@ impl Tiers {
             Err(Error::said(Kind::Invalid, format!("point {name}"), format!("is not one of disk {disk}")))
         };
         let (since, until) = (since.map(find).transpose()?, until.map(find).transpose()?);
-        let end = until.as_ref().map_or(Until::Live, |held| Until::Point(held.state));
+        let end = until.as_ref().map_or(Until::Live, |held| Until::State(held.state));
         let changes = named
             .disk()?
             .changes(since.as_ref().map(|held| held.state), end)

@@ -4,7 +4,7 @@
 //! nothing.
 
 use crate::daemon::Daemon;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Result};
 use crate::jobs::{NewJob, Run};
 use block::{BLOCK_SIZE, BlockDevice, BlockSource, ByteOffset, ByteRange, ExtentKind};
 use control::{Job, RestoreRequest};

@@ -6,7 +6,7 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::state::{State, default_dir};
 use sd_notify::NotifyState;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tokio::net::UnixListener;
@@ -89,7 +89,7 @@ fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("BLOCKD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Text => log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
 }

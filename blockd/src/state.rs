@@ -31,7 +31,6 @@ const GROUP: &str = "blockd";
 /// A state directory that this process owns until it is dropped.
 pub struct State {
     dir: PathBuf,
-    volatile: PathBuf,
     media: Arc<dyn Media>,
     group: Option<u32>,
     _lock: Box<dyn Lock>,
@@ -91,24 +90,19 @@ impl State {
         let lock = plain.lock("lock").map_err(|error| refuse_second(&dir, error))?;
         let id = read_or_make(&plain)?;
         let group = group_id(GROUP);
-        share_with_group(&dir, group, 0o750)?;
+        share_with_group(&dir, group, if group.is_some() { 0o750 } else { 0o700 })?;
         for name in ["disks", "vaults", "keys"] {
             plain.create_dir(name).doing(|| failed("lay out"))?;
         }
         plain.sync_dir("").doing(|| failed("lay out"))?;
         let volatile = volatile_dir(&dir, id)?;
         let media = LinuxMedia::new(&dir, &volatile).doing(|| failed("open state directory"))?;
-        Ok(Self { dir, volatile, media: Arc::new(media), group, _lock: lock })
+        Ok(Self { dir, media: Arc::new(media), group, _lock: lock })
     }
 
     /// The directory, absolute.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// Where live maps lie.
-    pub fn volatile(&self) -> &Path {
-        &self.volatile
     }
 
     /// The directory as media.
@@ -208,7 +202,7 @@ fn parse(bytes: &[u8]) -> Result<StateId> {
 fn volatile_dir(dir: &Path, id: StateId) -> Result<PathBuf> {
     let failed = |error| Error::host(format!("look at {}", dir.display()), error);
     let meta = fs::metadata(dir).map_err(failed)?;
-    let on_tmpfs = rustix::fs::statfs(SHARED_MEMORY).is_ok_and(|stat| stat.f_type as i64 == TMPFS_MAGIC);
+    let on_tmpfs = rustix::fs::statfs(SHARED_MEMORY).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
     let path = if on_tmpfs {
         Path::new(SHARED_MEMORY).join(format!("blockd-{id}-{:x}-{:x}", meta.dev(), meta.ino()))
     } else {

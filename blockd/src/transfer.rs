@@ -61,7 +61,7 @@ fn transfer(run: &Run, point: &Held, named: &NamedVault, full: bool) -> Result<(
     };
     let changed: RangeSet = match changes {
         Some(changes) => changes.all(),
-        None => disk.changes(None, Until::Point(point.state)).doing(doing)?.all(),
+        None => disk.changes(None, Until::State(point.state)).doing(doing)?.all(),
     };
     run.update(|job| {
         job.kind = Some(if base.is_some() { TransferKind::Incremental } else { TransferKind::Full });
@@ -100,7 +100,7 @@ fn base(vault: &Arc<Vault>, point: &Held) -> Result<Option<(VaultPoint, Changes)
     known.retain(|known| known.disk == point.disk && known.epoch < point.epoch && known.size == point.size);
     known.sort_by_key(|known| known.epoch);
     while let Some(candidate) = known.pop() {
-        match disk.changes(Some(candidate.state), Until::Point(point.state)) {
+        match disk.changes(Some(candidate.state), Until::State(point.state)) {
             Ok(changes) => return Ok(Some((candidate, changes))),
             Err(layers::Error::NotAnAncestor { .. } | layers::Error::NoSuchPoint { .. }) => {}
             Err(error) => return Err(Error::below(format!("find the changes of {}", point.name), error)),
@@ -134,7 +134,7 @@ impl Daemon {
             let sound: Vec<String> = sound.map(|point| point.manifest.to_string()).collect();
             tiers.catalog.set_verified(&named.name, &sound)?;
             let found = show(&named.name, &report);
-            let broken = (!found.ok).then(|| found.problems.len());
+            let broken = (!found.ok).then_some(found.problems.len());
             run.update(|job| {
                 job.bytes_read = report.bytes_read.get();
                 job.check = Some(found);
