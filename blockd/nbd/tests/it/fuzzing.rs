@@ -1,0 +1,116 @@
+//! The fuzz targets' checks, on inputs that proptest varies and on those that once failed.
+
+#[path = "../../fuzz/drive.rs"]
+mod drive;
+
+use drive::{SIZE, Wish};
+use nbd::wire::{self, GoRequest, MetaRequest, OptionHeader};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let flags = prop_oneof![4 => Just(0u16), 2 => 0u16..32, 1 => any::<u16>()];
+    let command = prop_oneof![12 => 0u16..2, 1 => Just(2u16), 12 => 3u16..8, 1 => any::<u16>()];
+    let offset = prop_oneof![8 => 0..SIZE, 1 => SIZE - 10..SIZE + 10, 1 => any::<u64>()];
+    let length = prop_oneof![4 => 0u32..10_000, 2 => Just(0u32), 2 => Just(4096u32), 1 => 0u32..100_000];
+    (flags, command, offset, length, any::<u8>()).prop_map(|(flags, command, offset, length, fill)| Wish {
+        flags,
+        command,
+        offset,
+        length,
+        fill,
+    })
+}
+
+/// An option, whole or lying about its length.
+fn option() -> impl Strategy<Value = Vec<u8>> {
+    let go = |option: u32| {
+        "[a-c]{0,10}".prop_map(move |name| {
+            let mut bytes = Vec::new();
+            GoRequest { name: &name, wants_name: true, wants_description: true, wants_block_size: true }
+                .put(&mut bytes, option);
+            bytes
+        })
+    };
+    let meta = |option: u32| {
+        ("[a-c]{0,10}", vec("(base:|base:allocation|x-y:|.{0,9})", 0..4)).prop_map(move |(name, queries)| {
+            let queries = queries.iter().map(String::as_str).collect();
+            let mut bytes = Vec::new();
+            MetaRequest { name: &name, queries }.put(&mut bytes, option);
+            bytes
+        })
+    };
+    let any_option = (0u32..15, vec(any::<u8>(), 0..40), -3i32..4).prop_map(|(option, data, lie)| {
+        let length = (data.len() as u32).saturating_add_signed(lie);
+        [&OptionHeader { option, length }.encode()[..], &data].concat()
+    });
+    prop_oneof![
+        go(wire::OPT_INFO),
+        go(wire::OPT_GO),
+        meta(wire::OPT_LIST_META_CONTEXT),
+        meta(wire::OPT_SET_META_CONTEXT),
+        Just(OptionHeader { option: wire::OPT_STRUCTURED_REPLY, length: 0 }.encode().to_vec()),
+        Just(OptionHeader { option: wire::OPT_LIST, length: 0 }.encode().to_vec()),
+        any_option,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decoders_take_anything(data in vec(any::<u8>(), 0..80), magic in 0usize..5) {
+        drive::fuzz_wire(&data);
+        let magics: [&[u8]; 5] = [
+            &wire::NBDMAGIC.to_be_bytes(),
+            &wire::IHAVEOPT.to_be_bytes(),
+            &wire::REQUEST_MAGIC.to_be_bytes(),
+            &wire::SIMPLE_REPLY_MAGIC.to_be_bytes(),
+            &wire::STRUCTURED_REPLY_MAGIC.to_be_bytes(),
+        ];
+        drive::fuzz_wire(&[magics[magic], &data].concat());
+    }
+
+    #[test]
+    fn uris_take_anything(text in "(nbd|nbd\\+unix)://[a-z%0-9/:\\[\\]?=&@#]{0,30}") {
+        drive::fuzz_wire(text.as_bytes());
+    }
+
+    #[test]
+    fn handshakes_take_anything(
+        flags in prop_oneof![9 => 0u32..4, 1 => any::<u32>()],
+        options in vec(option(), 0..40),
+        piece in 1usize..200,
+    ) {
+        let mut stream = flags.to_be_bytes().to_vec();
+        options.iter().for_each(|option| stream.extend_from_slice(option));
+        let cut = drive::handshake(&stream, piece);
+        // how the bytes are cut does not matter
+        prop_assert_eq!(cut, drive::handshake(&stream, usize::MAX));
+    }
+
+    #[test]
+    fn every_request_is_answered_once_and_truly(
+        wishes in vec(wish(), 0..40),
+        structured in any::<bool>(),
+        piece in prop_oneof![1usize..100, 1000usize..200_000],
+    ) {
+        drive::transmission(&wishes, structured, piece);
+    }
+
+    #[test]
+    fn streams_of_anything_end_or_wait(data in vec(any::<u8>(), 0..300)) {
+        drive::fuzz_transmission(&data);
+        drive::fuzz_handshake(&data);
+    }
+}
+
+/// Inputs that failed once, or that others' servers failed on.
+#[test]
+fn regressions() {
+    for data in [&b""[..], &[0], &[0, 2], &[0, 3, 0x25, 0x60, 0x95, 0x13], &[255; 64]] {
+        drive::fuzz_transmission(data);
+        drive::fuzz_handshake(data);
+        drive::fuzz_wire(data);
+    }
+}

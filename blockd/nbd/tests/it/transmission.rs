@@ -1,0 +1,89 @@
+//! Replies of the data phase, byte for byte, and what they cost in memory.
+
+use crate::stage::{Disks, SparseDisk, noise};
+use block::{BlockDevice, ByteOffset};
+use nbd::handshake::{Context, Negotiated};
+use nbd::transmission::{Cells, Outbox, Step, Transmission};
+use nbd::wire::{self, ChunkHeader, ExportFacts, Request};
+use nbd::{Exports, Peer};
+use std::sync::Arc;
+
+fn machine(disk: &Arc<SparseDisk>) -> Transmission {
+    let export = Disks(disk.clone()).open("disk", &Peer::Unix { uid: 0, gid: 0, pid: 0 }).unwrap();
+    let facts = ExportFacts { size: export.access.size().get(), flags: 0 };
+    let contexts = vec![Context::Allocation];
+    let negotiated = Negotiated { name: "disk".into(), export, facts, structured: true, contexts };
+    Transmission::new(negotiated, Arc::new(Cells::new()))
+}
+
+fn read(offset: u64, length: u32) -> Vec<u8> {
+    Request { flags: 0, command: wire::CMD_READ, cookie: 1, offset, length }.encode().to_vec()
+}
+
+/// Everything the machine answers, and the most it kept unsent.
+fn answers(machine: &mut Transmission, input: &[u8]) -> (Vec<u8>, usize) {
+    let (mut out, mut all, mut most, mut at) = (Outbox::new(), Vec::new(), 0, 0);
+    loop {
+        let (used, step) = machine.advance(&input[at..], &mut out);
+        at += used;
+        most = most.max(out.filled().len());
+        all.extend_from_slice(out.filled());
+        out.clear();
+        if step != Step::Send {
+            return (all, most);
+        }
+    }
+}
+
+/// Kind, flags, offset and length of every chunk.
+fn chunks(mut bytes: &[u8]) -> Vec<(u16, u16, u64, u32)> {
+    let mut chunks = Vec::new();
+    while let Some((header, rest)) = bytes.split_first_chunk() {
+        let header = ChunkHeader::decode(header).unwrap();
+        let (payload, rest) = rest.split_at(header.length as usize);
+        let number = |at: usize| payload[at..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let offset = payload.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        chunks.push(match header.kind {
+            wire::REPLY_OFFSET_DATA => (1, header.flags, offset, header.length - 8),
+            wire::REPLY_OFFSET_HOLE => (2, header.flags, offset, number(8)),
+            kind => (kind, header.flags, 0, number(0)),
+        });
+        bytes = rest;
+    }
+    chunks
+}
+
+#[test]
+fn zeros_are_named_not_sent() {
+    let disk = SparseDisk::new(1 << 20);
+    disk.write_at(ByteOffset::new(8192), &noise(4096, 1)).unwrap();
+    let (bytes, _) = answers(&mut machine(&disk), &read(100, 20_000));
+    assert_eq!(chunks(&bytes), [(2, 0, 100, 8092), (1, 0, 8192, 4096), (2, 1, 12_288, 7812)]);
+    // a block or less is one chunk, whatever is in it
+    let (bytes, _) = answers(&mut machine(&disk), &read(8000, 4096));
+    assert_eq!(chunks(&bytes), [(1, 1, 8000, 4096)]);
+}
+
+#[test]
+fn an_error_in_the_middle_follows_the_pieces_before_it() {
+    let disk = SparseDisk::new(2 << 20);
+    disk.write_at(ByteOffset::ZERO, &noise(2 << 20, 1)).unwrap();
+    disk.damage(1_500_000, 1_500_001);
+    let (bytes, _) = answers(&mut machine(&disk), &read(0, 2 << 20));
+    let chunks = chunks(&bytes);
+    assert_eq!(chunks[..2], [(1, 0, 0, 512 << 10), (1, 0, 512 << 10, 512 << 10)]);
+    assert_eq!(chunks[2..], [(wire::REPLY_ERROR, 1, 0, 5)]);
+}
+
+#[test]
+fn large_reads_do_not_make_large_buffers() {
+    let disk = SparseDisk::new(64 << 20);
+    for block in (0..64 << 20).step_by(8192) {
+        disk.write_at(ByteOffset::new(block), &[1; 4096]).unwrap();
+    }
+    let mut input = Vec::new();
+    (0..4).for_each(|_| input.extend(read(0, 64 << 20)));
+    let (bytes, most) = answers(&mut machine(&disk), &input[..28]);
+    assert_eq!(chunks(&bytes).len(), (64 << 20) / 4096);
+    assert!(most < 1 << 20, "{most} bytes unsent");
+}
