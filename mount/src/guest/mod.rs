@@ -9,7 +9,7 @@ pub mod ext4;
 use crate::Result;
 use std::sync::Arc;
 
-/// The longest name of a directory entry, in bytes; every filesystem Linux mounts stays within it.
+/// The longest name of a directory entry or of an attribute, in bytes; every filesystem Linux mounts stays within it.
 pub const MAX_NAME: usize = 255;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX` less its final zero).
 pub const MAX_LINK: usize = 4095;
@@ -177,7 +177,7 @@ pub trait Guest: Send + Sync {
     /// `Invalid` if it is no plain file.
     fn pieces(&self, ino: u64, from: u64, to: u64) -> Result<Vec<Piece>>;
 
-    /// Names of the extended attributes, with their prefixes (`user.`).
+    /// Names of the extended attributes, with their prefixes (`user.`): 1 to [`MAX_NAME`] bytes, none of them zero.
     ///
     /// # Errors
     /// `Corrupt` if their storage cannot be read.

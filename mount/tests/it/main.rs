@@ -4,5 +4,6 @@
 
 mod ext4;
 mod image;
+mod mounted;
 mod partitions;
 mod seen;

@@ -3,7 +3,7 @@
 use super::Ext4;
 use super::inode::Inode;
 use crate::fields::{le16, le32, u8_at};
-use crate::guest::{MAX_ATTRIBUTE, MAX_ATTRIBUTE_NAMES};
+use crate::guest::{MAX_ATTRIBUTE, MAX_ATTRIBUTE_NAMES, MAX_NAME};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -30,7 +30,8 @@ enum Value<'a> {
 }
 
 impl Attribute<'_> {
-    /// Its full name, or `None` for one that is not shown: an unknown kind, or the content of an inline file.
+    /// Its full name, or `None` for one that is not shown: an unknown kind, what no kernel would
+    /// name, or the content of an inline file.
     fn name(&self) -> Option<Vec<u8>> {
         let prefix: &[u8] = match self.index {
             1 => b"user.",
@@ -41,7 +42,8 @@ impl Attribute<'_> {
             INDEX_SYSTEM if self.suffix != b"data" => b"system.",
             _ => return None,
         };
-        Some([prefix, self.suffix].concat())
+        let name = [prefix, self.suffix].concat();
+        (name.len() <= MAX_NAME && !name.contains(&0)).then_some(name)
     }
 
     fn value(&self, fs: &Ext4) -> Result<Vec<u8>> {

@@ -1,0 +1,43 @@
+//! `blockd-mount NBD-URI DIR [--foreground] [--allow-other]` and `blockd-mount --umount DIR`: the files inside any NBD
+//! export, without the daemon. `blockctl mount` does the same for recovery points by name.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str =
+    "usage: blockd-mount NBD-URI DIR [--foreground] [--allow-other]\n       blockd-mount --umount DIR";
+
+fn main() -> ExitCode {
+    mount::child_entry();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let (flags, rest): (Vec<_>, Vec<_>) =
+        arguments.iter().partition(|argument| argument.as_encoded_bytes().starts_with(b"--"));
+    let has = |flag: &str| flags.iter().any(|argument| *argument == flag);
+    let known =
+        flags.iter().all(|flag| ["--foreground", "--allow-other", "--umount"].iter().any(|its| *flag == its));
+    let done = match (rest.as_slice(), known) {
+        ([dir], true) if has("--umount") => mount::umount(Path::new(dir)),
+        ([uri, dir], true) => {
+            let options = mount::Options {
+                foreground: has("--foreground"),
+                allow_other: has("--allow-other"),
+                ..mount::Options::new(uri.to_string_lossy(), dir.as_os_str())
+            };
+            mount::run(&options)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            eprintln!("error: {error}{cause}");
+            ExitCode::FAILURE
+        }
+    }
+}

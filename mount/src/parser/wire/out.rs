@@ -1,0 +1,199 @@
+//! Writing messages.
+
+use super::{Answer, KINDS, MAX_REMARKS, MAX_TEXT, NO_KIND, NODE_KINDS, Question, Request, SCHEMES, Volume};
+use crate::guest::{Listing, Node, NodeKind, Piece, Place};
+use crate::partition::Scheme;
+use block::Kind;
+
+/// A message under construction.
+#[derive(Default)]
+pub(super) struct Out(pub(super) Vec<u8>);
+
+impl Out {
+    pub(super) fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    pub(super) fn u32(&mut self, value: u32) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    pub(super) fn u64(&mut self, value: u64) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.u32(bytes.len() as u32);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn name(&mut self, name: &[u8]) {
+        self.u16(name.len() as u16);
+        self.0.extend_from_slice(name);
+    }
+
+    /// A sentence, cut to its limit at a character.
+    pub(super) fn text(&mut self, text: &str) {
+        let text = text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default();
+        self.u16(text.len() as u16);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    pub(super) fn failure(&mut self, kind: Kind, text: &str) {
+        let place = KINDS.iter().position(|it| *it == kind).unwrap_or_default();
+        self.u8(place as u8);
+        self.text(text);
+    }
+
+    pub(super) fn request(&mut self, request: &Request) {
+        self.u64(request.volume.start());
+        self.u64(request.volume.count().get());
+        match &request.question {
+            Question::Probe => self.u8(1),
+            Question::Open => self.u8(2),
+            Question::Node { ino } => self.about(3, *ino),
+            Question::Lookup { dir, name } => {
+                self.about(4, *dir);
+                self.bytes(name);
+            }
+            Question::List { dir, cookie, with_nodes } => {
+                self.about(5, *dir);
+                self.u64(*cookie);
+                self.u8(u8::from(*with_nodes));
+            }
+            Question::Link { ino } => self.about(6, *ino),
+            Question::Pieces { ino, from, to } => {
+                self.about(7, *ino);
+                self.u64(*from);
+                self.u64(*to);
+            }
+            Question::AttributeNames { ino } => self.about(8, *ino),
+            Question::Attribute { ino, name } => {
+                self.about(9, *ino);
+                self.bytes(name);
+            }
+        }
+    }
+
+    fn about(&mut self, question: u8, ino: u64) {
+        self.u8(question);
+        self.u64(ino);
+    }
+
+    pub(super) fn answer(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Probe { scheme, remarks, volumes } => self.probe(*scheme, remarks, volumes),
+            Answer::Open { root, space } => {
+                self.about(2, *root);
+                self.u32(space.block_size);
+                [space.blocks, space.free, space.inodes, space.free_inodes]
+                    .into_iter()
+                    .for_each(|count| self.u64(count));
+            }
+            Answer::Node(node) => {
+                self.u8(3);
+                self.node(node);
+            }
+            Answer::Lookup(found) => {
+                self.u8(4);
+                self.maybe_node(found.as_ref());
+            }
+            Answer::List { listing, nodes } => self.list(listing, nodes),
+            Answer::Link(target) => {
+                self.u8(6);
+                self.bytes(target);
+            }
+            Answer::Pieces(pieces) => self.pieces(pieces),
+            Answer::AttributeNames(names) => {
+                self.u8(8);
+                self.u16(names.len() as u16);
+                for name in names {
+                    self.u8(name.len() as u8);
+                    self.0.extend_from_slice(name);
+                }
+            }
+            Answer::Attribute(value) => {
+                self.u8(9);
+                self.bytes(value);
+            }
+        }
+    }
+
+    fn probe(&mut self, scheme: Scheme, remarks: &[String], volumes: &[Volume]) {
+        self.u8(1);
+        self.u8(SCHEMES.iter().position(|it| *it == scheme).unwrap_or_default() as u8);
+        let remarks = remarks.get(..MAX_REMARKS).unwrap_or(remarks);
+        self.u16(remarks.len() as u16);
+        remarks.iter().for_each(|remark| self.text(remark));
+        self.u16(volumes.len() as u16);
+        for volume in volumes {
+            self.u32(volume.number);
+            self.u64(volume.range.start());
+            self.u64(volume.range.count().get());
+            let (readable, text) = match &volume.content {
+                Ok(what) => (1, what),
+                Err(why) => (0, why),
+            };
+            self.u8(readable);
+            self.text(text);
+        }
+    }
+
+    fn list(&mut self, listing: &Listing, nodes: &[Option<Node>]) {
+        self.u8(5);
+        self.u8(u8::from(listing.next.is_some()));
+        self.u64(listing.next.unwrap_or_default());
+        self.u16(listing.entries.len() as u16);
+        for (entry, node) in listing.entries.iter().zip(nodes) {
+            self.u64(entry.ino);
+            self.u8(entry.kind.map_or(NO_KIND, kind_place));
+            self.u64(entry.next);
+            self.name(&entry.name);
+            self.maybe_node(node.as_ref());
+        }
+    }
+
+    fn pieces(&mut self, pieces: &[Piece]) {
+        self.u8(7);
+        self.u16(pieces.len() as u16);
+        for piece in pieces {
+            self.u64(piece.at);
+            self.u64(piece.len);
+            match &piece.place {
+                Place::Volume(at) => self.about(0, *at),
+                Place::Zero => self.u8(1),
+                Place::Bytes(bytes) => {
+                    self.u8(2);
+                    self.bytes(bytes);
+                }
+            }
+        }
+    }
+
+    fn maybe_node(&mut self, node: Option<&Node>) {
+        self.u8(u8::from(node.is_some()));
+        node.into_iter().for_each(|node| self.node(node));
+    }
+
+    fn node(&mut self, node: &Node) {
+        self.u64(node.ino);
+        self.u8(kind_place(node.kind));
+        self.u16(node.perm);
+        [node.uid, node.gid, node.nlink].into_iter().for_each(|value| self.u32(value));
+        [node.size, node.blocks].into_iter().for_each(|value| self.u64(value));
+        self.u32(node.rdev);
+        for stamp in [node.atime, node.mtime, node.ctime] {
+            self.u64(stamp.seconds.cast_unsigned());
+            self.u32(stamp.nanos);
+        }
+        self.u32(node.generation);
+    }
+}
+
+fn kind_place(kind: NodeKind) -> u8 {
+    NODE_KINDS.iter().position(|it| *it == kind).unwrap_or_default() as u8
+}

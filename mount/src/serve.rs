@@ -1,0 +1,189 @@
+//! A mount from its start to its end: connect, start the parser, mount, serve, unmount.
+
+use crate::guest::Stamp;
+use crate::parser::Parser;
+use crate::tree::Tree;
+use crate::tree::fuse::Served;
+use crate::{Error, Result};
+use block::linux::SystemClock;
+use block::sync::{Mutex, lock};
+use block::{BlockSource, Clock, Failure};
+use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use rustix::io::Errno;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// The name of every mount's source begins with this, so that [`umount`](crate::umount) knows its own.
+pub(crate) const SOURCE: &str = "blockd:";
+/// Event loops: one for each core would do for content, and a slow question must not stop the rest.
+const LOOPS: usize = 4;
+/// Connections to the server of the recovery point: one for each event loop.
+const CONNECTIONS: usize = LOOPS;
+
+/// What to mount, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The NBD URI of the recovery point.
+    pub uri: String,
+    /// An empty directory.
+    pub dir: PathBuf,
+    /// Serve in this process, until unmounted or interrupted, instead of leaving a process behind.
+    pub foreground: bool,
+    /// Let users other than the one who mounts look in, each as far as the modes of the files allow. Without it only
+    /// that user can, and sees everything.
+    pub allow_other: bool,
+    /// The executable to start parsers from, which must call [`child_entry`](crate::child_entry) first; without one,
+    /// the executable of this process.
+    pub executable: Option<PathBuf>,
+}
+
+impl Options {
+    /// A mount of `uri` at `dir`, in the background, for the user alone.
+    pub fn new(uri: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
+        Self { uri: uri.into(), dir: dir.into(), foreground: false, allow_other: false, executable: None }
+    }
+}
+
+/// A mount being served by threads of this process.
+pub struct Mount {
+    tree: Arc<Tree>,
+    unmounter: Arc<Mutex<SessionUnmounter>>,
+    session: JoinHandle<std::io::Result<()>>,
+    dir: PathBuf,
+}
+
+impl Mount {
+    /// Mounts; the tree is usable on return.
+    ///
+    /// # Errors
+    /// `NotFound` or `Conflict` about the directory; [`Error::Connect`] if the recovery point cannot be opened;
+    /// [`Error::Sandbox`] if guests' bytes cannot be read safely; [`Error::Fuse`] saying what is missing.
+    pub fn start(options: &Options) -> Result<Self> {
+        check_dir(&options.dir)?;
+        let source = connect(&options.uri)?;
+        Self::serve(source, options)
+    }
+
+    /// Mounts a source that is at hand; `options.uri` is only shown.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn serve(source: Arc<dyn BlockSource>, options: &Options) -> Result<Self> {
+        check_dir(&options.dir)?;
+        let own = PathBuf::from("/proc/self/exe");
+        let parser = Parser::start(Arc::clone(&source), options.executable.as_deref().unwrap_or(&own))?;
+        let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let tree = Arc::new(Tree::new(source, parser, user, now()));
+        let failed = |error| mount_failed(&options.dir, error);
+        let mut session =
+            Session::new(Served(Arc::clone(&tree)), &options.dir, &config(options)).map_err(failed)?;
+        let unmounter = Arc::new(Mutex::new(session.unmount_callable()));
+        let session = std::thread::Builder::new().name("mount".to_owned()).spawn(move || session.run());
+        Ok(Self { tree, unmounter, session: session.map_err(failed)?, dir: options.dir.clone() })
+    }
+
+    /// The parser processes alive now.
+    pub fn parsers(&self) -> Vec<u32> {
+        self.tree.parsers()
+    }
+
+    /// Something to unmount with from elsewhere, a handler of signals for instance.
+    pub fn unmounter(&self) -> Unmounter {
+        Unmounter(Arc::clone(&self.unmounter), self.dir.clone())
+    }
+
+    /// Serves until somebody unmounts.
+    ///
+    /// # Errors
+    /// [`Error::Host`] if the kernel ended the conversation in another way.
+    pub fn wait(self) -> Result<()> {
+        let ended = self.session.join();
+        let ended = ended.unwrap_or_else(|_| Err(std::io::Error::other("a thread of it panicked")));
+        ended.map_err(|error| Error::host("serve", &self.dir, error))
+    }
+}
+
+/// Ends a mount.
+#[derive(Clone)]
+pub struct Unmounter(Arc<Mutex<SessionUnmounter>>, PathBuf);
+
+impl Unmounter {
+    /// Unmounts; [`Mount::wait`] returns after it.
+    ///
+    /// # Errors
+    /// [`Error::Host`], most often because a file in it is in use.
+    pub fn unmount(&self) -> Result<()> {
+        lock(&self.0).unmount().map_err(|error| Error::host("unmount", &self.1, error))
+    }
+}
+
+fn now() -> Stamp {
+    let ms = SystemClock.now().unix_ms;
+    Stamp { seconds: (ms / 1000).cast_signed(), nanos: (ms % 1000) as u32 * 1_000_000 }
+}
+
+fn connect(uri: &str) -> Result<Arc<dyn BlockSource>> {
+    let failed = |error: nbd::Error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Error::Connect { uri: uri.to_owned(), why: format!("{error}{cause}"), kind: error.kind() }
+    };
+    let parsed: nbd::Uri = uri.parse().map_err(failed)?;
+    // written to by nobody here: the client is only ever used as a source
+    Ok(Arc::new(nbd::Client::connect(&parsed, CONNECTIONS).map_err(failed)?))
+}
+
+/// The directory must be there, empty, and not a mount that died.
+fn check_dir(dir: &Path) -> Result<()> {
+    let conflict = |why: &str| Err(Error::Conflict { what: dir.display().to_string(), why: why.to_owned() });
+    match fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => conflict("the directory is not empty"),
+            None => Ok(()),
+        },
+        Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
+            conflict("an earlier mount died here; unmount it first")
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::not_found(format!("the directory {}", dir.display())))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => conflict("it is not a directory"),
+        Err(error) => Err(Error::host("look into", dir, error)),
+    }
+}
+
+fn config(options: &Options) -> Config {
+    // the name travels in a list separated by commas
+    let name = format!("{SOURCE}{}", options.uri.replace(',', "%2C"));
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::FSName(name),
+        MountOption::Subtype("blockd".to_owned()),
+    ];
+    if options.allow_other {
+        config.acl = SessionACL::All;
+        config.mount_options.push(MountOption::DefaultPermissions);
+    }
+    config.n_threads = Some(LOOPS);
+    config.clone_fd = true;
+    config
+}
+
+/// Says what to do, where that is known.
+fn mount_failed(dir: &Path, error: std::io::Error) -> Error {
+    let why = match error.kind() {
+        std::io::ErrorKind::NotFound if !Path::new("/dev/fuse").exists() => {
+            "this host has no /dev/fuse; load the kernel module fuse (modprobe fuse)".to_owned()
+        }
+        std::io::ErrorKind::NotFound => "fusermount3 is missing; install the package fuse3".to_owned(),
+        _ if error.to_string().contains("user_allow_other") => {
+            "other users may be let in only where /etc/fuse.conf has the line user_allow_other".to_owned()
+        }
+        _ => error.to_string().trim().to_owned(),
+    };
+    Error::Fuse { path: dir.to_owned(), why }
+}

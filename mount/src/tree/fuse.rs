@@ -1,0 +1,370 @@
+//! The tree as FUSE asks for it. The content of a recovery point never changes, so the kernel may keep everything.
+
+use super::number::Place;
+use super::{Tree, unexpected};
+use crate::guest::{Node, NodeKind, Stamp};
+use crate::{Error, Result};
+use block::Kind;
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How long the kernel may keep what it was told: for as long as it likes.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Not at all: ask again.
+const NEVER: Duration = Duration::ZERO;
+/// The root of the mount tells the process that serves it under this name, for those who wait for its end.
+pub(crate) const SUPERVISOR: &str = "user.blockd.supervisor";
+/// Requests of read-ahead in flight.
+const BACKGROUND: u16 = 64;
+/// Offsets below are `.` and `..`.
+const DOTS: u64 = 2;
+
+thread_local! {
+    /// Where a read is put together; grows to the largest read the kernel makes.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The tree as a filesystem.
+pub(crate) struct Served(pub(crate) Arc<Tree>);
+
+impl Served {
+    fn place(&self, ino: INodeNo) -> Result<Place> {
+        Place::of(ino.0).ok_or_else(|| Error::not_found(format!("inode {}", ino.0)))
+    }
+
+    fn extended(&self, ino: INodeNo, name: &OsStr) -> Result<Vec<u8>> {
+        match self.place(ino)? {
+            Place::Top if name == SUPERVISOR => Ok(std::process::id().to_string().into_bytes()),
+            place => self.0.attribute(place, name.as_bytes()),
+        }
+    }
+
+    fn extended_names(&self, ino: INodeNo) -> Result<Vec<u8>> {
+        let names = self.0.attribute_names(self.place(ino)?)?;
+        Ok(names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())
+    }
+
+    /// Calls `add` with (inode, offset of the next, kind, name, node) until it says that the reply is full.
+    fn list(&self, ino: INodeNo, offset: u64, add: &mut Add<'_>) -> Result<()> {
+        for (at, name) in [(1, "."), (2, "..")] {
+            if offset < at && add(ino, at, NodeKind::Directory, name.as_bytes(), None) {
+                return Ok(());
+            }
+        }
+        let from = offset.saturating_sub(DOTS);
+        match self.place(ino)? {
+            Place::Guest(volume, dir) => self.list_guest(volume, dir, from, add),
+            place => {
+                let names = self.0.names(place)?;
+                for (at, (name, place)) in (DOTS + 1..).zip(names).skip(from as usize) {
+                    let node = self.0.node(place)?;
+                    if add(INodeNo(place.number()), at, node.kind, name.as_bytes(), Some(&node)) {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn list_guest(&self, volume: u32, dir: u64, mut cookie: u64, add: &mut Add<'_>) -> Result<()> {
+        let mut any = false;
+        loop {
+            let (page, first) = match self.0.page(volume, dir, cookie) {
+                Ok(page) => page,
+                // names already given are better than none; the error comes with the next call
+                Err(_) if any => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            for (entry, node) in page.entries.get(first..).unwrap_or_default() {
+                let ino = INodeNo(Place::Guest(volume, entry.ino).number());
+                let node = node.as_ref().map(|node| self.0.outer(volume, node.clone()));
+                let kind = node.as_ref().map(|node| node.kind).or(entry.kind).unwrap_or(NodeKind::File);
+                if add(ino, entry.next.saturating_add(DOTS), kind, &entry.name, node.as_ref()) {
+                    return Ok(());
+                }
+                any = true;
+            }
+            match page.next {
+                Some(next) if next > cookie => cookie = next,
+                Some(_) => return Err(unexpected()),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+type Add<'a> = dyn FnMut(INodeNo, u64, NodeKind, &[u8], Option<&Node>) -> bool + 'a;
+
+impl Filesystem for Served {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_NO_OPEN_SUPPORT,
+            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+        ];
+        for flag in wanted {
+            if let Err(missing) = config.add_capabilities(flag) {
+                tracing::debug!("this kernel's FUSE lacks {missing:?}");
+            }
+        }
+        if let Err(nearest) = config.set_max_background(BACKGROUND) {
+            tracing::debug!("this kernel's FUSE takes {nearest} requests in the background");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self.place(parent).and_then(|parent| self.0.lookup(parent, name.as_bytes()));
+        match found {
+            Ok(Some(node)) => reply.entry(&FOREVER, &attr(&node), Generation(u64::from(node.generation))),
+            // that a name is missing may be kept as well
+            Ok(None) => reply.entry(&FOREVER, &missing(), Generation(0)),
+            Err(error) => reply.error(errno("look up", &error)),
+        }
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        match self.place(ino).and_then(|place| self.0.node(place)) {
+            Ok(node) => reply.attr(&FOREVER, &attr(&node)),
+            Err(error) => reply.error(errno("stat", &error)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.place(ino).and_then(|place| self.0.link(place)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno("read a link", &error)),
+        }
+    }
+
+    /// Not needed: tells the kernel to open without asking, and to keep the content it has.
+    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size as usize {
+                buffer.resize(size as usize, 0);
+            }
+            let buffer = &mut buffer[..size as usize];
+            match self.place(ino).and_then(|place| self.0.read(place, offset, buffer)) {
+                Ok(count) => reply.data(&buffer[..count]),
+                Err(error) => reply.error(errno("read", &error)),
+            }
+        });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listed = self.list(ino, offset, &mut |ino, next, kind, name, _| {
+            reply.add(ino, next, file_type(kind), OsStr::from_bytes(name))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno("list", &error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.list(ino, offset, &mut |ino, next, kind, name, node| {
+            let (ttl, attr, generation) = match node {
+                Some(node) => (FOREVER, attr(node), node.generation),
+                // a name whose inode cannot be read: asking for it gives the error
+                None => (NEVER, FileAttr { ino, kind: file_type(kind), ..missing() }, 0),
+            };
+            let generation = Generation(u64::from(generation));
+            reply.add(ino, next, OsStr::from_bytes(name), &ttl, &attr, generation)
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno("list", &error)),
+        }
+    }
+
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.place(ino).and_then(|place| self.0.space(place)) {
+            Ok(space) => reply.statfs(
+                space.blocks,
+                space.free,
+                space.free,
+                space.inodes,
+                space.free_inodes,
+                space.block_size,
+                crate::guest::MAX_NAME as u32,
+                space.block_size,
+            ),
+            Err(error) => reply.error(errno("tell the space of", &error)),
+        }
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.extended(ino, name) {
+            Ok(value) => sized(&value, size, reply),
+            Err(error) if error.kind() == Kind::NotFound => reply.error(Errno::ENODATA),
+            Err(error) => reply.error(errno("read an attribute", &error)),
+        }
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.extended_names(ino) {
+            Ok(names) => sized(&names, size, reply),
+            Err(error) => reply.error(errno("list attributes", &error)),
+        }
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let data = match whence {
+            libc::SEEK_DATA => true,
+            libc::SEEK_HOLE => false,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match self.place(ino).and_then(|place| self.0.seek(place, offset, data)) {
+            // sizes are below 2^63, checked where nodes come from
+            Ok(Some(found)) => reply.offset(found.cast_signed()),
+            Ok(None) => reply.error(Errno::ENXIO),
+            Err(error) => reply.error(errno("seek", &error)),
+        }
+    }
+}
+
+/// Attributes are asked for twice: how large, then what.
+fn sized(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if room < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
+
+fn errno(op: &str, error: &Error) -> Errno {
+    if !matches!(error.kind(), Kind::NotFound | Kind::Invalid) {
+        tracing::warn!("cannot {op}: {error}");
+    }
+    match error.kind() {
+        Kind::Invalid => Errno::EINVAL,
+        Kind::NotFound => Errno::ENOENT,
+        Kind::Unsupported => Errno::EOPNOTSUPP,
+        Kind::ReadOnly => Errno::EROFS,
+        Kind::Conflict
+        | Kind::OutOfRange
+        | Kind::NoSpace
+        | Kind::Io
+        | Kind::Corrupt
+        | Kind::Unavailable
+        | Kind::Poisoned
+        | Kind::Cancelled => Errno::EIO,
+    }
+}
+
+fn file_type(kind: NodeKind) -> FileType {
+    match kind {
+        NodeKind::File => FileType::RegularFile,
+        NodeKind::Directory => FileType::Directory,
+        NodeKind::Symlink => FileType::Symlink,
+        NodeKind::Fifo => FileType::NamedPipe,
+        NodeKind::Socket => FileType::Socket,
+        NodeKind::CharDevice => FileType::CharDevice,
+        NodeKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+fn attr(node: &Node) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(node.ino),
+        size: node.size,
+        blocks: node.blocks,
+        atime: time(node.atime),
+        mtime: time(node.mtime),
+        ctime: time(node.ctime),
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: file_type(node.kind),
+        perm: node.perm,
+        nlink: node.nlink,
+        uid: node.uid,
+        gid: node.gid,
+        rdev: node.rdev,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// Inode 0: there is nothing.
+fn missing() -> FileAttr {
+    let epoch = SystemTime::UNIX_EPOCH;
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: epoch,
+        mtime: epoch,
+        ctime: epoch,
+        crtime: epoch,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// Times before 1970 count backwards, their nanoseconds forwards.
+fn time(stamp: Stamp) -> SystemTime {
+    let nanos = Duration::from_nanos(u64::from(stamp.nanos));
+    let seconds = Duration::from_secs(stamp.seconds.unsigned_abs());
+    match stamp.seconds {
+        0.. => SystemTime::UNIX_EPOCH + seconds + nanos,
+        _ => SystemTime::UNIX_EPOCH - seconds + nanos,
+    }
+}

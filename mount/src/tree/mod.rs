@@ -1,0 +1,429 @@
+//! The mounted tree: `disk.raw`, `partitions/N.raw` and `files/N/`. Knows what is where and how to read it; knows no
+//! FUSE (that is [`fuse`]) and interprets no guest's byte (that is [`crate::parser`]).
+
+pub(crate) mod fuse;
+mod number;
+mod recent;
+
+use crate::guest::{Entry, Node, NodeKind, Piece, Place as Where, Space, Stamp};
+use crate::parser::Parser;
+use crate::parser::wire::{Answer, Question, Request, Volume};
+use crate::{Error, Result};
+use block::sync::{Mutex, lock};
+use block::{BlockSource, ByteOffset, ByteRange, ExtentKind, Kind};
+use number::Place;
+use recent::Recent;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Pieces are asked for and kept in windows of this many bytes of a file.
+const WINDOW: u64 = 64 << 20;
+/// Windows kept (twice as many at most); usual ones have a few pieces, the largest 4096, about 200 KiB.
+const MAX_WINDOWS: usize = 512;
+/// Pages of directories kept (twice as many at most), about 200 KiB each at most.
+const MAX_PAGES: usize = 64;
+
+/// The tree over one recovery point.
+pub(crate) struct Tree {
+    source: Arc<dyn BlockSource>,
+    parser: Parser,
+    volumes: Vec<Held>,
+    owner: (u32, u32),
+    made: Stamp,
+    windows: Recent<(u64, u64), Window>,
+    pages: Recent<u64, Page>,
+}
+
+/// A volume and what is known of it.
+struct Held {
+    volume: Volume,
+    state: Mutex<Option<State>>,
+}
+
+/// Found out when a volume is first looked into.
+#[derive(Clone)]
+enum State {
+    Readable { root: u64, space: Space },
+    Unreadable { why: Arc<str> },
+}
+
+/// The pieces of `start..end` of a file, in order and without gap.
+struct Window {
+    start: u64,
+    end: u64,
+    pieces: Vec<Piece>,
+}
+
+impl Window {
+    fn holds(&self, at: u64) -> bool {
+        (self.start..self.end).contains(&at)
+    }
+}
+
+/// A page of a directory.
+pub(crate) struct Page {
+    entries: Vec<(Entry, Option<Node>)>,
+    next: Option<u64>,
+}
+
+/// What a name in a made directory leads to.
+type Named = (String, Place);
+
+impl Tree {
+    /// Asks the parser what the disk holds.
+    pub(crate) fn new(source: Arc<dyn BlockSource>, parser: Parser, owner: (u32, u32), made: Stamp) -> Self {
+        let request = Request { volume: ByteRange::whole(source.size()), question: Question::Probe };
+        let volumes = match parser.ask(&request) {
+            Ok(Answer::Probe { volumes, remarks, .. }) => {
+                remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+                volumes
+            }
+            Ok(_) => Vec::new(),
+            // the disk itself can still be read
+            Err(error) => {
+                let why = format!("what is on the disk cannot be told: {error}");
+                vec![Volume { number: 0, range: request.volume, content: Err(why) }]
+            }
+        };
+        let held = |volume| Held { volume, state: Mutex::new(None) };
+        let volumes = volumes.into_iter().map(held).collect();
+        let (windows, pages) = (Recent::new(MAX_WINDOWS), Recent::new(MAX_PAGES));
+        Self { source, parser, volumes, owner, made, windows, pages }
+    }
+
+    /// The parser processes alive now.
+    pub(crate) fn parsers(&self) -> Vec<u32> {
+        self.parser.processes()
+    }
+
+    fn held(&self, number: u32) -> Result<&Held> {
+        let found = self.volumes.iter().find(|held| held.volume.number == number);
+        found.ok_or_else(|| Error::not_found(format!("partition {number}")))
+    }
+
+    /// What a volume holds. Opens it if nobody looked before; a failure that may pass is not kept.
+    fn state(&self, held: &Held) -> Result<State> {
+        let mut state = lock(&held.state);
+        if let Some(state) = &*state {
+            return Ok(state.clone());
+        }
+        let opened = match &held.volume.content {
+            Ok(_) => self.ask(held, Question::Open),
+            Err(why) => Err(Error::Reported { kind: Kind::Unsupported, text: why.clone() }),
+        };
+        let found = match opened {
+            Ok(Answer::Open { root, space }) => State::Readable { root, space },
+            Ok(_) => return Err(unexpected()),
+            Err(error) if is_passing(&error) => return Err(error),
+            Err(error) => State::Unreadable { why: error.to_string().into() },
+        };
+        *state = Some(found.clone());
+        Ok(found)
+    }
+
+    fn ask(&self, held: &Held, question: Question) -> Result<Answer> {
+        self.parser.ask(&Request { volume: held.volume.range, question })
+    }
+
+    fn node(&self, place: Place) -> Result<Node> {
+        let made = |kind, size, nlink| self.made_node(place, kind, size, nlink);
+        Ok(match place {
+            Place::Top => made(NodeKind::Directory, 0, 4),
+            Place::Partitions => made(NodeKind::Directory, 0, 2),
+            Place::Files => made(NodeKind::Directory, 0, 2 + self.volumes.len() as u32),
+            Place::Disk => made(NodeKind::File, self.source.size().get(), 1),
+            Place::Partition(number) => {
+                made(NodeKind::File, self.held(number)?.volume.range.count().get(), 1)
+            }
+            Place::Reason(number) => made(NodeKind::File, self.reason(number)?.len() as u64, 1),
+            Place::Guest(volume, ino) => match self.ask(self.held(volume)?, Question::Node { ino })? {
+                Answer::Node(node) => self.outer(volume, node),
+                _ => return Err(unexpected()),
+            },
+        })
+    }
+
+    /// A node of the guest, under the number it has in the tree.
+    fn outer(&self, volume: u32, node: Node) -> Node {
+        Node { ino: Place::Guest(volume, node.ino).number(), ..node }
+    }
+
+    fn made_node(&self, place: Place, kind: NodeKind, size: u64, nlink: u32) -> Node {
+        let (uid, gid) = self.owner;
+        let perm = if kind == NodeKind::Directory { 0o555 } else { 0o444 };
+        let (ino, blocks, made) = (place.number(), size.div_ceil(512), self.made);
+        Node {
+            ino,
+            kind,
+            perm,
+            uid,
+            gid,
+            nlink,
+            size,
+            blocks,
+            rdev: 0,
+            atime: made,
+            mtime: made,
+            ctime: made,
+            generation: 0,
+        }
+    }
+
+    /// The text of `files/N.unreadable`.
+    fn reason(&self, number: u32) -> Result<String> {
+        let held = self.held(number)?;
+        match self.state(held)? {
+            State::Unreadable { why } => {
+                let raw =
+                    if number == 0 { "disk.raw".to_owned() } else { format!("partitions/{number}.raw") };
+                Ok(format!("{why}\nIts bytes are in {raw}.\n"))
+            }
+            State::Readable { .. } => Err(Error::not_found(format!("files/{number}.unreadable"))),
+        }
+    }
+
+    /// The names in a made directory.
+    fn names(&self, place: Place) -> Result<Vec<Named>> {
+        Ok(match place {
+            Place::Top => {
+                [("disk.raw", Place::Disk), ("partitions", Place::Partitions), ("files", Place::Files)]
+                    .map(|(name, place)| (name.to_owned(), place))
+                    .to_vec()
+            }
+            Place::Partitions => {
+                let numbers =
+                    self.volumes.iter().map(|held| held.volume.number).filter(|number| *number != 0);
+                numbers.map(|number| (format!("{number}.raw"), Place::Partition(number))).collect()
+            }
+            Place::Files => self.volumes.iter().map(|held| self.name(held)).collect::<Result<_>>()?,
+            _ => return Err(Error::invalid("a file", "it is not a directory")),
+        })
+    }
+
+    /// What stands for a volume in `files`.
+    fn name(&self, held: &Held) -> Result<Named> {
+        let number = held.volume.number;
+        Ok(match self.state(held)? {
+            State::Readable { root, .. } => (number.to_string(), Place::Guest(number, root)),
+            State::Unreadable { .. } => (format!("{number}.unreadable"), Place::Reason(number)),
+        })
+    }
+
+    /// The file a directory names so, or `None`.
+    fn lookup(&self, dir: Place, name: &[u8]) -> Result<Option<Node>> {
+        let Place::Guest(volume, dir) = dir else {
+            let names = self.names(dir)?;
+            let found = names.into_iter().find(|(its, _)| its.as_bytes() == name);
+            return found.map(|(_, place)| self.node(place)).transpose();
+        };
+        match self.ask(self.held(volume)?, Question::Lookup { dir, name: name.to_vec() })? {
+            Answer::Lookup(found) => Ok(found.map(|node| self.outer(volume, node))),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The page of a guest's directory that begins at `cookie`, or holds an entry after which it begins, and the place
+    /// in it to begin at.
+    fn page(&self, volume: u32, dir: u64, cookie: u64) -> Result<(Arc<Page>, usize)> {
+        let ino = Place::Guest(volume, dir).number();
+        // the kernel continues where it could take no more, which is most often within the page it had last
+        if let Some(page) = self.pages.get(&ino)
+            && let Some(place) = page.entries.iter().position(|(entry, _)| entry.next == cookie)
+            && (place + 1 < page.entries.len() || page.next.is_none())
+        {
+            return Ok((page, place + 1));
+        }
+        let question = Question::List { dir, cookie, with_nodes: true };
+        let Answer::List { listing, nodes } = self.ask(self.held(volume)?, question)? else {
+            return Err(unexpected());
+        };
+        let entries = listing.entries.into_iter().zip(nodes).collect();
+        let page = Arc::new(Page { entries, next: listing.next });
+        self.pages.insert(ino, Arc::clone(&page));
+        Ok((page, 0))
+    }
+
+    fn link(&self, place: Place) -> Result<Vec<u8>> {
+        let Place::Guest(volume, ino) = place else {
+            return Err(Error::invalid("a file", "it is not a symbolic link"));
+        };
+        match self.ask(self.held(volume)?, Question::Link { ino })? {
+            Answer::Link(target) => Ok(target),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn attribute_names(&self, place: Place) -> Result<Vec<Vec<u8>>> {
+        let Place::Guest(volume, ino) = place else { return Ok(Vec::new()) };
+        match self.ask(self.held(volume)?, Question::AttributeNames { ino })? {
+            Answer::AttributeNames(names) => Ok(names),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn attribute(&self, place: Place, name: &[u8]) -> Result<Vec<u8>> {
+        let Place::Guest(volume, ino) = place else {
+            return Err(Error::not_found("the attribute"));
+        };
+        match self.ask(self.held(volume)?, Question::Attribute { ino, name: name.to_vec() })? {
+            Answer::Attribute(value) => Ok(value),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Sizes for `statfs`.
+    fn space(&self, place: Place) -> Result<Space> {
+        if let Place::Guest(volume, _) = place
+            && let State::Readable { space, .. } = self.state(self.held(volume)?)?
+        {
+            return Ok(space);
+        }
+        Ok(Space { block_size: 4096, blocks: self.source.size().blocks(), ..Space::default() })
+    }
+
+    /// Reads up to `buf.len()` bytes of a file; fewer only at its end. The number read.
+    fn read(&self, place: Place, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let whole = ByteRange::whole(self.source.size());
+        match place {
+            Place::Disk => self.read_range(whole, offset, buf),
+            Place::Partition(number) => self.read_range(self.held(number)?.volume.range, offset, buf),
+            Place::Reason(number) => {
+                let text = self.reason(number)?;
+                let rest =
+                    usize::try_from(offset).ok().and_then(|at| text.as_bytes().get(at..)).unwrap_or_default();
+                let count = rest.len().min(buf.len());
+                buf[..count].copy_from_slice(&rest[..count]);
+                Ok(count)
+            }
+            Place::Guest(volume, ino) => self.read_guest(self.held(volume)?, ino, offset, buf),
+            Place::Top | Place::Partitions | Place::Files => {
+                Err(Error::invalid("a directory", "it has no content"))
+            }
+        }
+    }
+
+    fn read_range(&self, range: ByteRange, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let left = range.count().get().saturating_sub(offset);
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        if count > 0 {
+            self.source.read_at(ByteOffset::new(range.start() + offset), &mut buf[..count])?;
+        }
+        Ok(count)
+    }
+
+    fn read_guest(&self, held: &Held, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let Some(window) = self.window(held, ino, at)? else { break };
+            let first = window.pieces.partition_point(|piece| piece.at + piece.len <= at);
+            for piece in &window.pieces[first..] {
+                if done == buf.len() {
+                    break;
+                }
+                let into = offset + done as u64 - piece.at;
+                let count = usize::try_from(piece.len - into).unwrap_or(usize::MAX).min(buf.len() - done);
+                self.read_piece(held, piece, into, &mut buf[done..done + count])?;
+                done += count;
+            }
+        }
+        Ok(done)
+    }
+
+    fn read_piece(&self, held: &Held, piece: &Piece, into: u64, buf: &mut [u8]) -> Result<()> {
+        match &piece.place {
+            Where::Zero => buf.fill(0),
+            Where::Bytes(bytes) => buf.copy_from_slice(&bytes[into as usize..into as usize + buf.len()]),
+            // inside the volume, which is inside the disk: the parser's answer was checked for it
+            Where::Volume(at) => {
+                let start = held.volume.range.start() + at + into;
+                self.source.read_at(ByteOffset::new(start), buf)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pieces around byte `at` of a file, or `None` at its end. The window holds `at`.
+    fn window(&self, held: &Held, ino: u64, at: u64) -> Result<Option<Arc<Window>>> {
+        let number = Place::Guest(held.volume.number, ino).number();
+        let key = (number, at / WINDOW);
+        let cached = self.windows.get(&key);
+        if let Some(window) = cached.as_ref().filter(|window| window.holds(at)) {
+            return Ok(Some(Arc::clone(window)));
+        }
+        // from its start, so that later reads find it; from `at`, where a file in very many pieces fills an answer
+        // before `at`, or is damaged before it
+        let starts = [key.1 * WINDOW, at];
+        for from in starts.into_iter().skip(usize::from(cached.is_some())) {
+            let question = Question::Pieces { ino, from, to: at.saturating_add(WINDOW) };
+            let pieces = match self.ask(held, question) {
+                Ok(Answer::Pieces(pieces)) => pieces,
+                Ok(_) => return Err(unexpected()),
+                Err(_) if from != at => continue,
+                Err(error) => return Err(error),
+            };
+            let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(None) };
+            let window = Arc::new(Window { start: first.at, end: last.at + last.len, pieces });
+            if window.holds(at) {
+                self.windows.insert(key, Arc::clone(&window));
+                return Ok(Some(window));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next data, or the next hole, at or after `offset`: what `lseek` answers. `None` means there is none.
+    fn seek(&self, place: Place, offset: u64, data: bool) -> Result<Option<u64>> {
+        let size = self.node(place)?.size;
+        if offset >= size {
+            return Ok(None);
+        }
+        let found = match place {
+            Place::Guest(volume, ino) => self.seek_guest(self.held(volume)?, ino, offset, size, data)?,
+            Place::Partition(number) => self.seek_range(self.held(number)?.volume.range, offset, data)?,
+            Place::Disk => self.seek_range(ByteRange::whole(self.source.size()), offset, data)?,
+            _ if data => Some(offset),
+            _ => None,
+        };
+        // every file ends in a hole
+        Ok(found.or((!data).then_some(size)))
+    }
+
+    fn seek_guest(&self, held: &Held, ino: u64, offset: u64, size: u64, data: bool) -> Result<Option<u64>> {
+        let mut at = offset;
+        while at < size {
+            let Some(window) = self.window(held, ino, at)? else { return Ok(None) };
+            let fitting = |piece: &&Piece| piece.at + piece.len > at && (piece.place != Where::Zero) == data;
+            if let Some(piece) = window.pieces.iter().find(fitting) {
+                return Ok(Some(piece.at.max(at)));
+            }
+            at = window.end;
+        }
+        Ok(None)
+    }
+
+    fn seek_range(&self, range: ByteRange, offset: u64, data: bool) -> Result<Option<u64>> {
+        let mut found = None;
+        self.source.extents(ByteRange::between(range.start() + offset, range.end()), &mut |extent| {
+            if (extent.kind == ExtentKind::Data) == data {
+                found = Some(extent.range.start() - range.start());
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+}
+
+/// Whether asking again may help. Damage and unknown features stay; so does a parser that dies of a volume.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::ParserLost { .. } => false,
+        _ => !matches!(error.kind(), Kind::Corrupt | Kind::Unsupported | Kind::NotFound | Kind::Invalid),
+    }
+}
+
+/// The parser's answers are checked against their questions, so this is a mistake of this program.
+fn unexpected() -> Error {
+    Error::invalid("the parser's answer", "it is not to the question asked")
+}
