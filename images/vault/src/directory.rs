@@ -5,12 +5,16 @@ use std::ops::ControlFlow;
 
 use block::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use block::sync::{Arc, Mutex, lock};
-use block::{BlobStore, ByteCount, ByteRange, Error, Kind, Lock, Media, OpenHow, Result, check_blob_name};
+use block::{
+    BlobStore, ByteCount, ByteRange, DirEntry, Error, Kind, Lock, Media, OpenHow, Result, check_blob_name,
+};
 
 /// Where blobs are written before they get their name. No blob's name has a segment beginning with a dot.
 const INCOMING: &str = ".incoming";
 /// Held by the one process that writes.
 const LOCK: &str = ".lock";
+/// Ends the names of files. No blob's name has capitals, so `a` and `a/b` are a file and a directory side by side.
+const SUFFIX: &str = ".BLOB";
 
 /// Blobs as files: the name of a blob is its path. A blob appears whole, under a name that lasts, or not at all.
 pub struct DirectoryStore {
@@ -71,6 +75,10 @@ impl DirectoryStore {
         if self.dir.is_empty() { name.to_owned() } else { format!("{}/{name}", self.dir) }
     }
 
+    fn file(&self, name: &str) -> String {
+        self.path(&format!("{name}{SUFFIX}"))
+    }
+
     fn check_writable(&self, name: &str) -> Result<()> {
         check_blob_name(name)?;
         if self.writer.is_none() {
@@ -124,12 +132,25 @@ impl DirectoryStore {
 
     fn take_name(&self, fresh: &str, name: &str) -> Result<()> {
         let _naming = lock(&self.naming);
-        let path = self.path(name);
+        let path = self.file(name);
         match self.media.open(&path, OpenHow::Read) {
             Ok(_) => {
                 Err(Error::Conflict { what: format!("blob {name}"), why: "it exists already".to_owned() })
             }
             Err(error) if error.kind() == Kind::NotFound => self.media.rename(fresh, &path),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn visit_blob(
+        &self,
+        name: &str,
+        visit: &mut dyn FnMut(&str, ByteCount) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        match self.size(name) {
+            Ok(size) => Ok(visit(name, size)),
+            // deleted since it was listed
+            Err(error) if error.kind() == Kind::NotFound => Ok(ControlFlow::Continue(())),
             Err(error) => Err(error),
         }
     }
@@ -147,23 +168,17 @@ impl DirectoryStore {
             }
             listed => listed?,
         };
-        let slash = |is_dir: bool| if is_dir { "/" } else { "" };
-        let mut names: Vec<String> =
-            listed.iter().map(|e| format!("{dir}{}{}", e.name, slash(e.is_dir))).collect();
+        let mut names: Vec<String> = listed.iter().filter_map(|entry| listed_name(dir, entry)).collect();
         // with its slash a directory sorts where the names below it do
         names.sort_unstable();
         for name in names.iter().filter(|name| name.starts_with(prefix) || prefix.starts_with(name.as_str()))
         {
-            let step = match name.strip_suffix('/') {
-                Some(below) if check_blob_name(below).is_ok() => self.visit(name, prefix, visit)?,
-                None if name.starts_with(prefix) && check_blob_name(name).is_ok() => match self.size(name) {
-                    Ok(size) => visit(name, size),
-                    // deleted since it was listed
-                    Err(error) if error.kind() == Kind::NotFound => ControlFlow::Continue(()),
-                    Err(error) => return Err(error),
-                },
-                // not made by a put
-                _ => ControlFlow::Continue(()),
+            let step = if name.ends_with('/') {
+                self.visit(name, prefix, visit)?
+            } else if name.starts_with(prefix) {
+                self.visit_blob(name, visit)?
+            } else {
+                ControlFlow::Continue(())
             };
             if step.is_break() {
                 return Ok(step);
@@ -171,6 +186,14 @@ impl DirectoryStore {
         }
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// The name of a blob, or of a directory with a slash; `None` for what no put made.
+fn listed_name(dir: &str, entry: &DirEntry) -> Option<String> {
+    let name = if entry.is_dir { entry.name.as_str() } else { entry.name.strip_suffix(SUFFIX)? };
+    let path = format!("{dir}{name}");
+    check_blob_name(&path).ok()?;
+    Some(if entry.is_dir { path + "/" } else { path })
 }
 
 fn parent(path: &str) -> &str {
@@ -195,12 +218,14 @@ impl BlobStore for DirectoryStore {
             self.media.remove(&fresh).ok();
             return Err(error);
         }
-        self.sync_dir(parent(&self.path(name)))
+        // the file left one directory and came into another
+        self.sync_dir(parent(&fresh))?;
+        self.sync_dir(parent(&self.file(name)))
     }
 
     fn get(&self, name: &str, range: ByteRange) -> Result<Vec<u8>> {
         check_blob_name(name)?;
-        let file = self.media.open(&self.path(name), OpenHow::Read).map_err(missing(name))?;
+        let file = self.media.open(&self.file(name), OpenHow::Read).map_err(missing(name))?;
         let size = file.size()?;
         if range.end() > size {
             return Err(Error::OutOfRange { offset: range.start(), count: range.count().get(), size });
@@ -212,7 +237,7 @@ impl BlobStore for DirectoryStore {
 
     fn size(&self, name: &str) -> Result<ByteCount> {
         check_blob_name(name)?;
-        let file = self.media.open(&self.path(name), OpenHow::Read).map_err(missing(name))?;
+        let file = self.media.open(&self.file(name), OpenHow::Read).map_err(missing(name))?;
         Ok(ByteCount::new(file.size()?))
     }
 
@@ -222,7 +247,7 @@ impl BlobStore for DirectoryStore {
 
     fn delete(&self, name: &str) -> Result<()> {
         self.check_writable(name)?;
-        let path = self.path(name);
+        let path = self.file(name);
         self.media.remove(&path).map_err(missing(name))?;
         self.sync_dir(parent(&path))
     }

@@ -209,12 +209,13 @@ mod tests {
         let c = CHUNK_SIZE;
         let touched = |changed: &[(u64, u64)], base: u64, size: u64| {
             let changed = changed.iter().map(|&(start, end)| ByteRange::between(start, end)).collect();
-            changed_chunks(&changed, Some(ByteCount::new(base)), ByteCount::new(size))
+            let chunks = changed_chunks(&changed, Some(ByteCount::new(base)), ByteCount::new(size));
+            chunks.into_iter().flatten().collect::<Vec<u64>>()
         };
-        assert_eq!(touched(&[(1, 2), (c, c + 1)], 9 * c, 9 * c), [0..2]);
-        assert_eq!(touched(&[], 2 * c, 5 * c), [2..5]);
-        assert_eq!(touched(&[(0, 1)], 2 * c + 1, 5 * c), [0..1, 2..5]);
-        assert_eq!(touched(&[], 5 * c, 2 * c + 1), [2..3]);
+        assert_eq!(touched(&[(1, 2), (c, c + 1)], 9 * c, 9 * c), [0, 1]);
+        assert_eq!(touched(&[], 2 * c, 5 * c), [2, 3, 4]);
+        assert_eq!(touched(&[(0, 1)], 2 * c + 1, 5 * c), [0, 2, 3, 4]);
+        assert_eq!(touched(&[], 5 * c, 2 * c + 1), [2]);
         assert!(touched(&[], 5 * c, 2 * c).is_empty());
         assert!(touched(&[(0, 8 * c)], 5 * c, 0).is_empty());
     }

@@ -1,5 +1,8 @@
 //! Tests of the vault through its public interface.
 
+mod directory;
 mod history;
+mod planted;
+mod power;
 mod worked_example;
 mod world;

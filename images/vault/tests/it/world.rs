@@ -30,6 +30,12 @@ impl Clock for Ticks {
 /// Small, fast, seeded. Never for keys of anything but tests.
 pub struct Seeded(Mutex<u64>);
 
+impl Clone for Seeded {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(*self.0.lock().unwrap()))
+    }
+}
+
 impl Seeded {
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(seed.wrapping_mul(2).wrapping_add(1)))
@@ -140,12 +146,14 @@ impl BlockSource for Frozen {
 }
 
 /// A point as the model knows it.
+#[derive(Clone)]
 pub struct Known {
     pub manifest: ManifestId,
     pub bytes: Vec<u8>,
 }
 
 /// A disk that is written, and its exact content at each backup.
+#[derive(Clone)]
 pub struct World {
     pub disk: DiskId,
     pub now: Frozen,
@@ -228,9 +236,22 @@ impl World {
         Ok(report)
     }
 
+    pub fn next_state(&self) -> StateId {
+        StateId::random(&self.chance).unwrap()
+    }
+
     pub fn backup_on(&mut self, vault: &Vault, base: Option<ManifestId>) -> vault::Result<Report> {
+        let state = self.next_state();
+        self.backup_state(vault, base, state)
+    }
+
+    pub fn backup_state(
+        &mut self,
+        vault: &Vault,
+        base: Option<ManifestId>,
+        state: StateId,
+    ) -> vault::Result<Report> {
         self.epoch += 1;
-        let state = StateId::random(&self.chance).unwrap();
         let size = ByteCount::new(self.now.bytes.len() as u64);
         let changed = if base.is_some() { self.changed.clone() } else { RangeSet::whole(size) };
         let report = vault.backup(&Backup {
