@@ -13,6 +13,8 @@ use block::{
 const INCOMING: &str = ".incoming";
 /// Held by the one process that writes.
 const LOCK: &str = ".lock";
+/// Boot and mount, as words.
+const MARK_WORDS: usize = 3;
 /// Ends the names of files. No blob's name has capitals, so `a` and `a/b` are a file and a directory side by side.
 const SUFFIX: &str = ".BLOB";
 
@@ -35,13 +37,15 @@ impl DirectoryStore {
     /// exists. Takes the directory's lock and removes what cut-off puts left.
     ///
     /// # Errors
-    /// `Conflict` if another process writes to it; otherwise what the media reports.
+    /// `Conflict` if another process writes to it, `Poisoned` if syncing one of its directories failed since the
+    /// filesystem was mounted; otherwise what the media reports.
     pub fn open(media: Arc<dyn Media>, dir: &str) -> Result<Self> {
         let mut store = Self::new(media, dir);
         if !dir.is_empty() {
             store.make_dir(dir)?;
         }
         store.writer = Some(store.media.lock(&store.path(LOCK))?);
+        store.refuse_if_unsynced()?;
         let incoming = store.path(INCOMING);
         store.make_dir(&incoming)?;
         for left in store.media.list(&incoming)? {
@@ -89,7 +93,7 @@ impl DirectoryStore {
             ));
         }
         if self.poisoned.load(Ordering::Acquire) {
-            let why = "syncing a directory of the store failed earlier; it must be opened anew";
+            let why = "syncing a directory of the store failed earlier";
             return Err(Error::refused(Kind::Poisoned, format!("blob {name}"), why));
         }
         Ok(())
@@ -118,12 +122,55 @@ impl DirectoryStore {
         if block::planted!("vault-directory-unsynced") {
             return Ok(());
         }
-        self.media.sync_dir(path).inspect_err(|_| self.poisoned.store(true, Ordering::Release))
+        self.media.sync_dir(path).inspect_err(|_| {
+            self.poisoned.store(true, Ordering::Release);
+            // the first error says more than one met in leaving the mark, which serves later processes
+            self.leave_mark().ok();
+        })
+    }
+
+    /// The volatile memory that outlives this process but not what the failed sync put at risk.
+    fn mark(&self) -> String {
+        format!("store-unsynced-{}", &blake3::hash(self.dir.as_bytes()).to_hex()[..16])
+    }
+
+    fn leave_mark(&self) -> Result<()> {
+        let mark = self.media.volatile(&self.mark(), MARK_WORDS)?;
+        mark.reserve(0..MARK_WORDS)?;
+        for (word, value) in mark.words().iter().zip(session_words(&*self.media)?) {
+            word.store(value, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// What a failed sync gave up stays visible until the filesystem is mounted again, and no later sync saves it, so
+    /// a store opened meanwhile would promise what it cannot keep.
+    fn refuse_if_unsynced(&self) -> Result<()> {
+        let name = self.mark();
+        if !self.media.list_volatile()?.contains(&name) {
+            return Ok(());
+        }
+        let mark = self.media.volatile(&name, MARK_WORDS)?;
+        mark.reserve(0..MARK_WORDS)?;
+        let now = session_words(&*self.media)?;
+        if mark.words().iter().zip(now).any(|(word, now)| word.load(Ordering::Acquire) != now) {
+            return self.media.remove_volatile(&name);
+        }
+        let why = "syncing one of its directories failed; mount its filesystem again or restart the host";
+        Err(Error::refused(Kind::Poisoned, format!("the store {}", self.dir), why))
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let file = self.media.open(path, OpenHow::Truncate)?;
         file.write_at(0, bytes)?;
+        let (found, wanted) = (file.size()?, bytes.len() as u64);
+        if found != wanted {
+            return Err(Error::corrupt(
+                path,
+                None,
+                format!("{found} bytes long after {wanted} were written"),
+            ));
+        }
         if block::planted!("vault-blob-unsynced") {
             return Ok(());
         }
@@ -198,6 +245,12 @@ fn listed_name(dir: &str, entry: &DirEntry) -> Option<String> {
 
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+fn session_words(media: &dyn Media) -> Result<[u64; MARK_WORDS]> {
+    let session = media.session()?;
+    let boot = u128::from_le_bytes(session.boot);
+    Ok([boot as u64, (boot >> 64) as u64, session.mount])
 }
 
 fn missing(name: &str) -> impl FnOnce(Error) -> Error + '_ {
