@@ -60,3 +60,19 @@ fn a_point_put_before_its_packs() {
 fn an_index_put_before_its_packs() {
     caught("vault-index-before-pack", POWER, "missing or damaged");
 }
+
+#[test]
+fn deduplication_against_a_pack_nobody_looked_at() {
+    let test = "damage::a_backup_never_deduplicates_against_damage";
+    caught("vault-dedup-unverified", test, "relied on a damaged pack");
+}
+
+#[test]
+fn a_seal_that_is_not_checked() {
+    caught("vault-seal-unchecked", "damage::every_flipped_byte_is_found_and_its_blob_named", "flip");
+}
+
+#[test]
+fn a_seal_that_does_not_say_where_it_belongs() {
+    caught("vault-place-unbound", "damage::swapped_objects_are_refused", "restores otherwise");
+}

@@ -1,0 +1,278 @@
+//! Damage: every flipped byte of a small vault is found and named, no damage gives other bytes than were written, and
+//! nothing is built on what is damaged.
+
+use std::sync::Arc;
+
+use block::{BlobStore, ByteRange, Failure, Kind, RangeSet};
+use sim::{SeededEntropy, SimBlobStore, SimClock};
+use vault::{Env, Error, Quiet, Vault};
+
+use crate::planted::allow;
+use crate::world::{World, create, open, restore};
+
+fn env() -> Env {
+    Env { clock: Arc::new(SimClock::default()), entropy: Arc::new(SeededEntropy::new(1)) }
+}
+
+/// A small vault with two points of a disk of three chunks, one stored raw, one compressed, one short.
+fn small() -> (SimBlobStore, World) {
+    let store = SimBlobStore::new();
+    let vault = create(Arc::new(store.clone()), &env());
+    let mut world = World::new(140_000, 3);
+    for chunk in 0..3 {
+        // a little that does not compress and a lot that does: the packs stay small enough for every byte's turn
+        let noise = blake3_like(chunk);
+        world.write(chunk * 65_536, &noise);
+    }
+    world.write(100, &[7; 3000]);
+    world.backup(&vault).unwrap();
+    world.write(70_000, &[9; 100]);
+    world.backup(&vault).unwrap();
+    (store, world)
+}
+
+fn blake3_like(seed: usize) -> Vec<u8> {
+    sim::Rng::new(seed as u64).bytes(200)
+}
+
+fn whole(store: &SimBlobStore, name: &str) -> Vec<u8> {
+    store.get(name, ByteRange::whole(store.size(name).unwrap())).unwrap()
+}
+
+fn names(store: &SimBlobStore, prefix: &str) -> Vec<String> {
+    store.blobs().into_iter().map(|(name, _)| name).filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// Opens, lists, restores and checks a vault that may be damaged. Gives the messages of all errors; bytes that come
+/// back must be the right ones.
+fn use_damaged(store: &SimBlobStore, world: &World) -> Vec<String> {
+    let vault = match open(Arc::new(store.clone()), &env()) {
+        Ok(vault) => vault,
+        Err(error) => {
+            assert!(matches!(error.kind(), Kind::Corrupt | Kind::Unsupported | Kind::NotFound), "{error}");
+            return vec![error.to_string()];
+        }
+    };
+    let mut errors: Vec<String> = Vec::new();
+    let survey = vault.survey().unwrap();
+    errors.extend(survey.damaged.iter().map(|damage| format!("{damage:?}")));
+    for known in &world.known {
+        match restore(&vault, &known.manifest) {
+            Ok(bytes) => assert!(bytes == known.bytes, "{} restores otherwise", known.manifest),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    let report = vault.check(&Quiet).unwrap();
+    errors.extend(report.damage.iter().map(|damage| format!("{damage:?}")));
+    assert_eq!(report.is_clean(), report.damage.is_empty() && report.hurt.is_empty());
+    errors
+}
+
+#[test]
+fn every_flipped_byte_is_found_and_its_blob_named() {
+    allow(|| {
+        let (store, world) = small();
+        assert!(use_damaged(&store, &world).is_empty());
+        let mut flips = 0;
+        for (name, len) in store.blobs() {
+            for at in 0..len {
+                let hurt = store.fork();
+                hurt.flip_bit(&name, at, (at % 8) as u8);
+                let errors = use_damaged(&hurt, &world);
+                assert!(!errors.is_empty(), "byte {at} of {name} flipped and nobody noticed");
+                assert!(errors.iter().any(|error| error.contains(&name)), "byte {at} of {name}: {errors:?}");
+                flips += 1;
+            }
+        }
+        assert!(flips > 3000, "only {flips} flips");
+    });
+}
+
+#[test]
+fn every_cut_and_every_missing_blob_is_found_and_named() {
+    let (store, world) = small();
+    for (name, len) in store.blobs() {
+        let gone = store.fork();
+        gone.remove(&name);
+        let errors = use_damaged(&gone, &world);
+        let index_or_point = name.starts_with("index/") || name.starts_with("points/");
+        // an index is rebuilt from the packs; a point that is not there is not there
+        assert!(index_or_point || !errors.is_empty(), "{name} is gone and nobody noticed");
+        for len in (0..len).step_by(7).chain([len - 1]) {
+            let cut = store.fork();
+            cut.truncate(&name, len);
+            let errors = use_damaged(&cut, &world);
+            assert!(errors.iter().any(|error| error.contains(&name)), "{name} cut to {len}: {errors:?}");
+        }
+    }
+}
+
+/// Two valid objects in each other's place, within a vault and between vaults.
+#[test]
+fn swapped_objects_are_refused() {
+    allow(|| {
+        let (store, world) = small();
+        let (other, _) = small_of_another_vault();
+        for prefix in ["points/", "packs/", "index/"] {
+            let both = names(&store, prefix);
+            let foreign = whole(&other, &names(&other, prefix)[0]);
+            for bytes in [whole(&store, &both[1]), foreign] {
+                let swapped = store.fork();
+                swapped.remove(&both[0]);
+                swapped.put(&both[0], &renamed(&bytes, &whole(&store, &both[0]))).unwrap();
+                let errors = use_damaged(&swapped, &world);
+                let named = errors.iter().any(|error| error.contains(&both[0]));
+                assert!(named, "{} has another's content: {errors:?}", both[0]);
+            }
+        }
+    });
+}
+
+/// The bytes with the front of another blob, as a forger would do it: everything readable without the key fits.
+fn renamed(bytes: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut forged = bytes.to_vec();
+    // vault, appliance and blob id are the target's, the salt stays, so that the key could fit
+    forged[32..72].copy_from_slice(&target[32..72]);
+    let crc = crc32fast::hash(&forged[..104]);
+    forged[104..108].copy_from_slice(&crc.to_le_bytes());
+    forged
+}
+
+fn small_of_another_vault() -> (SimBlobStore, World) {
+    let store = SimBlobStore::new();
+    let env = Env { clock: Arc::new(SimClock::default()), entropy: Arc::new(SeededEntropy::new(2)) };
+    let vault = create(Arc::new(store.clone()), &env);
+    let mut world = World::new(140_000, 3);
+    world.write_random(0, 140_000);
+    world.backup(&vault).unwrap();
+    (store, world)
+}
+
+/// A pack is lost, cut or rotten; the next backup of the same content must not rely on it.
+#[test]
+fn a_backup_never_deduplicates_against_damage() {
+    allow(|| {
+        for damage in 0..4 {
+            let store = SimBlobStore::new();
+            let vault = create(Arc::new(store.clone()), &env());
+            let mut world = World::new(600_000, 8);
+            world.write_random(0, 600_000);
+            world.backup(&vault).unwrap();
+            let pack = names(&store, "packs/")[0].clone();
+            let len = store.size(&pack).unwrap().get();
+            match damage {
+                0 => store.remove(&pack),
+                1 => store.truncate(&pack, len / 2),
+                2 => store.flip_bit(&pack, len - 100, 0),
+                _ => store.flip_bit(&pack, 200, 0),
+            }
+            for round in 0..2 {
+                // both the vault that saw it whole and one opened since
+                let vault = open(Arc::new(store.clone()), &env()).unwrap();
+                let report = world.backup_on(&vault, None).unwrap();
+                let last = world.known.last().unwrap();
+                let back = restore(&vault, &last.manifest);
+                assert!(
+                    back.is_ok_and(|bytes| bytes == last.bytes),
+                    "damage {damage}: relied on a damaged pack"
+                );
+                assert!(round > 0 || report.chunks_new > 0, "damage {damage}: {report:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_incremental_on_a_damaged_base_says_so() {
+    let (store, mut world) = small();
+    let pack = names(&store, "packs/").into_iter().max_by_key(|name| store.size(name).unwrap()).unwrap();
+    store.remove(&pack);
+    let vault = open(Arc::new(store), &env()).unwrap();
+    world.write(0, &[1; 10]);
+    match world.backup(&vault) {
+        // its node was in the other pack
+        Ok(_) => assert!(!vault.check(&Quiet).unwrap().is_clean()),
+        Err(error) => assert!(matches!(error, Error::Missing { .. }), "{error}"),
+    }
+    // a full one needs nothing of it
+    world.changed = RangeSet::new();
+    world.backup_on(&vault, None).unwrap();
+    let last = world.known.last().unwrap();
+    assert!(restore(&vault, &last.manifest).unwrap() == last.bytes);
+}
+
+#[test]
+fn an_index_lost_or_damaged_costs_nothing_but_time() {
+    let (store, world) = small();
+    let indexes = names(&store, "index/");
+    store.remove(&indexes[0]);
+    store.flip_bit(&indexes[1], 200, 3);
+    let vault = open(Arc::new(store.clone()), &env()).unwrap();
+    world.verify(&vault);
+    let survey = vault.survey().unwrap();
+    assert!(survey.damaged.len() == 1 && survey.damaged[0].blob == indexes[1], "{survey:?}");
+    assert_eq!(vault.rebuild_index().unwrap(), 2);
+    assert_eq!(vault.rebuild_index().unwrap(), 0);
+    drop(vault);
+    // what was rebuilt serves without the packs' trailers being read
+    store.remove(&indexes[1]);
+    let vault = open(Arc::new(store), &env()).unwrap();
+    world.verify(&vault);
+    assert!(vault.check(&Quiet).unwrap().is_clean());
+}
+
+#[test]
+fn a_damaged_point_is_named_and_may_be_deleted() {
+    let (store, world) = small();
+    let hurt = names(&store, "points/")[0].clone();
+    store.flip_bit(&hurt, 150, 1);
+    let vault = open(Arc::new(store), &env()).unwrap();
+    let survey = vault.survey().unwrap();
+    assert_eq!((survey.points.len(), survey.damaged.len()), (1, 1));
+    assert_eq!(survey.damaged[0].blob, hurt);
+    let report = vault.check(&Quiet).unwrap();
+    assert_eq!(report.hurt.len(), 1);
+    let hurt = report.hurt[0].manifest;
+    assert!(world.known.iter().any(|known| known.manifest == hurt));
+    assert_eq!(vault.image(&hurt).err().unwrap().kind(), Kind::Corrupt);
+    vault.delete_point(&hurt).unwrap();
+    assert!(vault.survey().unwrap().damaged.is_empty());
+}
+
+/// The store loses, fails or is away in the middle of a backup: an error, no point, and a later attempt succeeds.
+#[test]
+fn a_store_that_fails_fails_the_backup_and_nothing_else() {
+    use sim::{Effect, Fault, Op};
+    for (op, effect) in [
+        (Op::Put, Effect::Eio),
+        (Op::Put, Effect::Lose),
+        (Op::Put, Effect::Enospc),
+        (Op::Put, Effect::Unreachable),
+        (Op::Get, Effect::Unreachable),
+    ] {
+        for after in 0..3 {
+            let (store, mut world) = small();
+            let vault = open(Arc::new(store.clone()), &env()).unwrap();
+            world.write_random(0, 140_000);
+            store.inject(Fault::new(op, effect).after(after));
+            let error = world.backup(&vault).unwrap_err();
+            assert_eq!(store.faults_fired(), 1, "{op:?} {effect:?}: {error}");
+            assert_eq!(vault.points().unwrap().len(), 2);
+            world.backup(&vault).unwrap();
+            world.verify(&vault);
+            assert!(vault.check(&Quiet).unwrap().is_clean());
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_no_vault_or_half_of_one_is_refused_by_name() {
+    let store = SimBlobStore::new();
+    assert!(matches!(open(Arc::new(store.clone()), &env()), Err(Error::NoVault)));
+    assert!(matches!(Vault::describe(&store), Err(Error::NoVault)));
+    store.put("packs/x", b"something").unwrap();
+    let refused = Vault::create(Arc::new(store.clone()), crate::world::key(), &env()).err().unwrap();
+    assert!(refused.to_string().contains("packs/x"), "{refused}");
+    store.put("vault", &[0; 168]).unwrap();
+    assert_eq!(open(Arc::new(store), &env()).err().unwrap().kind(), Kind::Corrupt);
+}
