@@ -54,7 +54,7 @@ pub const MAX_REMEMBERED: usize = 1024;
 pub struct Limits {
     /// Connections at a time; more are closed at once. A connection costs a thread and about half a megabyte.
     pub connections: usize,
-    /// Connections at a time that have not chosen an export yet.
+    /// Connections at a time that have not chosen an export yet. One more ends the oldest of them.
     pub handshakes: usize,
     /// How long a client may take to choose an export.
     pub handshake_time: Duration,

@@ -7,9 +7,12 @@ use crate::uri::{Address, Uri};
 use block::Clock;
 use block::linux::SystemClock;
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// Received at once at most, unless a caller's own buffer is larger.
@@ -141,9 +144,17 @@ impl Stream {
     }
 }
 
+/// The standard library's call would wait for ever in a queue nobody serves.
+fn connect_unix(path: &Path, patience: Duration) -> Result<OwnedFd, Errno> {
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&fd, Timeout::Send, Some(patience))?;
+    rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+    Ok(fd)
+}
+
 fn connect(address: &Address, patience: Duration) -> io::Result<OwnedFd> {
     let (host, port) = match address {
-        Address::Unix(path) => return UnixStream::connect(path).map(OwnedFd::from),
+        Address::Unix(path) => return Ok(connect_unix(path, patience)?),
         Address::Tcp { host, port } => (host.as_str(), *port),
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");

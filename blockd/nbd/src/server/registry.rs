@@ -73,12 +73,18 @@ impl Registry {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A place for a client, unless there are too many.
+    /// A place for a client, unless there are too many. Where only too many of them have not chosen an export yet,
+    /// the one that takes longest makes room: an honest client needs a moment, so idle ones cannot keep it out.
     pub(super) fn admit(registry: &Arc<Self>, socket: Arc<Socket>, peer: Peer) -> Option<Place> {
         let mut state = registry.state();
-        let choosing = state.live.values().filter(|live| live.export.is_none()).count();
-        if state.live.len() >= registry.limits.connections || choosing >= registry.limits.handshakes {
+        if state.live.len() >= registry.limits.connections {
             return None;
+        }
+        let mut choosing = state.live.values().filter(|live| live.export.is_none());
+        let oldest = choosing.next();
+        if let Some(oldest) = oldest.filter(|_| choosing.count() + 1 >= registry.limits.handshakes) {
+            tracing::debug!(peer = %oldest.peer, "makes room for another client");
+            oldest.socket.cut();
         }
         state.next += 1;
         let number = state.next;

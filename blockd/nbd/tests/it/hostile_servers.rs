@@ -115,6 +115,30 @@ fn a_server_that_says_nothing_or_too_slowly_is_left() {
 }
 
 #[test]
+fn a_queue_nobody_serves_is_not_waited_in_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let uri = Uri::unix(&path, "x");
+    // the kernel's queue fills up; after that connecting itself would wait
+    let (mut waiting, mut error) = (Vec::new(), None);
+    while error.is_none() && waiting.len() < 5000 {
+        let stream = rustix::net::socket_with(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            rustix::net::SocketFlags::NONBLOCK,
+            None,
+        );
+        let stream = stream.unwrap();
+        error = rustix::net::connect(&stream, &rustix::net::SocketAddrUnix::new(&path).unwrap()).err();
+        waiting.push(stream);
+    }
+    assert_eq!(error, Some(rustix::io::Errno::AGAIN));
+    let error = connect(&uri).err().expect("nobody accepts");
+    assert_eq!(error.kind(), Kind::Unavailable);
+}
+
+#[test]
 fn endless_lists_end() {
     let result = against(
         |stream| {

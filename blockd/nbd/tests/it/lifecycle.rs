@@ -170,9 +170,11 @@ fn limits_on_connections_hold_and_free_places_are_given_again() {
         // closed with or without the greeting unread
         stream.read_to_end(&mut bytes).is_err() || bytes.is_empty()
     };
-    let undecided = [Raw::greeted(&stage), Raw::greeted(&stage)];
-    assert!(refused(), "a third handshake");
-    drop(undecided);
+    let [oldest, newer] = [Raw::greeted(&stage), Raw::greeted(&stage)];
+    let mut chosen = Raw::connected(&stage, "disk", false);
+    oldest.expect_end();
+    chosen.is_alive();
+    drop((newer, chosen));
     let reconnected = || std::panic::catch_unwind(|| Raw::connected(&stage, "disk", false));
     let mut kept = Vec::new();
     let hook = std::panic::take_hook();
@@ -260,6 +262,18 @@ fn errors_name_the_place() {
         (error.kind(), error.to_string()),
         (Kind::Conflict, format!("cannot listen on {}", taken.address()))
     );
+}
+
+#[test]
+fn a_write_with_fua_whose_flush_fails_is_not_acknowledged() {
+    let stage = Stage::new(4096);
+    stage.disk.refuse_flush(Kind::Poisoned);
+    let mut raw = Raw::connected(&stage, "disk", false);
+    let flags = wire::CMD_FLAG_FUA;
+    raw.send(&wire::Request { flags, command: wire::CMD_WRITE, cookie: 1, offset: 0, length: 4 }.encode());
+    raw.send(b"gone");
+    assert_eq!(raw.simple().errno, Errno::IO);
+    raw.is_alive();
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Replies of the data phase, byte for byte, and what they cost in memory.
 
 use crate::stage::{Disks, SparseDisk, noise};
-use block::{BlockDevice, ByteOffset};
+use block::{
+    BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Provision, Visit,
+};
 use nbd::handshake::{Context, Negotiated};
 use nbd::transmission::{Cells, Outbox, Step, Transmission};
 use nbd::wire::{self, ChunkHeader, ExportFacts, Request};
 use nbd::{Exports, Peer};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 fn machine(disk: &Arc<SparseDisk>) -> Transmission {
     let export = Disks(disk.clone()).open("disk", &Peer::Unix { uid: 0, gid: 0, pid: 0 }).unwrap();
@@ -51,6 +53,81 @@ fn chunks(mut bytes: &[u8]) -> Vec<(u16, u16, u64, u32)> {
         bytes = rest;
     }
     chunks
+}
+
+/// A disk of 16 TiB that only takes note of what is asked of it.
+#[derive(Default)]
+struct Ledger(Mutex<Vec<String>>);
+
+impl Ledger {
+    fn note(&self, text: String) -> block::Result<()> {
+        self.0.lock().unwrap().push(text);
+        Ok(())
+    }
+}
+
+impl BlockSource for Ledger {
+    fn size(&self) -> ByteCount {
+        ByteCount::new(16 << 40)
+    }
+    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        self.note(format!("read {offset} {}", buf.len()))
+    }
+    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
+        let _stop = visit(Extent { range, kind: ExtentKind::Hole });
+        Ok(())
+    }
+}
+
+impl BlockDevice for Ledger {
+    fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> block::Result<()> {
+        self.note(format!("write {offset} {}", buf.len()))
+    }
+    fn zero(&self, range: ByteRange, provision: Provision) -> block::Result<()> {
+        self.note(format!("zero {} {} {provision:?}", range.start(), range.count()))
+    }
+    fn discard(&self, range: ByteRange) -> block::Result<()> {
+        self.note(format!("discard {} {}", range.start(), range.count()))
+    }
+    fn flush(&self) -> block::Result<()> {
+        self.note("flush".into())
+    }
+}
+
+#[test]
+fn requests_reach_the_device_as_they_were_meant() {
+    let ledger = Arc::new(Ledger::default());
+    let export = nbd::Export { access: nbd::Access::ReadWrite(ledger.clone()), description: String::new() };
+    let facts = ExportFacts { size: 16 << 40, flags: 0 };
+    let contexts = vec![Context::Allocation];
+    let negotiated = Negotiated { name: "x".into(), export, facts, structured: true, contexts };
+    let mut machine = Transmission::new(negotiated, Arc::new(Cells::new()));
+    let mut ask = |command: u16, flags: u16, offset: u64, length: u32| {
+        let request = Request { flags, command, cookie: 1, offset, length };
+        let mut bytes = request.encode().to_vec();
+        bytes.resize(28 + request.payload() as usize, 7);
+        let (replies, _) = answers(&mut machine, &bytes);
+        (std::mem::take(&mut *ledger.0.lock().unwrap()), replies)
+    };
+    // what the kernel's client sends for a discard of 4 GiB, and the next one
+    let most = u32::MAX - 511;
+    assert_eq!(ask(wire::CMD_TRIM, 0, 0, most).0, ["discard 0 4294966784"]);
+    assert_eq!(ask(wire::CMD_TRIM, 0, 4_294_966_784, most).0, ["discard 4294966784 4294966784"]);
+    assert_eq!(ask(wire::CMD_WRITE_ZEROES, 0, 1 << 43, u32::MAX).0, ["zero 8796093022208 4294967295 Sparse"]);
+    assert_eq!(ask(wire::CMD_WRITE_ZEROES, wire::CMD_FLAG_FAST_ZERO, 0, 1).0, ["zero 0 1 Sparse"]);
+    assert_eq!(ask(wire::CMD_WRITE_ZEROES, wire::CMD_FLAG_NO_HOLE, 0, 4096).0, ["zero 0 4096 Allocated"]);
+    assert_eq!(ask(wire::CMD_WRITE, 0, 3, 5).0, ["write 3 5"]);
+    assert_eq!(ask(wire::CMD_FLUSH, 0, 0, 0).0, ["flush"]);
+    // FUA flushes what it covers, and only after it was written
+    assert_eq!(ask(wire::CMD_WRITE, wire::CMD_FLAG_FUA, 3, 5).0, ["write 3 5", "flush"]);
+    assert_eq!(ask(wire::CMD_TRIM, wire::CMD_FLAG_FUA, 0, 512).0, ["discard 0 512", "flush"]);
+    assert_eq!(ask(wire::CMD_WRITE_ZEROES, wire::CMD_FLAG_FUA, 0, 1).0, ["zero 0 1 Sparse", "flush"]);
+    // bringing a range near reads it, holes are not read for a client, a status touches nothing
+    assert_eq!(ask(wire::CMD_CACHE, 0, 0, 1 << 20).0, ["read 0 524288", "read 524288 524288"]);
+    assert_eq!(ask(wire::CMD_READ, 0, 0, 32 << 20).0, [""; 0]);
+    let (calls, replies) = ask(wire::CMD_BLOCK_STATUS, 0, 16 << 39, u32::MAX);
+    assert!(calls.is_empty());
+    assert_eq!(replies[20..], [0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 3]);
 }
 
 #[test]
