@@ -49,31 +49,15 @@ struct VersionOnly {
     version: u32,
 }
 
-/// The state directory to use when none is named: `BLOCKD_STATE`, else `/var/lib/blockd` for root, else
-/// `$XDG_STATE_HOME/blockd`, else `~/.local/state/blockd`.
+/// The state directory to use when none is named.
 ///
 /// # Errors
 /// `Invalid` if nothing in the environment says where a user's state lives.
 pub fn default_dir() -> Result<PathBuf> {
-    let named =
-        |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(dir) = named("BLOCKD_STATE") {
-        return Ok(dir);
-    }
-    if rustix::process::geteuid().is_root() {
-        return Ok(PathBuf::from("/var/lib/blockd"));
-    }
-    named("XDG_STATE_HOME")
-        .or_else(|| named("HOME").map(|home| home.join(".local/state")))
-        .map(|base| base.join("blockd"))
-        .ok_or_else(|| {
-            Error::said(
-                Kind::Invalid,
-                "state directory",
-                "neither BLOCKD_STATE, XDG_STATE_HOME nor HOME is set",
-            )
+    control::default_state_dir().ok_or_else(|| {
+        Error::said(Kind::Invalid, "state directory", "neither BLOCKD_STATE, XDG_STATE_HOME nor HOME is set")
             .with_help("name it with --state DIR")
-        })
+    })
 }
 
 impl State {

@@ -16,6 +16,7 @@ mod error;
 mod kind;
 mod objects;
 mod requests;
+mod state_dir;
 
 pub use client::Client;
 pub use error::{Error, ErrorBody};
@@ -28,3 +29,4 @@ pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, PointsQuery, RestoreRequest,
     SnapshotRequest, WaitQuery,
 };
+pub use state_dir::default_state_dir;

@@ -1,2 +1,66 @@
-//! To be written.
-fn main() {}
+//! `blockctl`: the person's door to blockd. It asks the daemon over its API; bytes of disks and files go over NBD, opened
+//! here and not by the daemon.
+
+mod cli;
+mod copy;
+mod demo;
+mod disk;
+mod failure;
+mod job;
+mod mounts;
+mod output;
+mod point;
+mod shell;
+mod size;
+mod status;
+mod vault;
+
+use clap::Parser;
+use cli::{Arguments, Verb};
+use failure::{Failure, Result};
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // the sandboxed child of a mount is this very program and begins here
+    mount::child_entry();
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match run(arguments, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        // whoever read our output has had enough
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            if let Some(help) = &failure.help {
+                eprintln!("help: {help}");
+            }
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments, output: &Output) -> Result<()> {
+    let client = || {
+        let dir = arguments.state.clone().or_else(control::default_state_dir).ok_or_else(|| {
+            Failure::usage("state directory: neither BLOCKD_STATE, XDG_STATE_HOME nor HOME is set")
+                .with_help("name it with --state DIR")
+        })?;
+        Ok::<_, Failure>(control::Client::new(dir.join("api.sock"))?)
+    };
+    match arguments.verb {
+        Verb::Demo(options) => demo::run(&options, output),
+        Verb::Status => status::show(&client()?, output),
+        Verb::Disk(verb) => disk::run(verb, &client()?, output),
+        Verb::Snapshot { disks } => point::snapshot(&client()?, output, &disks),
+        Verb::Point(verb) => point::run(verb, &client()?, output),
+        Verb::Backup(options) => point::backup(&client()?, output, &options),
+        Verb::Restore(verb) => point::restore(&client()?, output, verb),
+        Verb::Mount(options) => mounts::mount(&client()?, output, &options),
+        Verb::Umount { dir } => mounts::umount(output, &dir),
+        Verb::Vault(verb) => vault::run(verb, &client()?, output),
+        Verb::Job(verb) => job::run(verb, &client()?, output),
+        Verb::Completions { shell } => shell::completions(shell, output),
+        Verb::Man { dir } => shell::man(dir.as_deref(), output),
+    }
+}

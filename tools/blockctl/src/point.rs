@@ -1,0 +1,136 @@
+//! `blockctl snapshot`, `point …`, `backup` and `restore …`.
+
+use crate::cli::{BackupOptions, PointVerb, RestoreVerb, TierName};
+use crate::disk;
+use crate::failure::Result;
+use crate::job;
+use crate::output::{Output, sheet, table};
+use crate::size;
+use control::{BackupRequest, Client, DeletePointQuery, Job, Point, RestoreRequest, Tier, TransferKind};
+
+/// `blockctl snapshot`.
+pub fn snapshot(client: &Client, output: &Output, disks: &[String]) -> Result<()> {
+    output.answer(&client.snapshot(disks)?, |points| {
+        points.iter().map(|point| point.name.clone() + "\n").collect()
+    })
+}
+
+/// `blockctl point …`.
+pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
+    match verb {
+        PointVerb::List { item } => {
+            let found = client.points(item.as_deref())?;
+            found.warnings.iter().for_each(|warning| output.warn(warning));
+            output.answer(&found.points, |points| list(points))
+        }
+        PointVerb::Show { point } => output.answer(&client.point(&point)?, show),
+        PointVerb::Delete { point, tier, yes } => {
+            let tier = tier.map(|tier| match tier {
+                TierName::Instant => Tier::Instant,
+                TierName::Vault => Tier::Vault,
+            });
+            let found = client.point(&point)?;
+            let from = match tier {
+                Some(tier) => tiers(&[tier]),
+                None => tiers(&found.tiers),
+            };
+            output.confirm(&format!("delete recovery point {} from {from}", found.name), yes)?;
+            let deleted = client.delete_point(&found.name, &DeletePointQuery { tier })?;
+            output.answer(&deleted, |deleted| {
+                let left = match deleted.remaining.as_slice() {
+                    [] => String::new(),
+                    left => format!("; still in {}", tiers(left)),
+                };
+                format!("deleted {} from {}{left}", deleted.name, tiers(&deleted.deleted))
+            })
+        }
+    }
+}
+
+/// `blockctl backup`.
+pub fn backup(client: &Client, output: &Output, options: &BackupOptions) -> Result<()> {
+    let request =
+        BackupRequest { item: options.item.clone(), vault: Some(options.vault.clone()), full: options.full };
+    let begun = client.backup(&request)?;
+    let done = job::follow(client, output, &begun)?;
+    job::answer(output, &done, backed_up)
+}
+
+/// What a backup did, in a sentence.
+pub fn backed_up(job: &Job) -> String {
+    let kind = match (job.kind, &job.base) {
+        (Some(TransferKind::Incremental), Some(base)) => format!("incremental since {base}"),
+        _ => "full".to_owned(),
+    };
+    format!(
+        "{} in vault {}: {kind}, {} changed, {} stored ({} new chunks, {} reused), {:.2} s",
+        job.point.as_deref().unwrap_or("?"),
+        job.vault.as_deref().unwrap_or("?"),
+        size::show(job.bytes_changed),
+        size::show(job.bytes_stored),
+        job.chunks_new,
+        job.chunks_reused,
+        job.duration_ms as f64 / 1000.0,
+    )
+}
+
+/// `blockctl restore …`.
+pub fn restore(client: &Client, output: &Output, verb: RestoreVerb) -> Result<()> {
+    let RestoreVerb::Disk { point, target, format: _, yes } = verb;
+    if let Some(file) = target.output {
+        let point = client.point(&point)?.name;
+        let written = disk::export(client, output, &point, &file, yes)?;
+        return output.answer(&written, disk::Written::show);
+    }
+    let to = target.to.unwrap_or_default();
+    let begun = client.restore(&RestoreRequest { point, to })?;
+    let done = job::follow(client, output, &begun)?;
+    job::answer(output, &done, |job| {
+        let point = job.point.as_deref().unwrap_or("?");
+        let seconds = job.duration_ms as f64 / 1000.0;
+        let read = size::show(job.bytes_read);
+        format!(
+            "{point} restored to disk {}: {read} read, {seconds:.2} s",
+            job.target.as_deref().unwrap_or("?")
+        )
+    })
+}
+
+fn tiers(tiers: &[Tier]) -> String {
+    let name = |tier: &Tier| match tier {
+        Tier::Instant => "instant",
+        Tier::Vault => "vault",
+    };
+    tiers.iter().map(name).collect::<Vec<_>>().join("+")
+}
+
+fn list(points: &[Point]) -> String {
+    let row = |point: &Point| {
+        vec![
+            point.name.clone(),
+            point.time.clone(),
+            size::show(point.size),
+            tiers(&point.tiers),
+            point.consistency.clone(),
+            if point.verified { "yes" } else { "no" }.to_owned(),
+        ]
+    };
+    table(&["point", "time", ">size", "tiers", "consistency", "verified"], points.iter().map(row).collect())
+}
+
+fn show(point: &Point) -> String {
+    let held = point.seal_ns.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
+    sheet(&[
+        ("name", point.name.clone()),
+        ("disk", format!("{} ({})", point.disk, point.disk_id)),
+        ("time", point.time.clone()),
+        ("size", format!("{} ({} bytes)", size::show(point.size), point.size)),
+        ("tiers", tiers(&point.tiers)),
+        ("vaults", point.vaults.join(", ")),
+        ("consistency", point.consistency.clone()),
+        ("verified", if point.verified { "yes" } else { "no" }.to_owned()),
+        ("writes held", held),
+        ("state", point.state.clone()),
+        ("uri", point.uri.clone()),
+    ])
+}
