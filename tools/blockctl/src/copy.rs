@@ -171,7 +171,8 @@ pub fn compare(
         let count = STEP.min(size - at) as usize;
         left.read_at(ByteOffset::new(at), &mut a[..count])?;
         right.read_at(ByteOffset::new(at), &mut b[..count])?;
-        if let Some(differs) = a[..count].iter().zip(&b[..count]).position(|(a, b)| a != b) {
+        if a[..count] != b[..count] {
+            let differs = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
             return Ok(Err(at + differs as u64));
         }
         progress.at(at + count as u64, size);

@@ -61,7 +61,7 @@ impl Image {
         let original = tree.root.join(tree.victim.trim_start_matches('/'));
         let content = fs::read(&original).map_err(|error| Failure::host(original.display(), &error))?;
         // room for directories, the journal and what the change adds
-        let mebibytes = (tree.block_bytes / 100 * 115 >> 20) + 96;
+        let mebibytes = ((tree.block_bytes / 100 * 115) >> 20) + 96;
         let inodes = tree.entries + tree.entries / 5 + 1000;
         run(
             "mkfs.ext4",

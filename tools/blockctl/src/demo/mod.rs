@@ -222,9 +222,9 @@ impl Mounted {
         Ok(Self { dir: Some(dir.to_owned()) })
     }
 
-    /// A file of the only filesystem.
+    /// A file of the only filesystem, which has the whole disk and so the number 0.
     fn file(&self, path: &str) -> PathBuf {
-        self.dir.iter().fold(PathBuf::new(), |_, dir| dir.join("files/1").join(path.trim_start_matches('/')))
+        self.dir.iter().fold(PathBuf::new(), |_, dir| dir.join("files/0").join(path.trim_start_matches('/')))
     }
 
     fn end(mut self) -> Result<()> {

@@ -90,7 +90,7 @@ impl<'a> Story<'a> {
   blockctl point list
   blockctl disk changes {disk} --since {}
   nbdinfo \"$(blockctl disk uri {disk})\"
-  mkdir -p /tmp/old && blockctl mount {old} /tmp/old && ls /tmp/old/files/1 && blockctl umount /tmp/old
+  mkdir -p /tmp/old && blockctl mount {old} /tmp/old && ls /tmp/old/files/0 && blockctl umount /tmp/old
   blockctl backup {disk}
   blockctl vault check main\n
 Ctrl-C ends it and removes everything.",
