@@ -39,7 +39,7 @@ impl Output {
     /// Prints lines, ended by a line end.
     pub fn print(&self, text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        let text = text.trim_end_matches('\n');
+        let text = text.strip_suffix('\n').unwrap_or(text);
         let written = if text.is_empty() { Ok(()) } else { writeln!(out, "{text}") };
         written.and_then(|()| out.flush()).map_err(|error| Failure::host("write the answer", &error))
     }
