@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::command::{program, run as run_program};
-use crate::{arrows, checks, deny, docs, packages};
+use crate::{arrows, checks, deny, docs, fuzz, packages};
 
 /// A hang is a failure: the tests are ended after this long.
 const TEST_LIMIT_MINUTES: u32 = 50;
@@ -20,6 +20,7 @@ const CHECKS: &[Check] = &[
     ("deny", deny::check),
     ("lints", checks::lints),
     ("api docs", checks::api_docs),
+    ("fuzz folders", fuzz::check),
     ("tests", tests),
 ];
 
@@ -29,9 +30,9 @@ const CHECKS: &[Check] = &[
 /// Names the checks that failed.
 pub fn run() -> Result<()> {
     let outcomes: Vec<_> = CHECKS.iter().map(|(name, check)| (*name, timed(name, *check))).collect();
-    eprintln!("\n{:<12} {:>8}", "check", "seconds");
+    eprintln!("\n{:<14} {:>8}", "check", "seconds");
     for (name, (passed, time)) in &outcomes {
-        eprintln!("{name:<12} {:>8.1}  {}", time.as_secs_f64(), if *passed { "passed" } else { "FAILED" });
+        eprintln!("{name:<14} {:>8.1}  {}", time.as_secs_f64(), if *passed { "passed" } else { "FAILED" });
     }
     let failed: Vec<&str> =
         outcomes.iter().filter(|(_, (passed, _))| !passed).map(|(name, _)| *name).collect();

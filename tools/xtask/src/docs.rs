@@ -13,6 +13,8 @@ const MACHINE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/")];
 const UNFINISHED: &[&str] = &[concat!("to", "do"), concat!("fix", "me")];
 /// The line that forbids unfinished marks names one.
 const LINT: &str = concat!("to", "do = \"deny\"");
+/// Names that say nothing of what a file is for.
+const EMPTY_NAMES: &[&str] = &["common", "helper", "helpers", "manager", "misc", "util", "utils"];
 /// Built or stored, not written by people.
 const SKIPPED: &[&str] = &["target", ".git", "corpus", "artifacts", "coverage", "Cargo.lock"];
 
@@ -27,6 +29,7 @@ pub fn check() -> Result<()> {
     let mut faults = Vec::new();
     let count = files.len();
     for path in files {
+        faults.extend(fault_of_name(&root, &path));
         let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
         if let Ok(text) = std::str::from_utf8(&bytes) {
             faults.extend(faults_of(&root, &path, text));
@@ -53,6 +56,13 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn fault_of_name(root: &Path, path: &Path) -> Option<String> {
+    let name = path.strip_prefix(root).unwrap_or(path);
+    let bare = name.with_extension("");
+    let empty = bare.iter().filter_map(|part| part.to_str()).find(|part| EMPTY_NAMES.contains(part))?;
+    Some(format!("{}: {empty} says nothing of what it is for", name.display()))
 }
 
 fn faults_of(root: &Path, path: &Path, text: &str) -> Vec<String> {
@@ -130,6 +140,14 @@ mod tests {
         assert_eq!(faults("a.md", concat!("fine\n// TO", "DO: later")).len(), 1);
         assert_eq!(faults("a.md", concat!("fine\n// TO", "DO: later"))[0].split(':').nth(1), Some("2"));
         assert!(faults("a.md", "mastodon").is_empty());
+    }
+
+    #[test]
+    fn an_empty_name_is_found_in_file_and_folder() {
+        let root = root();
+        assert!(fault_of_name(&root, &root.join("images/util.rs")).is_some());
+        assert!(fault_of_name(&root, &root.join("common/mod.rs")).is_some());
+        assert!(fault_of_name(&root, &root.join("images/utility.rs")).is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, output, root, run as run_program};
+use crate::demo::target_folder;
 
 /// Folders with crates that have a `fuzz` folder.
 const FLOORS: &[&str] = &[".", "images", "blockd", "tools"];
@@ -43,8 +44,25 @@ pub fn run(args: &Args) -> Result<()> {
     run_program(command.env("RUSTC_BOOTSTRAP", "1"))
 }
 
+/// Every fuzz folder still compiles: they are workspaces of their own, which nothing else builds.
+///
+/// # Errors
+/// One does not, or there is none to check.
+pub fn check() -> Result<()> {
+    let folders = folders()?;
+    if folders.is_empty() {
+        bail!("there is no fuzz folder under {FLOORS:?}");
+    }
+    for folder in folders {
+        let mut command = cargo(["check", "--quiet", "--bins", "--manifest-path"]);
+        command.arg(folder.join("Cargo.toml")).arg("--target-dir").arg(target_folder().join("fuzz"));
+        run_program(command.env("RUSTFLAGS", "--deny warnings"))?;
+    }
+    Ok(())
+}
+
 /// Every target by name with the fuzz folder it lives in, sorted.
-pub fn targets() -> Result<Vec<(String, PathBuf)>> {
+fn targets() -> Result<Vec<(String, PathBuf)>> {
     let mut targets = Vec::new();
     for folder in folders()? {
         let sources = folder.join("fuzz_targets");
@@ -59,7 +77,7 @@ pub fn targets() -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// Every `fuzz` folder of the workspace.
-pub fn folders() -> Result<Vec<PathBuf>> {
+fn folders() -> Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for floor in FLOORS {
         let floor = root().join(floor);
