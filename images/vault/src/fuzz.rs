@@ -47,3 +47,57 @@ pub fn sheet(bytes: &[u8]) {
         assert!(VaultKey::from_sheet(&key.recovery_sheet(vault, "", "")).is_ok());
     }
 }
+
+/// Every decoder of this crate.
+pub const ALL: [fn(&[u8]); 8] = [frame, trailer, index, info, node, point, key_file, sheet];
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+    use crate::documented::seeds;
+    use proptest::prelude::*;
+
+    /// A valid object with some bytes changed, cut or repeated.
+    fn mutated() -> impl Strategy<Value = Vec<u8>> {
+        let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+        (prop::sample::select(seeds()), edits, any::<prop::sample::Index>(), 0..4u8).prop_map(
+            |(mut bytes, edits, at, how)| {
+                for (place, value) in edits {
+                    let place = place.index(bytes.len());
+                    bytes[place] = value;
+                }
+                let at = at.index(bytes.len());
+                match how {
+                    0 => bytes.truncate(at),
+                    1 => bytes.extend_from_within(at..),
+                    _ => {}
+                }
+                bytes
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn no_decoder_stumbles_over_damaged_objects(bytes in mutated()) {
+            ALL.iter().for_each(|decoder| decoder(&bytes));
+        }
+
+        #[test]
+        fn no_decoder_stumbles_over_anything(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            ALL.iter().for_each(|decoder| decoder(&bytes));
+        }
+    }
+
+    #[test]
+    fn no_decoder_stumbles_over_cut_objects() {
+        for (name, bytes) in seeds().iter().enumerate() {
+            for len in 0..=bytes.len() {
+                ALL.iter().for_each(|decoder| decoder(&bytes[..len]));
+            }
+            assert!(!bytes.is_empty(), "seed {name}");
+        }
+    }
+}

@@ -46,6 +46,8 @@ mod cache;
 mod check;
 mod chunk;
 mod directory;
+#[cfg(test)]
+mod documented;
 mod error;
 mod front;
 pub mod fuzz;

@@ -9,6 +9,8 @@ mod walk;
 pub(crate) use build::{NodeStore, TreeBuilder};
 pub use node::fuzz_decode as fuzz_node;
 pub(crate) use node::{Node, Ref};
+#[cfg(test)]
+pub(crate) use point::encode_body;
 pub use point::fuzz_decode as fuzz_point;
 pub(crate) use point::{MAX_POINT_LEN, Point, check_item, decode_point, encode_point};
 pub use point::{PointKind, VaultPoint};

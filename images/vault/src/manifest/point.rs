@@ -68,7 +68,8 @@ pub(crate) struct Point {
     pub(crate) root: Ref,
 }
 
-fn body(point: &Point) -> Vec<u8> {
+/// The opened body of a point blob.
+pub(crate) fn encode_body(point: &Point) -> Vec<u8> {
     let about = &point.about;
     let mut out = Vec::with_capacity(MAX_BODY);
     out.extend_from_slice(about.disk.as_bytes());
@@ -109,7 +110,7 @@ pub(crate) fn check_item(item: &str) -> Result<()> {
 /// The stored form of a point.
 pub(crate) fn encode_point(keys: &Keys, front: &Front, point: &Point) -> Vec<u8> {
     let mut out = front.encode().to_vec();
-    BlobKey::derive(keys, front).seal(Place::new(PART_BODY, 0), &[], &body(point), &mut out);
+    BlobKey::derive(keys, front).seal(Place::new(PART_BODY, 0), &[], &encode_body(point), &mut out);
     out
 }
 
@@ -188,6 +189,6 @@ fn decode_root(c: &mut Cursor<'_>, size: ByteCount) -> Result<Ref, Malformed> {
 /// For fuzzing: whatever decodes as the body of a point must encode to the same bytes.
 pub fn fuzz_decode(bytes: &[u8]) {
     if let Ok(point) = decode_body(bytes, ManifestId::from_bytes([0; 16])) {
-        assert_eq!(body(&point), bytes);
+        assert_eq!(encode_body(&point), bytes);
     }
 }

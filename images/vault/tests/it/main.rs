@@ -3,6 +3,7 @@
 mod damage;
 mod directory;
 mod history;
+mod image;
 mod planted;
 mod power;
 mod worked_example;
