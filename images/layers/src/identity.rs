@@ -71,10 +71,11 @@ impl Identity {
     pub(crate) fn believes(&self, memory: &dyn Memory, generation: Generation) -> bool {
         let words = memory.words();
         let read = |word: usize| words[word].load(Ordering::SeqCst);
-        let is_session = |word: usize| (W_BOOT..=W_MOUNT).contains(&word);
-        let passes = |word: usize| is_session(word) && block::planted!("live-map-of-another-session");
+        let same_session =
+            block::planted!("live-map-of-another-session") || read(W_MOUNT) == self.session.mount;
         read(W_VALID) == VALID
-            && self.words().iter().all(|&(word, value)| read(word) == value || passes(word))
+            && same_session
+            && self.words().iter().all(|&(word, value)| word == W_MOUNT || read(word) == value)
             && [read(W_GENERATION), read(W_NEXT_GENERATION)].contains(&generation.get())
     }
 }

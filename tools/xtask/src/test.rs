@@ -1,27 +1,21 @@
 //! Every test: unit and integration tests, documentation examples, interleavings.
 
+use std::process::Command;
+
 use anyhow::Result;
 
-use crate::command::cargo;
+use crate::command::{cargo, run as run_program};
 use crate::packages;
 
-/// The factor of `test --soak`: long enough to find what one run in CI rarely meets, short enough for a night.
-const SOAK_FACTOR: u32 = 20;
+/// Tests that have a long form take it when this is set.
+const SOAK: &str = "BLOCKD_SOAK";
 
 /// Options of `test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Multiply the rounds of the heavy proofs (power cuts, kills, interleavings, seeds)
+    /// Run the long forms of the heavy proofs (power cuts, kills, interleavings, seeds); takes hours
     #[arg(long)]
     soak: bool,
-}
-
-/// Options of `soak`.
-#[derive(clap::Args)]
-pub struct SoakArgs {
-    /// By how much to multiply the rounds of the heavy proofs; tests read it as BLOCKD_SOAK
-    #[arg(long, default_value_t = SOAK_FACTOR, value_parser = clap::value_parser!(u32).range(1..))]
-    factor: u32,
 }
 
 /// Runs every test.
@@ -29,24 +23,28 @@ pub struct SoakArgs {
 /// # Errors
 /// A package is missing and cannot be installed, something does not build, or a test fails.
 pub fn run(args: &Args) -> Result<()> {
-    every_test(if args.soak { SOAK_FACTOR } else { 1 })
+    every_test(args.soak)
 }
 
-/// Runs every test with the heavy proofs multiplied.
+/// Runs every test, the heavy proofs in their long forms.
 ///
 /// # Errors
 /// As [`run`].
-pub fn soak(args: &SoakArgs) -> Result<()> {
-    every_test(args.factor)
+pub fn soak() -> Result<()> {
+    every_test(true)
 }
 
-fn every_test(factor: u32) -> Result<()> {
+fn every_test(soak: bool) -> Result<()> {
     packages::ensure(packages::TEST)?;
     // Tests start the real programs; the test profile shares their libraries with the tests.
-    run_cargo(&["build", "--profile", "test", "--workspace", "--bins"], factor)?;
-    run_cargo(&["test", "--workspace", "--no-fail-fast"], factor)
+    start(cargo(["build", "--profile", "test", "--workspace", "--bins"]), false)?;
+    start(cargo(["test", "--workspace", "--no-fail-fast"]), soak)
 }
 
-fn run_cargo(args: &[&str], factor: u32) -> Result<()> {
-    crate::command::run(cargo(args).arg("--locked").env("BLOCKD_SOAK", factor.to_string()))
+fn start(mut command: Command, soak: bool) -> Result<()> {
+    command.arg("--locked");
+    if soak {
+        command.env(SOAK, "1");
+    }
+    run_program(&mut command)
 }
