@@ -1,6 +1,7 @@
 //! The active layer: the one that takes the guest's writes.
 
 use crate::committed::CommittedFile;
+use crate::data_file;
 use crate::gate::InFlight;
 use crate::identity::Identity;
 use crate::journal::{Entry, Journal};
@@ -8,7 +9,7 @@ use crate::live_map::LiveMap;
 use crate::names::{self, Numbered};
 use block::sync::atomic::AtomicBool;
 use block::sync::{Arc, Mutex};
-use block::{ByteCount, DiskId, Entropy, Generation, Media, MediaFile, OpenHow, Result};
+use block::{ByteCount, DiskId, Entropy, Generation, Media, MediaFile, Result};
 
 /// Blocks that share a lock: 1 MiB. A page of the map is exactly [`STRIPES`] such groups.
 pub(crate) const STRIPE_BLOCKS: u64 = 256;
@@ -40,6 +41,7 @@ pub(crate) struct Log {
 pub(crate) struct Place<'a> {
     pub(crate) media: &'a dyn Media,
     pub(crate) entropy: &'a dyn Entropy,
+    pub(crate) journal_room: ByteCount,
     pub(crate) dir: &'a str,
     pub(crate) disk: DiskId,
     pub(crate) size: ByteCount,
@@ -67,12 +69,11 @@ impl Active {
     /// `NoSpace` if the journal or the map's top level does not fit.
     pub(crate) fn create(place: &Place<'_>, number: u64) -> Result<Arc<Self>> {
         let (media, disk) = (place.media, place.disk);
-        let file = media.open(&place.path(Numbered::Data(number)), OpenHow::Truncate)?;
-        file.set_len(place.data_len())?;
-        file.sync()?;
+        let file = data_file::create(place, number)?;
         let path = place.path(Numbered::Committed(number));
         let committed = Arc::new(CommittedFile::create(media, path, disk, number, place.blocks())?);
-        let journal = Journal::create(media, &place.path(Numbered::Journal(number)), disk, number)?;
+        let journal =
+            Journal::create(media, &place.path(Numbered::Journal(number)), disk, number, place.journal_room)?;
         let name = names::live_map(disk, number);
         media.remove_volatile(&name)?;
         let memory = media.volatile(&name, LiveMap::memory_words(place.blocks()))?;
@@ -89,7 +90,7 @@ impl Active {
         committed: Arc<CommittedFile>,
         journal: Arc<dyn MediaFile>,
     ) -> Result<Arc<Self>> {
-        let journal = Journal::start(journal, place.entropy)?;
+        let journal = Journal::open(journal, place.entropy)?;
         Ok(Arc::new(Self {
             number,
             file,

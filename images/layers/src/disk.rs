@@ -2,6 +2,7 @@
 
 use crate::active::{Active, Place};
 use crate::chain::{Chain, EpochRecord};
+use crate::data_file;
 use crate::flush::Flusher;
 use crate::identity::{self, Identity};
 use crate::names::{self, Numbered};
@@ -24,7 +25,12 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Where ids and nonces come from.
     pub entropy: Arc<dyn Entropy>,
+    /// Bytes set aside in each new layer for map changes between two checkpoints; [`JOURNAL_ROOM`] suits.
+    pub journal_room: ByteCount,
 }
+
+/// Room in a map journal: about 65,000 changed words between two checkpoints.
+pub const JOURNAL_ROOM: ByteCount = ByteCount::new(1 << 20);
 
 impl Env {
     /// The host itself: disks below `root`, live maps below `volatile`; see [`block::linux::LinuxMedia::new`].
@@ -37,6 +43,7 @@ impl Env {
             media: Arc::new(block::linux::LinuxMedia::new(root, volatile)?),
             clock: Arc::new(block::linux::SystemClock),
             entropy: Arc::new(block::linux::KernelEntropy),
+            journal_room: JOURNAL_ROOM,
         })
     }
 }
@@ -174,6 +181,7 @@ impl Disk {
         Place {
             media: &*self.env.media,
             entropy: &*self.env.entropy,
+            journal_room: self.env.journal_room,
             dir: &self.dir,
             disk: self.id,
             size: self.size,
@@ -292,6 +300,13 @@ impl Disk {
         }
     }
 
+    /// Removes a layer's bytes; as [`remove_files`](Self::remove_files).
+    pub(crate) fn remove_layer(&self, number: u64) {
+        let files: Vec<_> =
+            data_file::segments(number, self.place().data_len()).map(|(name, _)| name).collect();
+        self.remove_files(&files);
+    }
+
     /// Forgets the live map of a layer that is no longer active.
     pub(crate) fn forget_live_map(&self, layer: u64) {
         if let Err(error) = self.env.media.remove_volatile(&names::live_map(self.id, layer)) {
@@ -315,7 +330,7 @@ impl Disk {
             data += ranges.iter().map(|range| range.count().get()).sum::<u64>();
         }
         usage.data = ByteCount::new(data);
-        let mut maps = crate::journal::footprint().get();
+        let mut maps = self.env.journal_room.get();
         for epoch in &roots.chain.epochs {
             maps +=
                 self.env.media.open(&Numbered::Map(epoch.changes).path(&self.dir), OpenHow::Read)?.size()?;

@@ -6,6 +6,7 @@
 //! older layer keep its open file. Cut short anywhere before the commit, the fold has changed nothing that counts.
 
 use crate::chain::LayerRecord;
+use crate::data_file;
 use crate::disk::{Disk, Roots};
 use crate::frozen::FrozenMap;
 use crate::names::Numbered;
@@ -61,17 +62,16 @@ impl Disk {
         next.layers[place + 1].map = map;
         next.layers.remove(place);
         if planted!("fold-removes-before-the-commit") {
-            self.remove_files(&[Numbered::Data(older.layer)]);
+            self.remove_layer(older.layer);
             self.env.media.sync_dir(&self.dir)?;
         }
-        let was = roots.chain.clone();
         self.commit_chain(roots, next)?;
         self.repoint(roots, older, newer, &moved)?;
         let unused = |map: u64| !roots.chain.numbers().any(|number| number == map);
         let maps = [older.map, newer.map].into_iter().filter(|&map| unused(map)).map(Numbered::Map);
-        let layers = was.layers.iter().filter(|layer| layer.layer == older.layer);
-        let gone: Vec<_> = layers.map(|layer| Numbered::Data(layer.layer)).chain(maps).collect();
-        self.remove_files(&gone);
+        let maps: Vec<_> = maps.collect();
+        self.remove_layer(older.layer);
+        self.remove_files(&maps);
         Ok(())
     }
 
@@ -83,8 +83,7 @@ impl Disk {
         below: &FrozenMap,
         above: &FrozenMap,
     ) -> Result<FrozenMap> {
-        let open =
-            |layer: LayerRecord, how| self.env.media.open(&Numbered::Data(layer.layer).path(&self.dir), how);
+        let open = |layer: LayerRecord, how| data_file::open(&self.place(), layer.layer, how);
         let (from, to) = (open(older, OpenHow::Read)?, open(newer, OpenHow::Write)?);
         let moved = below.without(above);
         let mut copied = Ok(());

@@ -1,7 +1,9 @@
 //! A frozen map: the states of a sealed layer's blocks, or the changes of an epoch. Stored as specified in
 //! `docs/map.md`; held in memory only while something needs it.
 
-use crate::state::{BlockState, PAGE_WORDS, PageWords, page_count, page_of, run_in_word, shift_of, word_of};
+use crate::state::{
+    BlockState, PAGE_WORDS, PageWords, mask, page_count, page_of, run_in_word, shift_of, word_of,
+};
 use block::{Cursor, DiskId, Error, FileHeader, HEADER_LEN, Malformed, Result};
 use std::collections::BTreeMap;
 
@@ -54,6 +56,21 @@ impl FrozenMap {
     /// A map of this many blocks, all absent.
     pub fn new(blocks: u64) -> Self {
         Self { blocks, pages: BTreeMap::new() }
+    }
+
+    /// A map in which only this run of blocks, which lies within it, has a state.
+    pub fn of_run(blocks: u64, first: u64, count: u64, state: BlockState) -> Self {
+        let mut map = Self::new(blocks);
+        for page in page_of(first)..page_count(first + count) {
+            let start = page as u64 * crate::state::PAGE_BLOCKS;
+            let words = std::array::from_fn(|word| {
+                let word_start = start + word as u64 * 32;
+                let (from, to) = (first.max(word_start), (first + count).min(word_start + 32));
+                if from < to { state.filled_word() & mask(shift_of(from), to - from) } else { 0 }
+            });
+            map.put_page(page, Box::new(words));
+        }
+        map
     }
 
     /// How many blocks it covers.

@@ -9,10 +9,12 @@ use block::{
 };
 
 const HEADER: FileHeader = FileHeader::new(*b"jrnl", 1);
-/// Where records begin: the header, disk id and layer number, padded.
+/// Where records begin: after the header, disk id, layer number and length.
 const FIRST_RECORD: u64 = 64;
-/// Room for records: about 65,000 changed words between two checkpoints.
-const JOURNAL_BYTES: u64 = FIRST_RECORD + (1 << 20);
+/// The room a journal has at least: one record of two entries.
+const MIN_ROOM: u64 = 64;
+/// The longest journal that is valid; bounds what a replay reads into memory.
+const MAX_JOURNAL_BYTES: u64 = FIRST_RECORD + (64 << 20);
 const RECORD_HEAD: usize = 24;
 const ENTRY_LEN: usize = 16;
 const KIND_FILL: u64 = 1 << 63;
@@ -64,6 +66,7 @@ pub(crate) struct Journal {
     round: u64,
     sequence: u32,
     at: u64,
+    end: u64,
 }
 
 impl Journal {
@@ -73,13 +76,15 @@ impl Journal {
         path: &str,
         disk: DiskId,
         layer: u64,
+        room: ByteCount,
     ) -> Result<Arc<dyn MediaFile>> {
         let file = media.open(path, OpenHow::Truncate)?;
-        file.allocate(ByteRange::between(0, JOURNAL_BYTES))?;
+        let len = FIRST_RECORD + room.get().clamp(MIN_ROOM, MAX_JOURNAL_BYTES - FIRST_RECORD);
+        file.allocate(ByteRange::between(0, len))?;
         let mut head = HEADER.encode().to_vec();
         head.extend(disk.as_bytes());
         head.extend(layer.to_le_bytes());
-        head.resize(FIRST_RECORD as usize, 0);
+        head.extend(len.to_le_bytes());
         file.write_at(0, &head)?;
         file.sync()?;
         Ok(file)
@@ -94,23 +99,28 @@ impl Journal {
         pages: usize,
     ) -> Result<Vec<Entry>> {
         let len = file.size()?;
-        if len != JOURNAL_BYTES {
-            return Err(Error::corrupt(path, None, format!("{len} bytes long, should be {JOURNAL_BYTES}")));
+        if !(FIRST_RECORD..=MAX_JOURNAL_BYTES).contains(&len) {
+            return Err(Error::corrupt(path, None, format!("{len} bytes is no journal's length")));
         }
-        let mut bytes = vec![0; JOURNAL_BYTES as usize];
+        let mut bytes = vec![0; len as usize];
         file.read_at(0, &mut bytes)?;
         FileHeader::check(&bytes, &HEADER, path)?;
         let mut cursor = Cursor::new(&bytes[HEADER_LEN..]);
-        let owner = (|| Ok::<_, Malformed>((cursor.array()?, cursor.u64()?)))();
-        if owner != Ok((*disk.as_bytes(), layer)) {
-            return Err(Error::corrupt(path, Some(HEADER_LEN as u64), "belongs to another disk or layer"));
+        let owner = (|| Ok::<_, Malformed>((cursor.array()?, cursor.u64()?, cursor.u64()?)))();
+        if owner != Ok((*disk.as_bytes(), layer, len)) {
+            return Err(Error::corrupt(
+                path,
+                Some(HEADER_LEN as u64),
+                "belongs to another disk or layer, or is cut short",
+            ));
         }
         Ok(read_records(&bytes[FIRST_RECORD as usize..], pages))
     }
 
     /// Begins appending at the start. Everything in the file before must be in the committed map already.
-    pub(crate) fn start(file: Arc<dyn MediaFile>, entropy: &dyn Entropy) -> Result<Self> {
-        let mut journal = Self { file, round: 0, sequence: 0, at: FIRST_RECORD };
+    pub(crate) fn open(file: Arc<dyn MediaFile>, entropy: &dyn Entropy) -> Result<Self> {
+        let end = file.size()?;
+        let mut journal = Self { file, round: 0, sequence: 0, at: FIRST_RECORD, end };
         journal.restart(entropy)?;
         Ok(journal)
     }
@@ -128,7 +138,7 @@ impl Journal {
     /// Appends as many of the entries as fit, as one record, and says how many. Durable after
     /// [`sync`](Self::sync).
     pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<usize> {
-        let room = (JOURNAL_BYTES - self.at).saturating_sub(RECORD_HEAD as u64) as usize / ENTRY_LEN;
+        let room = (self.end - self.at).saturating_sub(RECORD_HEAD as u64) as usize / ENTRY_LEN;
         let taken = room.min(entries.len());
         if taken == 0 {
             return Ok(0);
@@ -197,11 +207,6 @@ fn read_record(bytes: &[u8], pages: usize) -> Option<((u64, u32), Vec<Entry>, us
     let mut next = || Entry::decode(cursor.u64().ok()?, cursor.u64().ok()?, pages);
     let entries = (0..count).map(|_| next()).collect::<Option<Vec<_>>>()?;
     Some((head, entries, used))
-}
-
-/// Bytes a journal takes on the host.
-pub(crate) const fn footprint() -> ByteCount {
-    ByteCount::new(JOURNAL_BYTES)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod active;
 mod chain;
 mod changes;
 mod committed;
+mod data_file;
 mod disk;
 mod error;
 mod flush;
@@ -50,7 +51,7 @@ mod write;
 
 pub use chain::{Chain, EpochRecord, LayerRecord, MAX_CHAIN_BYTES, MAX_GROUP};
 pub use changes::{Changes, Until};
-pub use disk::{Disk, Env, Opened, Usage};
+pub use disk::{Disk, Env, JOURNAL_ROOM, Opened, Usage};
 pub use error::{Error, Result};
 pub use frozen::{FrozenMap, FrozenPage};
 pub use journal::{Entry, read_records};

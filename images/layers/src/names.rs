@@ -12,8 +12,8 @@ pub(crate) const LOCK: &str = "lock";
 /// A file of a layer or a map, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Numbered {
-    /// A layer's bytes, laid out like the disk.
-    Data(u64),
+    /// A layer's bytes, laid out like the disk: the layer's number and which of its files.
+    Data(u64, u8),
     /// A frozen map.
     Map(u64),
     /// The committed map of an active layer.
@@ -26,7 +26,8 @@ impl Numbered {
     /// The file's name within the disk's directory.
     pub(crate) fn name(self) -> String {
         let (suffix, number) = match self {
-            Self::Data(number) => ("layer", number),
+            Self::Data(number, segment @ 1..) => return format!("{number:016x}.layer{segment}"),
+            Self::Data(number, 0) => ("layer", number),
             Self::Map(number) => ("map", number),
             Self::Committed(number) => ("committed", number),
             Self::Journal(number) => ("journal", number),
@@ -39,11 +40,11 @@ impl Numbered {
         let (digits, suffix) = name.split_once('.')?;
         let number = u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16)?;
         let file = match suffix {
-            "layer" => Self::Data(number),
+            "layer" => Self::Data(number, 0),
             "map" => Self::Map(number),
             "committed" => Self::Committed(number),
             "journal" => Self::Journal(number),
-            _ => return None,
+            _ => Self::Data(number, suffix.strip_prefix("layer")?.parse().ok()?),
         };
         (file.name() == name).then_some(file)
     }
@@ -65,12 +66,24 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_nothing_else_parses() {
-        for file in
-            [Numbered::Data(0), Numbered::Map(255), Numbered::Committed(u64::MAX), Numbered::Journal(7)]
-        {
+        for file in [
+            Numbered::Data(0, 0),
+            Numbered::Data(1, 7),
+            Numbered::Map(255),
+            Numbered::Committed(u64::MAX),
+            Numbered::Journal(7),
+        ] {
             assert_eq!(Numbered::parse(&file.name()), Some(file));
         }
-        for other in ["chain", "lock", "0.map", "00000000000000AB.map", "+000000000000001.map", "x.layer"] {
+        for other in [
+            "chain",
+            "lock",
+            "0.map",
+            "00000000000000AB.map",
+            "+000000000000001.map",
+            "x.layer",
+            "0000000000000001.layer0",
+        ] {
             assert_eq!(Numbered::parse(other), None, "{other}");
         }
     }

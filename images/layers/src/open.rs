@@ -3,6 +3,7 @@
 use crate::active::{Active, Place};
 use crate::chain::{Chain, MAX_CHAIN_BYTES};
 use crate::committed::CommittedFile;
+use crate::data_file;
 use crate::disk::{ChainFailure, Disk, Env, Opened, Parts, Unsealed, write_chain};
 use crate::identity::Identity;
 use crate::journal::Journal;
@@ -14,7 +15,7 @@ use crate::state::page_count;
 use crate::view::{Below, Layer};
 use crate::{Error, FrozenMap, Result};
 use block::sync::{Arc, lock};
-use block::{ByteCount, DiskId, Epoch, Generation, MAX_DISK_SIZE, MediaFile, OpenHow, Session, StateId};
+use block::{ByteCount, DiskId, Epoch, Generation, MAX_DISK_SIZE, OpenHow, Session, StateId};
 
 impl Disk {
     /// Makes a disk of zeros in a new directory `dir` of the media; its parent must exist.
@@ -46,7 +47,8 @@ impl Disk {
         };
         env.entropy.fill(&mut chain.nonce)?;
         chain.active = chain.take_number();
-        let place = Place { media, entropy: &*env.entropy, dir, disk: id, size };
+        let place =
+            Place { media, entropy: &*env.entropy, journal_room: env.journal_room, dir, disk: id, size };
         let active = Active::create(&place, chain.active)?;
         media.sync_dir(dir)?;
         write_chain(media, dir, &chain).map_err(ChainFailure::into_error)?;
@@ -85,7 +87,14 @@ impl Disk {
         };
         let mut chain = Chain::decode(&media.read_whole(&path, MAX_CHAIN_BYTES)?, &path)?;
         let session = media.session()?;
-        let place = Place { media, entropy: &*env.entropy, dir, disk: chain.disk, size: chain.size };
+        let place = Place {
+            media,
+            entropy: &*env.entropy,
+            journal_room: env.journal_room,
+            dir,
+            disk: chain.disk,
+            size: chain.size,
+        };
         let mut below = load_below(&place, &chain)?;
         let found = find_active(&place, &chain, session)?;
         let mut active = found.layer;
@@ -137,7 +146,7 @@ impl Disk {
         for entry in media.list(&self.dir)? {
             let keep = match Numbered::parse(&entry.name) {
                 None => true,
-                Some(Numbered::Data(number) | Numbered::Map(number)) => named.contains(&number),
+                Some(Numbered::Data(number, _) | Numbered::Map(number)) => named.contains(&number),
                 Some(Numbered::Committed(number) | Numbered::Journal(number)) => number == chain.active,
             };
             if !keep {
@@ -191,23 +200,11 @@ pub(crate) fn load_below(place: &Place<'_>, chain: &Chain) -> Result<Below> {
     let index = OwnerIndex::new(place.media, place.blocks())?;
     let mut slots = Vec::with_capacity(chain.layers.len());
     for record in &chain.layers {
-        let file = open_data(place, record.layer, OpenHow::Read)?;
+        let file = data_file::open(place, record.layer, OpenHow::Read)?;
         index.lay(&read_map(place, record.map)?, slots.len() as u16)?;
         slots.push(Some(Arc::new(Layer { number: record.layer, file })));
     }
     Ok(Below { pending: Vec::new(), index: Arc::new(index), slots })
-}
-
-/// Opens a layer's data file and checks that none of it is missing.
-fn open_data(place: &Place<'_>, number: u64, how: OpenHow) -> Result<Arc<dyn MediaFile>> {
-    let path = place.path(Numbered::Data(number));
-    let file = place.media.open(&path, how)?;
-    let (len, expected) = (file.size()?, place.data_len());
-    if len != expected {
-        let why = format!("{len} bytes long, should be {expected}");
-        return Err(block::Error::corrupt(path, None, why).into());
-    }
-    Ok(file)
 }
 
 struct FoundActive {
@@ -218,7 +215,7 @@ struct FoundActive {
 /// Opens the active layer: by its live map if that can be believed, else by what is committed.
 fn find_active(place: &Place<'_>, chain: &Chain, session: Session) -> Result<FoundActive> {
     let number = chain.active;
-    let file = open_data(place, number, OpenHow::Write)?;
+    let file = data_file::open(place, number, OpenHow::Write)?;
     let path = place.path(Numbered::Committed(number));
     let committed = Arc::new(CommittedFile::open(place.media, path, place.disk, number, place.blocks())?);
     let path = place.path(Numbered::Journal(number));
@@ -285,7 +282,7 @@ fn find_successor(place: &Place<'_>, chain: &Chain, session: Session) -> Result<
     for name in place.media.list_volatile()? {
         let number = name.strip_prefix(&prefix).and_then(|digits| u64::from_str_radix(digits, 16).ok());
         let Some(number) = number.filter(|&number| number > chain.active) else { continue };
-        let Ok(file) = open_data(place, number, OpenHow::Write) else { continue };
+        let Ok(file) = data_file::open(place, number, OpenHow::Write) else { continue };
         let path = place.path(Numbered::Committed(number));
         let committed = CommittedFile::open(place.media, path, place.disk, number, place.blocks());
         let journal = place.media.open(&place.path(Numbered::Journal(number)), OpenHow::Write);

@@ -1,6 +1,7 @@
 //! Recovery points of the instant tier: listing them, reading them.
 
 use crate::chain::EpochRecord;
+use crate::data_file;
 use crate::disk::Disk;
 use crate::names::Numbered;
 use crate::owner::OwnerIndex;
@@ -84,7 +85,7 @@ impl Disk {
         if let Some(layer) = view.below.slots.iter().flatten().find(|layer| layer.number == number) {
             return Ok(layer.clone());
         }
-        let file = self.env.media.open(&Numbered::Data(number).path(&self.dir), block::OpenHow::Read)?;
+        let file = data_file::open(&self.place(), number, block::OpenHow::Read)?;
         Ok(Arc::new(Layer { number, file }))
     }
 

@@ -183,9 +183,8 @@ impl Disk {
 
     /// Removes a layer prepared for a seal that did not happen.
     fn discard_layer(&self, number: u64, map: u64) {
-        let layer = [Numbered::Data(number), Numbered::Committed(number), Numbered::Journal(number)];
-        self.remove_files(&layer);
-        self.remove_files(&[Numbered::Map(map)]);
+        self.remove_layer(number);
+        self.remove_files(&[Numbered::Committed(number), Numbered::Journal(number), Numbered::Map(map)]);
         self.forget_live_map(number);
     }
 

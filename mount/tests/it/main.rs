@@ -2,8 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests act on files of a mounted filesystem, not on ours")]
 
+mod bases;
+mod exercise;
 mod ext4;
+mod hostile;
 mod image;
 mod mounted;
 mod partitions;
+mod sandbox;
 mod seen;

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 const OWN: &str = env!("CARGO_BIN_EXE_blockd-mount");
 
 /// nbdkit serving a file read-only, until dropped.
-struct Server {
+pub struct Server {
     process: Child,
     socket: PathBuf,
 }
@@ -35,7 +35,7 @@ impl Server {
         Self { process, socket }
     }
 
-    fn uri(&self) -> String {
+    pub fn uri(&self) -> String {
         format!("nbd+unix:///?socket={}", self.socket.display())
     }
 }
@@ -57,20 +57,20 @@ fn eventually(what: &str, happened: impl Fn() -> bool) {
 }
 
 /// A mount served by this process, until dropped.
-struct Here(Option<Mount>, PathBuf);
+pub struct Here(Option<Mount>, PathBuf);
 
 impl Here {
-    fn new(uri: &str, dir: &Path) -> Self {
+    pub fn new(uri: &str, dir: &Path) -> Self {
         let executable = Some(PathBuf::from(OWN));
         let options = Options { executable, foreground: true, ..Options::new(uri, dir) };
         Self(Some(Mount::start(&options).unwrap()), dir.to_owned())
     }
 
-    fn mount(&self) -> &Mount {
+    pub fn mount(&self) -> &Mount {
         self.0.as_ref().unwrap()
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub fn at(&self, path: &str) -> PathBuf {
         self.1.join(path)
     }
 }
@@ -82,10 +82,10 @@ impl Drop for Here {
     }
 }
 
-struct Scene {
+pub struct Scene {
     dir: TempDir,
     image: PathBuf,
-    point: PathBuf,
+    pub point: PathBuf,
 }
 
 impl Scene {
@@ -113,7 +113,7 @@ impl Scene {
         Self::over(dir, image)
     }
 
-    fn whole(arguments: &str) -> Self {
+    pub fn whole(arguments: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let tree = dir.path().join("tree");
         fs::create_dir(&tree).unwrap();
@@ -122,13 +122,13 @@ impl Scene {
         Self::over(dir, image)
     }
 
-    fn over(dir: TempDir, image: PathBuf) -> Self {
+    pub fn over(dir: TempDir, image: PathBuf) -> Self {
         let point = dir.path().join("point");
         fs::create_dir(&point).unwrap();
         Self { dir, image, point }
     }
 
-    fn server(&self) -> Server {
+    pub fn server(&self) -> Server {
         Server::new(self.dir.path(), &self.image)
     }
 }

@@ -50,13 +50,29 @@ impl State {
     }
 }
 
+impl State {
+    /// The process ends here: what its code still does to its memories on the way out of the failed call is not what
+    /// another process finds.
+    fn part_from_memories(&mut self) {
+        for (name, words) in &mut self.memories {
+            *words = Arc::new(words.copy(name));
+        }
+    }
+}
+
 impl Machine {
     /// One call: refused when the power is off, counted, hit by faults, and perhaps the last one.
     fn call<T>(&self, op: Op, path: &str, act: impl FnOnce(&mut State, &Turn) -> Result<T>) -> Result<T> {
         let mut state = lock(&self.state);
-        let turn = state.plan.begin(op, path)?;
-        let result = act(&mut state, &turn);
-        state.plan.end(&turn, path, result)
+        let was_off = state.plan.off;
+        let result = state.plan.begin(op, path).and_then(|turn| {
+            let result = act(&mut state, &turn);
+            state.plan.end(&turn, path, result)
+        });
+        if state.plan.off && !was_off {
+            state.part_from_memories();
+        }
+        result
     }
 }
 

@@ -46,8 +46,9 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// `count` blocks from the start of the source.
+    /// `count` blocks from the start of the source, or as many as it holds whole.
     pub(super) fn new(source: Arc<dyn BlockSource>, block_size: u32, count: u64) -> Self {
+        let count = count.min(source.size().get() / u64::from(block_size));
         Self { source, block_size, count, overlay: Overlay::default(), cache: Mutex::default() }
     }
 
@@ -63,7 +64,7 @@ impl Blocks {
         self.block_size
     }
 
-    /// Whether the blocks `first..first + count` are all on this filesystem.
+    /// Whether the blocks `first..first + count` are all on this filesystem and its volume.
     pub(super) fn contains(&self, first: u64, count: u64) -> bool {
         first.checked_add(count).is_some_and(|end| end <= self.count)
     }
@@ -83,7 +84,7 @@ impl Blocks {
         if !self.contains(number, 1) {
             return Err(Error::corrupt(
                 "a block number",
-                format!("{number} on a filesystem of {} blocks", self.count),
+                format!("{number} on a filesystem and volume of {} blocks", self.count),
             ));
         }
         let size = u64::from(self.block_size);

@@ -42,7 +42,7 @@ pub(super) fn map(fs: &Ext4, inode: &Inode, logical: u64) -> Result<Run> {
     if let Some(first) = run.first
         && !fs.blocks.contains(first, run.count)
     {
-        return Err(inode.damaged(format!("it points to block {first}, outside its filesystem")));
+        return Err(inode.damaged(format!("it points to block {first}, outside its filesystem or volume")));
     }
     Ok(run)
 }

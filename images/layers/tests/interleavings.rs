@@ -1,0 +1,229 @@
+//! Interleavings of the real state machine, explored by shuttle's scheduler: every lock and atomic of the block path
+//! is a point where it may switch threads. Built only with `RUSTFLAGS="--cfg blockd_shuttle"`; `cargo xtask test` does.
+//!
+//! Each scene runs healthy first and must pass; then with each bug it is there for, which must be caught.
+#![cfg(blockd_shuttle)]
+
+use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Provision, Time};
+use layers::{Disk, Env};
+use shuttle::thread;
+use sim::{Rng, SeededEntropy, SimClock, SimMedia};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+const BLOCK: u64 = 4096;
+/// Enough that the first blocks and the last share no word of the map.
+const BLOCKS: u64 = 36;
+/// What every block holds in the layer below.
+const OLD: u8 = 0x11;
+
+struct Scene {
+    name: &'static str,
+    run: fn(),
+    bugs: &'static [&'static str],
+}
+
+const SCENES: [Scene; 5] = [
+    Scene {
+        name: "two sub-block writers and a seal",
+        run: halves,
+        bugs: &["copy-up-without-lock", "copy-up-from-a-layer-with-writers"],
+    },
+    Scene {
+        name: "zero against a sub-block write",
+        run: zero_against_write,
+        bugs: &["zero-without-the-lock"],
+    },
+    Scene {
+        name: "flush against writers, then a power cut",
+        run: flush_against_writers,
+        bugs: &["entries-taken-after-the-sync", "checkpoint-from-the-live-map"],
+    },
+    Scene {
+        name: "seal against a writer",
+        run: seal_against_writer,
+        bugs: &["seal-without-waiting-for-writers"],
+    },
+    Scene { name: "reader against a fold", run: reader_against_fold, bugs: &[] },
+];
+
+#[test]
+fn scenes_pass_and_planted_races_are_caught() {
+    let soak = std::env::var_os("BLOCKD_SOAK").is_some();
+    let iterations = if soak { 20_000 } else { 400 };
+    let mut missed = Vec::new();
+    for scene in &SCENES {
+        shuttle::check_random(scene.run, iterations);
+        shuttle::check_pct(scene.run, iterations, 3);
+        println!("{}: {iterations} interleavings pass", scene.name);
+        for bug in scene.bugs {
+            match block::planted::with(bug, || hunt(scene.run)) {
+                true => println!("  {bug}: caught"),
+                false => missed.push(*bug),
+            }
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+/// Whether an interleaving fails. Most of these races need one thread held back for long: a scheduler by priorities
+/// finds them, at a depth of so many changes of priority, where a fair one hardly ever does.
+fn hunt(scene: fn()) -> bool {
+    [1, 2, 3, 4]
+        .iter()
+        .any(|&depth| catch_unwind(AssertUnwindSafe(|| shuttle::check_pct(scene, 2_500, depth))).is_err())
+        || catch_unwind(AssertUnwindSafe(|| shuttle::check_random(scene, 2_500))).is_err()
+}
+
+fn env(media: &SimMedia) -> Env {
+    Env {
+        media: Arc::new(media.clone()),
+        clock: Arc::new(SimClock::new(Time { unix_ms: 1 })),
+        entropy: Arc::new(SeededEntropy::new(7)),
+        // one record of two entries: every flush of more makes a checkpoint
+        journal_room: ByteCount::new(64),
+    }
+}
+
+/// A disk of [`BLOCKS`] blocks of [`OLD`], sealed once.
+fn machine() -> (SimMedia, Arc<Disk>) {
+    let media = SimMedia::new();
+    let disk =
+        Disk::create(&env(&media), "d", DiskId::from_bytes([1; 16]), ByteCount::new(BLOCKS * BLOCK)).unwrap();
+    disk.write_at(ByteOffset::ZERO, &vec![OLD; (BLOCKS * BLOCK) as usize]).unwrap();
+    disk.seal().unwrap();
+    (media, disk)
+}
+
+fn block(source: &dyn BlockSource, number: u64) -> Vec<u8> {
+    let mut bytes = vec![0; BLOCK as usize];
+    source.read_at(ByteOffset::new(number * BLOCK), &mut bytes).unwrap();
+    bytes
+}
+
+fn is_all(bytes: &[u8], byte: u8) -> bool {
+    bytes.iter().all(|&found| found == byte)
+}
+
+/// Two threads write one half each of the same block while a third seals: both halves must be there.
+fn halves() {
+    let (_media, disk) = machine();
+    let write = |at: u64, byte: u8| {
+        let disk = disk.clone();
+        thread::spawn(move || disk.write_at(ByteOffset::new(at), &[byte; 2048]).unwrap())
+    };
+    let (one, two) = (write(0, 2), write(2048, 3));
+    let sealer = {
+        let disk = disk.clone();
+        thread::spawn(move || disk.seal().unwrap())
+    };
+    one.join().unwrap();
+    two.join().unwrap();
+    sealer.join().unwrap();
+    let found = block(&*disk, 0);
+    assert!(is_all(&found[..2048], 2) && is_all(&found[2048..], 3), "a half is lost");
+}
+
+/// A zeroed block and a write of a part of it: nothing of the layer below may come back.
+fn zero_against_write() {
+    let (_media, disk) = machine();
+    let writer = {
+        let disk = disk.clone();
+        thread::spawn(move || disk.write_at(ByteOffset::new(BLOCK), &[2; 512]).unwrap())
+    };
+    disk.zero(ByteRange::between(BLOCK, 2 * BLOCK), Provision::Sparse).unwrap();
+    writer.join().unwrap();
+    let found = block(&*disk, 1);
+    assert!(is_all(&found[512..], 0), "zeroed bytes read as before");
+    assert!(is_all(&found[..512], 0) || is_all(&found[..512], 2), "neither zero nor written");
+}
+
+/// One thread writes and flushes, another only writes. After a power cut the flushed block is there, and the other is
+/// old or new, never the garbage of a hole.
+fn flush_against_writers() {
+    let (media, disk) = machine();
+    let other = {
+        let disk = disk.clone();
+        thread::spawn(move || {
+            disk.write_at(ByteOffset::new(33 * BLOCK), &[3; BLOCK as usize]).unwrap();
+            disk.write_at(ByteOffset::new(35 * BLOCK), &[4; BLOCK as usize]).unwrap();
+        })
+    };
+    disk.write_at(ByteOffset::ZERO, &[2; BLOCK as usize]).unwrap();
+    disk.flush().unwrap();
+    // every flush has something to commit, and finds the journal full
+    for _ in 0..4 {
+        disk.write_at(ByteOffset::new(2 * BLOCK), &[7; BLOCK as usize]).unwrap();
+        disk.flush().unwrap();
+        disk.zero(ByteRange::between(2 * BLOCK, 3 * BLOCK), Provision::Sparse).unwrap();
+        disk.flush().unwrap();
+    }
+    other.join().unwrap();
+    drop(disk);
+    for seed in 0..2 {
+        let media = media.power_cut(&mut Rng::new(seed));
+        let disk = Disk::open(&env(&media), "d").unwrap();
+        assert!(is_all(&block(&*disk, 0), 2), "a flushed write is lost");
+        assert!(is_all(&block(&*disk, 2), 0), "a flushed zero is lost");
+        for (number, new) in [(33, 3), (35, 4)] {
+            for word in block(&*disk, number).chunks(8) {
+                assert!(is_all(word, OLD) || is_all(word, new), "block {number} is garbage: {word:?}");
+            }
+        }
+    }
+}
+
+/// A recovery point does not change after it exists, whoever was writing while it was made.
+fn seal_against_writer() {
+    let (media, disk) = machine();
+    // whole in the active layer: the next write to it changes no state and takes no lock
+    disk.write_at(ByteOffset::ZERO, &[6; BLOCK as usize]).unwrap();
+    let writer = {
+        let disk = disk.clone();
+        thread::spawn(move || {
+            disk.write_at(ByteOffset::ZERO, &[2; BLOCK as usize]).unwrap();
+            disk.write_at(ByteOffset::new(BLOCK), &[3; 512]).unwrap();
+        })
+    };
+    let point = disk.seal().unwrap();
+    let source = disk.point_source(point.state).unwrap();
+    let at_once: Vec<_> = (0..4).map(|number| block(&*source, number)).collect();
+    writer.join().unwrap();
+    let later: Vec<_> = (0..4).map(|number| block(&*source, number)).collect();
+    assert!(at_once == later, "the point changed after it was made");
+    assert!(
+        is_all(&block(&*disk, 0), 2) && is_all(&block(&*disk, 1)[..512], 3),
+        "an acknowledged write is lost"
+    );
+    drop((source, disk));
+    let media = media.power_cut(&mut Rng::new(1));
+    let disk = Disk::open(&env(&media), "d").unwrap();
+    let source = disk.point_source(point.state).unwrap();
+    assert!(
+        (0..4).all(|number| block(&*source, number) == later[number as usize]),
+        "a power cut changed the point"
+    );
+}
+
+/// Folding layers under a reader changes nothing it sees.
+fn reader_against_fold() {
+    let (_media, disk) = machine();
+    let oldest = disk.points()[0].state;
+    disk.write_at(ByteOffset::new(BLOCK), &[5; BLOCK as usize]).unwrap();
+    let newer = disk.seal().unwrap();
+    let reader = {
+        let disk = disk.clone();
+        thread::spawn(move || {
+            for _ in 0..2 {
+                assert!(
+                    is_all(&block(&*disk, 0), OLD) && is_all(&block(&*disk, 1), 5),
+                    "a fold changed the disk"
+                );
+            }
+        })
+    };
+    disk.delete_point(oldest).unwrap();
+    disk.seal().unwrap();
+    reader.join().unwrap();
+    assert!(is_all(&block(&*disk.point_source(newer.state).unwrap(), 0), OLD));
+}

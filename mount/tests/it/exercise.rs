@@ -1,0 +1,115 @@
+//! Everything a decoder of foreign bytes can be asked, asked of any bytes at all. The property is that it answers: no
+//! panic, no endless loop, no memory out of proportion. Shared by the tests and by the fuzz targets.
+
+use block::{BlockDevice, ByteCount, ByteOffset, MemoryDisk};
+use mount::guest::ext4::{Ext4, check, detect};
+use mount::guest::{Guest, NodeKind, Place};
+use mount::parser::wire::{FromParser, ToParser};
+use mount::partition::read_table;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Inodes looked at of one filesystem.
+const MAX_INODES: usize = 300;
+/// Pages listed of one directory, and windows of one file.
+const MAX_STEPS: usize = 40;
+
+fn disk(bytes: &[u8]) -> Arc<MemoryDisk> {
+    let disk = MemoryDisk::new(ByteCount::new(bytes.len() as u64));
+    disk.write_at(ByteOffset::ZERO, bytes).unwrap();
+    Arc::new(disk)
+}
+
+/// A partition table is read, and is within the disk.
+pub fn partitions(bytes: &[u8]) {
+    let table = read_table(&*disk(bytes)).unwrap();
+    assert!(table.partitions.is_sorted_by(|a, b| a.number < b.number));
+    for partition in table.partitions {
+        assert!(!partition.range.is_empty() && partition.range.end() <= bytes.len() as u64);
+    }
+}
+
+/// A filesystem is opened and all its answers are asked for, up to a bound. How many inodes were looked at.
+pub fn ext4(bytes: &[u8]) -> usize {
+    if detect(bytes) {
+        // whatever it says, opening must cope with it
+        drop(check(bytes));
+    }
+    let Ok(fs) = Ext4::open(disk(bytes)) else { return 0 };
+    let (mut seen, mut left) = (HashSet::new(), vec![fs.root()]);
+    while let Some(ino) = left.pop() {
+        if seen.len() < MAX_INODES && seen.insert(ino) {
+            visit(&fs, ino, bytes.len() as u64, &mut left);
+        }
+    }
+    seen.len()
+}
+
+fn visit(fs: &Ext4, ino: u64, volume: u64, left: &mut Vec<u64>) {
+    if let Ok(names) = fs.attributes(ino) {
+        for name in names {
+            assert!((1..=255).contains(&name.len()));
+            if let Ok(value) = fs.attribute(ino, &name) {
+                assert!(value.len() <= mount::guest::MAX_ATTRIBUTE);
+            }
+        }
+    }
+    let Ok(node) = fs.node(ino) else { return };
+    assert_eq!(node.ino, ino);
+    match node.kind {
+        NodeKind::Directory => list(fs, ino, left),
+        NodeKind::File => content(fs, ino, node.size, volume),
+        NodeKind::Symlink => {
+            if let Ok(target) = fs.link(ino) {
+                assert!((1..=mount::guest::MAX_LINK).contains(&target.len()));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn list(fs: &Ext4, ino: u64, left: &mut Vec<u64>) {
+    let mut cookie = 0;
+    for _ in 0..MAX_STEPS {
+        let Ok(page) = fs.list(ino, cookie) else { return };
+        assert!(page.entries.len() <= mount::guest::MAX_ENTRIES);
+        for entry in page.entries.into_iter().take(MAX_INODES) {
+            assert!(mount::guest::is_name(&entry.name));
+            left.push(entry.ino);
+        }
+        match page.next {
+            Some(next) => {
+                assert!(next > cookie, "a listing goes forward");
+                cookie = next;
+            }
+            None => break,
+        }
+    }
+    drop(fs.lookup(ino, b"no such name"));
+}
+
+fn content(fs: &Ext4, ino: u64, size: u64, volume: u64) {
+    let mut at = 0;
+    for _ in 0..MAX_STEPS {
+        let Ok(pieces) = fs.pieces(ino, at, at.saturating_add(64 << 20)) else { return };
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { break };
+        assert!(first.at <= at && last.at + last.len > at && last.at + last.len <= size);
+        assert!(pieces.windows(2).all(|pair| pair[0].at + pair[0].len == pair[1].at));
+        let inside = |at: u64, len: u64| at.checked_add(len).is_some_and(|end| end <= volume);
+        assert!(pieces.iter().all(|piece| match piece.place {
+            Place::Volume(at) => inside(at, piece.len),
+            _ => true,
+        }));
+        at = last.at + last.len;
+    }
+}
+
+/// Messages in both directions: what decodes must encode to something that decodes to the same.
+pub fn wire(bytes: &[u8]) {
+    if let Ok(message) = ToParser::decode(bytes) {
+        assert_eq!(ToParser::decode(&message.encode()), Ok(message));
+    }
+    if let Ok(message) = FromParser::decode(bytes) {
+        assert_eq!(FromParser::decode(&message.encode()), Ok(message));
+    }
+}
