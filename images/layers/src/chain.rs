@@ -231,3 +231,73 @@ impl EpochRecord {
         Ok(record)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Chain {
+        let record = EpochRecord {
+            epoch: Epoch::new(1),
+            state: StateId::from_bytes([0x51; 16]),
+            parent: None,
+            time: Time { unix_ms: 1_700_000_000_000 },
+            size: ByteCount::new(40_960),
+            seal_ns: 50_000,
+            is_point: true,
+            changes: 3,
+            group: vec![(DiskId::from_bytes([0xd1; 16]), StateId::from_bytes([0x51; 16]))],
+        };
+        Chain {
+            disk: DiskId::from_bytes([0xd1; 16]),
+            generation: Generation::new(3),
+            size: ByteCount::new(40_960),
+            nonce: [0xee; 16],
+            clean: false,
+            next_number: 4,
+            active: 2,
+            layers: vec![LayerRecord { layer: 1, map: 3, top_epoch: Epoch::new(1) }],
+            epochs: vec![record],
+        }
+    }
+
+    #[test]
+    fn round_trips_and_any_flipped_bit_is_seen() {
+        let bytes = example().encode();
+        assert_eq!(Chain::decode(&bytes, "c").ok(), Some(example()));
+        for bit in 0..bytes.len() * 8 {
+            let mut hurt = bytes.clone();
+            hurt[bit / 8] ^= 1 << (bit % 8);
+            assert!(Chain::decode(&hurt, "c").is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn chains_that_contradict_themselves_are_refused() {
+        let spoil: [fn(&mut Chain); 6] = [
+            |chain| chain.size = ByteCount::ZERO,
+            |chain| chain.next_number = 3,
+            |chain| chain.layers.clear(),
+            |chain| chain.epochs.push(chain.epochs[0].clone()),
+            |chain| chain.layers.push(chain.layers[0]),
+            |chain| chain.epochs[0].size = ByteCount::new(MAX_DISK_SIZE + 1),
+        ];
+        for (number, spoil) in spoil.iter().enumerate() {
+            let mut chain = example();
+            spoil(&mut chain);
+            assert!(Chain::decode(&chain.encode(), "c").is_err(), "spoiled {number}");
+        }
+    }
+
+    /// The bytes shown in docs/chain.md.
+    #[test]
+    fn the_documented_bytes_are_the_real_ones() {
+        let shown: Vec<u8> = include_str!("../docs/chain.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("    0"))
+            .flat_map(|line| line.split_whitespace().skip(1).take(16))
+            .map(|byte| u8::from_str_radix(byte, 16).expect("a hex byte"))
+            .collect();
+        assert_eq!(shown, example().encode()[..112]);
+    }
+}

@@ -4,9 +4,9 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use block::BlockDevice;
-use common::{Plan, World, Wrong, history, volatile_memories};
-use sim::{Action, Effect, Fault, Op, Rng};
+use block::{BlockDevice, Media};
+use common::{Plan, World, Wrong, history};
+use sim::{Action, Effect, Fault, Op, Rng, SimMedia};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bugs that random histories with crashes must find, and whether the crash is a power cut.
@@ -105,4 +105,19 @@ fn a_live_map_outlives_its_mount(rng: &mut Rng) -> Result<(), Wrong> {
     let carried = volatile_memories(&world.media, world.model.size().blocks())?;
     world.media = world.media.power_cut(&mut world.rng);
     world.open(&carried, true)
+}
+
+/// All volatile memories of a machine.
+fn volatile_memories(media: &SimMedia, blocks: u64) -> Result<Vec<(String, Vec<u64>)>, Wrong> {
+    let pages = blocks.div_ceil(512 * 32) as usize;
+    let words = 512 + pages.next_multiple_of(512) + pages * 512;
+    let names = media.list_volatile().map_err(|error| error.to_string())?;
+    let read = |name: String| {
+        let memory = media.volatile(&name, words).map_err(|error| error.to_string())?;
+        memory.reserve(0..words).map_err(|error| error.to_string())?;
+        let values =
+            memory.words().iter().map(|word| word.load(std::sync::atomic::Ordering::SeqCst)).collect();
+        Ok((name, values))
+    };
+    names.into_iter().map(read).collect()
 }

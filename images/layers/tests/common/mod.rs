@@ -244,21 +244,6 @@ fn carry(media: &SimMedia, name: &str, words: &[u64]) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// All volatile memories of a machine.
-pub fn volatile_memories(media: &SimMedia, blocks: u64) -> Result<Vec<(String, Vec<u64>)>, Wrong> {
-    let pages = blocks.div_ceil(512 * 32) as usize;
-    let words = 512 + pages.next_multiple_of(512) + pages * 512;
-    let names = media.list_volatile().map_err(wrong)?;
-    let read = |name: String| {
-        let memory = media.volatile(&name, words).map_err(wrong)?;
-        memory.reserve(0..words).map_err(wrong)?;
-        let values =
-            memory.words().iter().map(|word| word.load(std::sync::atomic::Ordering::SeqCst)).collect();
-        Ok((name, values))
-    };
-    names.into_iter().map(read).collect()
-}
-
 /// Runs one history of the plan.
 pub fn history(rng: &mut Rng, plan: Plan) -> Result<u64, Wrong> {
     let mut world = World::new(rng)?;
