@@ -44,8 +44,12 @@ impl Daemon {
         let (catalog, notice) = Catalog::open(state.dir())?;
         let catalog = Arc::new(catalog);
         let jobs = Jobs::open(catalog.clone(), state.clock(), state.entropy(), config.parallel_jobs())?;
-        let layers_env =
-            layers::Env { media: state.media().clone(), clock: state.clock(), entropy: state.entropy() };
+        let layers_env = layers::Env {
+            media: state.media().clone(),
+            clock: state.clock(),
+            entropy: state.entropy(),
+            journal_room: layers::JOURNAL_ROOM,
+        };
         let (disks, mut notices) = Disks::open(layers_env)?;
         notices.extend(notice);
         let vault_env = vault::Env { clock: state.clock(), entropy: state.entropy() };
