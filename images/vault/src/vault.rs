@@ -1,6 +1,6 @@
 //! Making, opening and asking a vault. Backup, image and check have their own modules.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use block::sync::{Arc, Mutex, Published, lock};
@@ -12,7 +12,9 @@ use crate::chunk::Compression;
 use crate::front::{Front, INDEX, INFO};
 use crate::gate::{DeleteGate, Deletion, RefuseAll};
 use crate::image::VaultImage;
-use crate::index::{Entry, Index, IndexContent, MAX_INDEX_LEN, PackRow, Spot, decode_blob, encode_blob};
+use crate::index::{
+    Entry, INDEX_RECORDS, Index, IndexContent, MAX_INDEX_LEN, PackRow, Spot, decode_blob, encode_blob,
+};
 use crate::info::{self, Info};
 use crate::key::Keys;
 use crate::manifest::{MAX_POINT_LEN, Node, Point, VaultPoint, decode_point};
@@ -242,17 +244,15 @@ impl Vault {
         let (blobs, _) = self.inner.index_blobs()?;
         let (left, _) = self.inner.unindexed(&Index::of(&blobs))?;
         let packs = left.len() as u64;
-        let mut batch = (Vec::new(), Vec::new());
+        let mut batch = Batch::default();
         for content in left {
-            if batch.1.len() + content.entries.len() > crate::index::INDEX_RECORDS {
-                self.inner.put_index(std::mem::take(&mut batch))?;
+            if !batch.fits(&content) {
+                self.inner.put_index(std::mem::take(&mut batch).content)?;
             }
-            let row = batch.0.len() as u32;
-            batch.0.extend(content.packs);
-            batch.1.extend(content.entries.into_iter().map(|entry| Entry { pack: row, ..entry }));
+            batch.add(content);
         }
-        if !batch.0.is_empty() {
-            self.inner.put_index(batch)?;
+        if !batch.ids.is_empty() {
+            self.inner.put_index(batch.content)?;
         }
         Ok(packs)
     }
@@ -274,6 +274,27 @@ impl Vault {
         };
         self.inner.store.list("", &mut add).map_err(Error::store("list", ""))?;
         Ok(usage)
+    }
+}
+
+/// Packs that go into one index blob, which has no id twice and not too many.
+#[derive(Default)]
+struct Batch {
+    content: (Vec<PackRow>, Vec<Entry>),
+    ids: HashSet<ContentId>,
+}
+
+impl Batch {
+    fn fits(&self, content: &IndexContent) -> bool {
+        self.ids.len() + content.entries.len() <= INDEX_RECORDS
+            && !content.entries.iter().any(|entry| self.ids.contains(&entry.record.id))
+    }
+
+    fn add(&mut self, content: IndexContent) {
+        let row = self.content.0.len() as u32;
+        self.ids.extend(content.entries.iter().map(|entry| entry.record.id));
+        self.content.0.extend(content.packs);
+        self.content.1.extend(content.entries.into_iter().map(|entry| Entry { pack: row, ..entry }));
     }
 }
 

@@ -168,3 +168,172 @@ impl TreeBuilder {
         Ok(root)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
+
+    use block::ByteCount;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chunk::CHUNK_SIZE;
+    use crate::manifest::{find, walk};
+
+    /// Nodes in memory; every one that is read must be there and be what the shape says.
+    #[derive(Default)]
+    struct Nodes {
+        kept: HashMap<ContentId, Arc<Node>>,
+        read: RefCell<u64>,
+    }
+
+    impl NodeReader for Nodes {
+        fn node(&self, id: &ContentId, level: u8, count: usize) -> Result<Arc<Node>> {
+            let node = self.kept.get(id).expect("the node was stored");
+            assert_eq!((node.level, node.refs.len()), (level, count), "the node is where its shape belongs");
+            *self.read.borrow_mut() += 1;
+            Ok(node.clone())
+        }
+    }
+
+    impl NodeStore for Nodes {
+        fn store(&mut self, node: &Node) -> Result<ContentId> {
+            let bytes = node.encode();
+            assert_eq!(node.uniform(), None, "empty nodes are not stored");
+            assert_eq!(Node::decode(&bytes).as_ref(), Ok(node));
+            let id = ContentId::from_bytes(*blake3::hash(&bytes).as_bytes());
+            self.kept.insert(id, Arc::new(node.clone()));
+            Ok(id)
+        }
+    }
+
+    fn shape(chunks: u64) -> Shape {
+        Shape::new(ByteCount::new(chunks * CHUNK_SIZE))
+    }
+
+    fn stored(number: u8) -> Ref {
+        Ref::Stored(ContentId::from_bytes([number; 32]))
+    }
+
+    /// Runs of what a disk is, ascending and complete.
+    type Model = Vec<(u64, u64, Ref)>;
+
+    fn overlay(model: &Model, chunks: u64, sets: &[(u64, u64, Ref)]) -> Model {
+        let mut borders: Vec<u64> = [0, chunks].into();
+        borders.extend(model.iter().chain(sets).flat_map(|&(first, count, _)| [first, first + count]));
+        borders.retain(|border| *border <= chunks);
+        borders.sort_unstable();
+        borders.dedup();
+        let at = |chunk: u64| {
+            let mut layers = sets.iter().rev().chain(model.iter());
+            let found = layers.find(|&&(first, count, _)| (first..first + count).contains(&chunk));
+            found.map_or(Ref::Hole, |&(_, _, what)| what)
+        };
+        borders.windows(2).map(|two| (two[0], two[1] - two[0], at(two[0]))).collect()
+    }
+
+    fn compare(nodes: &Nodes, root: Ref, shape: Shape, model: &Model) {
+        for &(first, count, what) in model {
+            for chunk in [first, first + count / 2, first + count - 1] {
+                assert_eq!(find(nodes, shape, root, chunk).unwrap(), what, "chunk {chunk}");
+            }
+        }
+        let mut end = 0;
+        let walked = walk(nodes, shape, root, 0..shape.chunks(), &mut |run| {
+            assert_eq!(run.first, end, "runs tile the disk");
+            end += run.count;
+            let inside = |&&(first, count, what): &&(u64, u64, Ref)| {
+                what == run.what && (first..first + count).contains(&run.first)
+            };
+            assert!(model.iter().any(|part| inside(&part)), "{run:?}");
+            Ok(ControlFlow::Continue(()))
+        });
+        assert!(walked.unwrap().is_continue());
+        assert_eq!(end, shape.chunks());
+    }
+
+    /// One step: a new size, and what is set on it, ascending, as a backup would do it.
+    fn step() -> impl Strategy<Value = (u64, Vec<(u64, u64, u8)>)> {
+        let size = prop_oneof![
+            1..4u64,
+            250..260u64,
+            500..70_000u64,
+            65_530..65_540u64,
+            16_777_200..16_777_230u64,
+            1..1u64 << 30
+        ];
+        let set = (
+            any::<prop::sample::Index>(),
+            prop_oneof![1..3u64, 200..700u64, 60_000..70_000u64, Just(1 << 24)],
+            0..6u8,
+        );
+        (size, prop::collection::vec(set, 0..5)).prop_map(|(chunks, sets)| {
+            let mut sets: Vec<(u64, u64, u8)> = sets
+                .into_iter()
+                .map(|(at, count, what)| ((at.index(usize::MAX) as u64) % chunks, count, what))
+                .collect();
+            sets.sort_unstable();
+            (chunks, sets)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        /// Points of disks of any size, growing and shrinking over every level of the tree.
+        #[test]
+        fn every_tree_says_what_was_set(steps in prop::collection::vec(step(), 1..6)) {
+            let mut nodes = Nodes::default();
+            let mut base: Option<(Ref, Shape)> = None;
+            let mut model = Model::new();
+            for (chunks, sets) in steps {
+                let shape = shape(chunks);
+                // all that a changed size touches is set to something
+                let parted = base.filter(|(_, old)| *old != shape).map_or(chunks, |(_, old)| old.chunks().min(chunks));
+                let mut plan: Vec<(u64, u64, Ref)> = Vec::new();
+                for (first, count, what) in sets {
+                    let from = first.max(plan.last().map_or(0, |&(first, count, _)| first + count));
+                    let count = (first + count).min(parted).saturating_sub(from);
+                    let count = if what > 1 { count.min(600) } else { count };
+                    match what {
+                        _ if count == 0 => {}
+                        0 => plan.push((from, count, Ref::Hole)),
+                        1 => plan.push((from, count, Ref::Zero)),
+                        what => plan.extend((from..from + count).map(|chunk| (chunk, 1, stored(what)))),
+                    }
+                }
+                plan.extend((parted < chunks).then_some((parted, chunks - parted, Ref::Zero)));
+                let mut builder = TreeBuilder::new(shape, base);
+                for &(first, count, what) in &plan {
+                    builder.set(&mut nodes, first, count, what).unwrap();
+                }
+                let root = builder.finish(&mut nodes).unwrap();
+                model = overlay(&model, chunks, &plan);
+                compare(&nodes, root, shape, &model);
+                base = Some((root, shape));
+            }
+        }
+    }
+
+    /// One changed chunk of the largest disk reads and writes one node a level.
+    #[test]
+    fn an_increment_touches_only_the_path_to_it() {
+        let mut nodes = Nodes::default();
+        let shape = shape(1 << 30);
+        let mut builder = TreeBuilder::new(shape, None);
+        for chunk in (0..1 << 30).step_by(1 << 20) {
+            builder.set(&mut nodes, chunk, 1, stored(7)).unwrap();
+        }
+        let root = builder.finish(&mut nodes).unwrap();
+        let before = nodes.kept.len();
+        *nodes.read.borrow_mut() = 0;
+        let mut builder = TreeBuilder::new(shape, Some((root, shape)));
+        builder.set(&mut nodes, 5 << 20, 1, stored(8)).unwrap();
+        let next = builder.finish(&mut nodes).unwrap();
+        assert!(next != root);
+        assert_eq!((nodes.kept.len() - before, *nodes.read.borrow()), (4, 4));
+    }
+}

@@ -276,3 +276,50 @@ fn a_store_that_is_no_vault_or_half_of_one_is_refused_by_name() {
     store.put("vault", &[0; 168]).unwrap();
     assert_eq!(open(Arc::new(store), &env()).err().unwrap().kind(), Kind::Corrupt);
 }
+
+/// A blob of a later version is refused as such, by name, and called neither damaged nor missing.
+#[test]
+fn later_versions_are_refused_by_name() {
+    let (store, world) = small();
+    for (name, _) in store.blobs() {
+        let later = store.fork();
+        let mut bytes = whole(&store, &name);
+        bytes[12] = 1;
+        let crc = crc32fast::hash(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+        later.remove(&name);
+        later.put(&name, &bytes).unwrap();
+        let errors = match open(Arc::new(later.clone()), &env()) {
+            Ok(_) => use_damaged(&later, &world),
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+                vec![error.to_string()]
+            }
+        };
+        let told = errors.iter().any(|error| error.contains(&name) && error.contains("has version 1"));
+        assert!(told, "{name}: {errors:?}");
+    }
+}
+
+/// Two packs with the same content, neither in any index: both stay findable.
+#[test]
+fn equal_packs_without_an_index_are_both_indexed_again() {
+    let store = SimBlobStore::new();
+    let env = env();
+    let (one, two) = (create(Arc::new(store.clone()), &env), open(Arc::new(store.clone()), &env).unwrap());
+    let mut world = World::new(300_000, 8);
+    world.write_random(0, 300_000);
+    world.backup_on(&one, None).unwrap();
+    world.backup_on(&two, None).unwrap();
+    drop((one, two));
+    names(&store, "index/").iter().for_each(|name| store.remove(name));
+    let vault = open(Arc::new(store.clone()), &env).unwrap();
+    assert_eq!(vault.rebuild_index().unwrap(), 2);
+    assert_eq!(names(&store, "index/").len(), 2);
+    drop(vault);
+    for pack in names(&store, "packs/") {
+        let hurt = store.fork();
+        hurt.remove(&pack);
+        world.verify(&open(Arc::new(hurt), &env).unwrap());
+    }
+}

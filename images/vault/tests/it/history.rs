@@ -2,7 +2,7 @@
 
 use crate::world::{World, create, directory, env, open, open_directory, restore};
 use block::{ByteOffset, Failure, Kind};
-use vault::{Error, Vault, VaultKey};
+use vault::{Compression, Error, Options, Vault, VaultKey};
 
 /// Sizes that meet every edge: empty, below a block, off the chunk, one leaf, two leaves.
 const SIZES: [usize; 7] = [0, 512, 4096, 65_536, 200_000, 3_000_000, 20_000_000];
@@ -125,4 +125,21 @@ fn requests_that_make_no_sense_are_refused_by_name() {
     let strict = Vault::open(store, crate::world::key(), &env).unwrap();
     assert!(matches!(strict.delete_point(&report.manifest), Err(Error::Refused { .. })));
     assert_eq!(restore(&strict, &report.manifest).unwrap(), world.known[0].bytes);
+}
+
+/// Vaults written with either compression, or both, restore with either.
+#[test]
+fn the_compression_of_today_reads_that_of_yesterday() {
+    let (dir, store) = directory();
+    let env = env();
+    drop(create(store, &env));
+    let mut world = World::new(1_000_000, 6);
+    for compression in [Compression::Lz4, Compression::Zstd(1), Compression::Zstd(9)] {
+        let options = Options { compression, ..Options::default() };
+        let vault = Vault::open_with(open_directory(&dir), crate::world::key(), &env, options).unwrap();
+        world.scribble();
+        world.write(0, &vec![compression.eq(&Compression::Lz4) as u8 + 1; 70_000]);
+        world.backup(&vault).unwrap();
+        world.verify(&vault);
+    }
 }
