@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::command::{cargo, run as run_program};
+use crate::demo::target_folder;
 use crate::packages;
 
 /// Tests that have a long form take it when this is set.
@@ -38,7 +39,15 @@ fn every_test(soak: bool) -> Result<()> {
     packages::ensure(packages::TEST)?;
     // Tests start the real programs; the test profile shares their libraries with the tests.
     start(cargo(["build", "--profile", "test", "--workspace", "--bins"]), false)?;
-    start(cargo(["test", "--workspace", "--no-fail-fast"]), soak)
+    // The slowest proofs need no oracle and no program: they are built by themselves, with every lock and atomic a
+    // point where the explorer may switch threads. A folder of their own keeps the other builds from starting over.
+    let mut interleavings = cargo(["test", "--package", "blockd-layers", "--test", "interleavings"]);
+    interleavings
+        .arg("--target-dir")
+        .arg(target_folder().join("shuttle"))
+        .env("RUSTFLAGS", "--cfg blockd_shuttle");
+    let explored = start(interleavings, soak);
+    start(cargo(["test", "--workspace", "--no-fail-fast"]), soak).and(explored)
 }
 
 fn start(mut command: Command, soak: bool) -> Result<()> {
