@@ -128,7 +128,12 @@ fn disturb(root: &Path) {
 
 #[test]
 fn dirty_ext4() {
-    compare_dirty("-t ext4", "rw");
+    compare_dirty("-t ext4 -b 4096", "rw");
+}
+
+#[test]
+fn dirty_ext4_with_small_blocks() {
+    compare_dirty("-t ext4 -b 1024", "rw");
 }
 
 #[test]

@@ -141,6 +141,13 @@ pub fn make_tree(dir: &Path) {
     for i in 0..3000 {
         File::create(at(&format!("many/a name that takes some room {i}"))).unwrap();
     }
+    for count in [30, 90, 300] {
+        fs::create_dir(at(&format!("some {count}"))).unwrap();
+        for i in 0..count {
+            File::create(at(&format!("some {count}/a name that takes some more room than others {i}")))
+                .unwrap();
+        }
+    }
     fs::create_dir(at("names")).unwrap();
     let odd = [
         &b"sp ace"[..],

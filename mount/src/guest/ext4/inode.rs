@@ -7,6 +7,7 @@ use crate::{Error, Result};
 
 pub(super) mod flag {
     pub(in super::super) const ENCRYPT: u32 = 0x800;
+    pub(in super::super) const INDEX: u32 = 0x1000;
     pub(in super::super) const HUGE_FILE: u32 = 0x4_0000;
     pub(in super::super) const EXTENTS: u32 = 0x8_0000;
     pub(in super::super) const INLINE_DATA: u32 = 0x1000_0000;
