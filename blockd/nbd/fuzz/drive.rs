@@ -114,7 +114,7 @@ impl Wish {
             length: u32::from(u16::from_le_bytes([bytes[5], bytes[6]])),
             fill: bytes[7],
         };
-        data.chunks_exact(8).take(64).map(wish).collect()
+        data.chunks_exact(8).take(24).map(wish).collect()
     }
 }
 
