@@ -2,7 +2,7 @@
 
 use crate::bases::BASES;
 use crate::exercise;
-use crate::image::{FileSource, empty, mke2fs, run, sh};
+use crate::image::{FileSource, mke2fs, run, sh};
 use crate::mounted::{Here, Scene};
 use block::{ByteOffset, Kind};
 use mount::guest::Guest;
@@ -171,21 +171,6 @@ fn looping_directories_end() {
     let told = sh(&format!("timeout 60 find {} 2>&1 || true", here.at("files/0").display()));
     assert!(told.contains("a/b/c/file"), "{told}");
     assert!(told.lines().count() < 40, "{told}");
-}
-
-/// A parser that dies of a question is replaced, and the question is not asked again and again: the process here is
-/// the real one, and what it dies of is its memory limit.
-#[test]
-fn a_parser_out_of_memory_ends_alone() {
-    let dir = TempDir::new().unwrap();
-    let image = empty(dir.path(), "image", 16 << 20);
-    let scene = Scene::over(dir, image);
-    let server = scene.server();
-    let here = Here::new(&server.uri(), &scene.point);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", here.mount().parsers()[0])).unwrap();
-    assert!(limits.contains("Max address space         268435456"), "{limits}");
-    let text = fs::read_to_string(here.at("files/0.unreadable")).unwrap();
-    assert!(text.contains("no filesystem"), "{text}");
 }
 
 /// What the parser sends is not believed: each of these decodes, and none of them fits its question.

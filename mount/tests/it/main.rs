@@ -7,6 +7,7 @@ mod exercise;
 mod ext4;
 mod hostile;
 mod image;
+mod lying;
 mod mounted;
 mod partitions;
 mod sandbox;
