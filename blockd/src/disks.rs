@@ -100,6 +100,7 @@ impl Disks {
             let done = if stage == Stage::Disk { disks.open_one(id) } else { disks.sweep(id, stage) };
             notices.extend(done.err().map(|error| error.body().message));
         }
+        notices.extend(disks.take_back_incomplete_groups());
         for id in found.layers.iter().filter(|id| found.files.iter().all(|(named, _)| named != *id)) {
             notices.push(format!("{} has no name file beside it and is left alone", layers_dir(*id)));
         }
@@ -128,6 +129,27 @@ impl Disks {
             (None, Some(error)) => Err(error),
             (None, None) => Ok(()),
         }
+    }
+
+    /// A point of several disks of which a crash left only some members is none: deletes what there is of it.
+    fn take_back_incomplete_groups(&self) -> Vec<String> {
+        let all = self.all();
+        let open: Vec<(&str, &Disk)> = all
+            .iter()
+            .filter_map(|named| Some((named.name.as_str(), &**named.open.as_ref().ok()?)))
+            .collect();
+        let disks: Vec<&Disk> = open.iter().map(|(_, disk)| *disk).collect();
+        let mut notices = Vec::new();
+        for (index, state) in layers::incomplete_groups(&disks) {
+            let (name, disk) = open[index];
+            tracing::info!(disk = name, %state, "a group point cut short by a crash is taken back");
+            if let Err(error) = disk.delete_point(state) {
+                notices.push(format!(
+                    "disk {name}: a group point cut short by a crash is still listed: {error}"
+                ));
+            }
+        }
+        notices
     }
 
     fn sweep(&self, id: DiskId, stage: Stage) -> Result<()> {

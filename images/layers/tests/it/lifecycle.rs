@@ -130,6 +130,35 @@ fn a_group_is_sealed_at_one_instant_or_not_at_all() {
     assert_eq!(disks[2].points().len(), 1);
 }
 
+/// The machine stops at every call of a group seal: afterwards the group's point is on all members or on none.
+#[test]
+fn a_group_cut_short_is_on_all_members_or_on_none() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    let mut taken_back = 0;
+    for cut in 0..120 {
+        for power in [false, true] {
+            let (media, mut rng) = (SimMedia::new(), Rng::new(cut));
+            let disks = [disk(&media, "a", 8192), disk(&media, "bb", 8192)];
+            disks.iter().for_each(|disk| fill(disk, 0, 1, 7));
+            media.crash_after(cut, sim::Cut::BeforeEffect);
+            let done = seal_group(&[&disks[0], &disks[1]]).is_ok();
+            drop(disks);
+            let media = if power { media.power_cut(&mut rng) } else { media.process_crash() };
+            let disks = ["a", "bb"].map(|dir| Disk::open(&env(&media, &mut rng), dir).unwrap());
+            for (index, state) in layers::incomplete_groups(&[&disks[0], &disks[1]]) {
+                taken_back += 1;
+                disks[index].delete_point(state).unwrap();
+            }
+            let points = disks.each_ref().map(|disk| disk.points().len());
+            assert_eq!(points[0], points[1], "cut {cut}, power {power}");
+            assert!(!done || points[0] == 1, "an acknowledged group is gone, cut {cut}, power {power}");
+            outcomes.insert(points[0]);
+        }
+    }
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), [0, 1]);
+    assert!(taken_back > 0, "no cut came between the members");
+}
+
 #[test]
 fn closing_ends_writes_and_opens_clean() {
     let (media, mut rng) = machine();
