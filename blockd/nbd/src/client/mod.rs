@@ -1,4 +1,4 @@
-//! The client: an export of any NBD server as a [`BlockDevice`].
+//! The client: an export of any NBD server as a [`block::BlockDevice`].
 //!
 //! Calls block and may come from many threads; each uses one of several connections for itself. Further connections
 //! are made when they are first needed, and only if the server says that a flush covers all of them. Everything a

@@ -2,7 +2,7 @@
 //! knows no socket, no clock and no thread, so that a fuzzer can be its client.
 //!
 //! Everything a client sends here is untrusted: lengths are checked before anything is kept, and at most one option
-//! of [`MAX_OPTION_LEN`] bytes is looked at at a time.
+//! of 64 KiB is looked at at a time.
 
 mod context;
 mod options;

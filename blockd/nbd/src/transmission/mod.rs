@@ -2,7 +2,7 @@
 //! connection's thread feeds it what arrived and sends what it appended.
 //!
 //! Requests are executed in order of arrival. The payload of a write is handed to the device where it arrived; data
-//! of a read is put where it is sent from. Nothing is allocated per request. A read longer than [`READ_CHUNK`] is
+//! of a read is put where it is sent from. Nothing is allocated per request. A read longer than half a megabyte is
 //! answered in pieces between which the caller sends, so that memory does not grow with what clients ask for.
 
 mod counters;

@@ -1,16 +1,19 @@
 //! The bytes of every message, as the protocol text (`doc/proto.md` of the NBD project) lays them out. All numbers
 //! are big-endian. Nothing here reads or writes a socket; decoders are checked and never panic.
 
+mod ask;
 mod errno;
+mod facts;
 mod option;
 mod request;
 
+pub use ask::{GoRequest, MetaRequest};
 pub use errno::Errno;
-pub use option::{
-    BlockSizes, ExportFacts, GREETING_LEN, GoRequest, Greeting, MetaRequest, OptionHeader, OptionReply,
-    OptionReplyHeader, Refusal, put_info_block_size, put_info_export, put_info_text, put_meta_context,
+pub use facts::{
+    BlockSizes, ExportFacts, put_info_block_size, put_info_export, put_info_text, put_meta_context,
     put_server,
 };
+pub use option::{GREETING_LEN, Greeting, OptionHeader, OptionReply, OptionReplyHeader, Refusal};
 pub use request::{ChunkHeader, Extent32, Request, SimpleReply};
 
 use block::{Cursor, Malformed};
