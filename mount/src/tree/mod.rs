@@ -1,25 +1,22 @@
 //! The mounted tree: `disk.raw`, `partitions/N.raw` and `files/N/`. Knows what is where and how to read it; knows no
 //! FUSE (that is [`fuse`]) and interprets no guest's byte (that is [`crate::parser`]).
 
+mod content;
 pub(crate) mod fuse;
 mod number;
 mod recent;
 
-use crate::guest::{Entry, Node, NodeKind, Piece, Place as Where, Space, Stamp};
+use crate::guest::{Entry, Node, NodeKind, Space, Stamp};
 use crate::parser::Parser;
 use crate::parser::wire::{Answer, Question, Request, Volume};
 use crate::{Error, Result};
 use block::sync::{Mutex, lock};
-use block::{BlockSource, ByteOffset, ByteRange, ExtentKind, Kind};
+use block::{BlockSource, ByteRange, Kind};
+use content::{MAX_WINDOWS, Window};
 use number::Place;
 use recent::Recent;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Pieces are asked for and kept in windows of this many bytes of a file.
-const WINDOW: u64 = 64 << 20;
-/// Windows kept (twice as many at most); usual ones have a few pieces, the largest 4096, about 200 KiB.
-const MAX_WINDOWS: usize = 512;
 /// Pages of directories kept (twice as many at most), about 200 KiB each at most.
 const MAX_PAGES: usize = 64;
 
@@ -45,19 +42,6 @@ struct Held {
 enum State {
     Readable { root: u64, space: Space },
     Unreadable { why: Arc<str> },
-}
-
-/// The pieces of `start..end` of a file, in order and without gap.
-struct Window {
-    start: u64,
-    end: u64,
-    pieces: Vec<Piece>,
-}
-
-impl Window {
-    fn holds(&self, at: u64) -> bool {
-        (self.start..self.end).contains(&at)
-    }
 }
 
 /// A page of a directory.
@@ -279,139 +263,6 @@ impl Tree {
             return Ok(space);
         }
         Ok(Space { block_size: 4096, blocks: self.source.size().blocks(), ..Space::default() })
-    }
-
-    /// Reads up to `buf.len()` bytes of a file; fewer only at its end. The number read.
-    fn read(&self, place: Place, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let whole = ByteRange::whole(self.source.size());
-        match place {
-            Place::Disk => self.read_range(whole, offset, buf),
-            Place::Partition(number) => self.read_range(self.held(number)?.volume.range, offset, buf),
-            Place::Reason(number) => {
-                let text = self.reason(number)?;
-                let rest =
-                    usize::try_from(offset).ok().and_then(|at| text.as_bytes().get(at..)).unwrap_or_default();
-                let count = rest.len().min(buf.len());
-                buf[..count].copy_from_slice(&rest[..count]);
-                Ok(count)
-            }
-            Place::Guest(volume, ino) => self.read_guest(self.held(volume)?, ino, offset, buf),
-            Place::Top | Place::Partitions | Place::Files => {
-                Err(Error::invalid("a directory", "it has no content"))
-            }
-        }
-    }
-
-    fn read_range(&self, range: ByteRange, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let left = range.count().get().saturating_sub(offset);
-        let count = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-        if count > 0 {
-            self.source.read_at(ByteOffset::new(range.start() + offset), &mut buf[..count])?;
-        }
-        Ok(count)
-    }
-
-    fn read_guest(&self, held: &Held, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset + done as u64;
-            let Some(window) = self.window(held, ino, at)? else { break };
-            let first = window.pieces.partition_point(|piece| piece.at + piece.len <= at);
-            for piece in &window.pieces[first..] {
-                if done == buf.len() {
-                    break;
-                }
-                let into = offset + done as u64 - piece.at;
-                let count = usize::try_from(piece.len - into).unwrap_or(usize::MAX).min(buf.len() - done);
-                self.read_piece(held, piece, into, &mut buf[done..done + count])?;
-                done += count;
-            }
-        }
-        Ok(done)
-    }
-
-    fn read_piece(&self, held: &Held, piece: &Piece, into: u64, buf: &mut [u8]) -> Result<()> {
-        match &piece.place {
-            Where::Zero => buf.fill(0),
-            Where::Bytes(bytes) => buf.copy_from_slice(&bytes[into as usize..into as usize + buf.len()]),
-            // inside the volume, which is inside the disk: the parser's answer was checked for it
-            Where::Volume(at) => {
-                let start = held.volume.range.start() + at + into;
-                self.source.read_at(ByteOffset::new(start), buf)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The pieces around byte `at` of a file, or `None` at its end. The window holds `at`.
-    fn window(&self, held: &Held, ino: u64, at: u64) -> Result<Option<Arc<Window>>> {
-        let number = Place::Guest(held.volume.number, ino).number();
-        let key = (number, at / WINDOW);
-        let cached = self.windows.get(&key);
-        if let Some(window) = cached.as_ref().filter(|window| window.holds(at)) {
-            return Ok(Some(Arc::clone(window)));
-        }
-        // from its start, so that later reads find it; from `at`, where a file in very many pieces fills an answer
-        // before `at`, or is damaged before it
-        let starts = [key.1 * WINDOW, at];
-        for from in starts.into_iter().skip(usize::from(cached.is_some())) {
-            let question = Question::Pieces { ino, from, to: at.saturating_add(WINDOW) };
-            let pieces = match self.ask(held, question) {
-                Ok(Answer::Pieces(pieces)) => pieces,
-                Ok(_) => return Err(unexpected()),
-                Err(_) if from != at => continue,
-                Err(error) => return Err(error),
-            };
-            let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(None) };
-            let window = Arc::new(Window { start: first.at, end: last.at + last.len, pieces });
-            if window.holds(at) {
-                self.windows.insert(key, Arc::clone(&window));
-                return Ok(Some(window));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The next data, or the next hole, at or after `offset`: what `lseek` answers. `None` means there is none.
-    fn seek(&self, place: Place, offset: u64, data: bool) -> Result<Option<u64>> {
-        let size = self.node(place)?.size;
-        if offset >= size {
-            return Ok(None);
-        }
-        let found = match place {
-            Place::Guest(volume, ino) => self.seek_guest(self.held(volume)?, ino, offset, size, data)?,
-            Place::Partition(number) => self.seek_range(self.held(number)?.volume.range, offset, data)?,
-            Place::Disk => self.seek_range(ByteRange::whole(self.source.size()), offset, data)?,
-            _ if data => Some(offset),
-            _ => None,
-        };
-        // every file ends in a hole
-        Ok(found.or((!data).then_some(size)))
-    }
-
-    fn seek_guest(&self, held: &Held, ino: u64, offset: u64, size: u64, data: bool) -> Result<Option<u64>> {
-        let mut at = offset;
-        while at < size {
-            let Some(window) = self.window(held, ino, at)? else { return Ok(None) };
-            let fitting = |piece: &&Piece| piece.at + piece.len > at && (piece.place != Where::Zero) == data;
-            if let Some(piece) = window.pieces.iter().find(fitting) {
-                return Ok(Some(piece.at.max(at)));
-            }
-            at = window.end;
-        }
-        Ok(None)
-    }
-
-    fn seek_range(&self, range: ByteRange, offset: u64, data: bool) -> Result<Option<u64>> {
-        let mut found = None;
-        self.source.extents(ByteRange::between(range.start() + offset, range.end()), &mut |extent| {
-            if (extent.kind == ExtentKind::Data) == data {
-                found = Some(extent.range.start() - range.start());
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
     }
 }
 
