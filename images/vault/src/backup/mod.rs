@@ -1,7 +1,8 @@
 //! Transferring a delta into the vault. The order of writes and what is checked is specified in `docs/overview.md`.
 //!
 //! Reading, hashing and compressing run in threads beside the one that packs and commits; see [`stages`]. What a job
-//! holds in memory is bounded by the constants there, one pack and its proof, and the ids of at most one index blob.
+//! holds in memory is bounded by the constants there, one pack and its proof, the ids of at most one index blob, the
+//! trailers of [`hits`], and some fifty bytes for each pack it relied on.
 
 mod hits;
 mod job;

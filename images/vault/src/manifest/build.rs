@@ -258,30 +258,30 @@ mod tests {
     /// One step: a new size, and what is set on it, ascending, as a backup would do it.
     fn step() -> impl Strategy<Value = (u64, Vec<(u64, u64, u8)>)> {
         let size = prop_oneof![
-            1..4u64,
-            250..260u64,
-            500..70_000u64,
-            65_530..65_540u64,
-            16_777_200..16_777_230u64,
-            1..1u64 << 30
+            // mostly near each other, so that one size cuts into the leaves of another
+            6 => 200..1200u64,
+            1 => 1..4u64,
+            1 => 500..70_000u64,
+            1 => 65_530..65_540u64,
+            1 => 16_777_200..16_777_230u64,
+            1 => 1..1u64 << 30,
         ];
-        let set = (
-            any::<prop::sample::Index>(),
-            prop_oneof![1..3u64, 200..700u64, 60_000..70_000u64, Just(1 << 24)],
-            0..6u8,
-        );
+        let count = prop_oneof![1..3u64, 200..700u64, 60_000..70_000u64, Just(1 << 24)];
+        let set = (any::<u64>(), any::<bool>(), count, 0..6u8);
         (size, prop::collection::vec(set, 0..5)).prop_map(|(chunks, sets)| {
-            let mut sets: Vec<(u64, u64, u8)> = sets
-                .into_iter()
-                .map(|(at, count, what)| ((at.index(usize::MAX) as u64) % chunks, count, what))
-                .collect();
+            let place = |at: u64, near_end: bool| match near_end {
+                true => chunks - 1 - at % chunks.min(600),
+                false => at % chunks,
+            };
+            let sets = sets.into_iter().map(|(at, near_end, count, what)| (place(at, near_end), count, what));
+            let mut sets: Vec<(u64, u64, u8)> = sets.collect();
             sets.sort_unstable();
             (chunks, sets)
         })
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(150))]
+        #![proptest_config(ProptestConfig::with_cases(300))]
 
         /// Points of disks of any size, growing and shrinking over every level of the tree.
         #[test]
