@@ -1,6 +1,6 @@
 //! fio's NBD engine as the client of every subject.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -58,6 +58,18 @@ pub fn run(uri: &str, size_bytes: u64, connections: u32, access: Access) -> Resu
         bail!("fio on {uri}: {}", output.status);
     }
     parse(&output.stdout, access).with_context(|| format!("fio's answer about {uri}"))
+}
+
+/// Starts 4 KiB random writes to the first `size_bytes` of an export that go on until the process is ended.
+///
+/// # Errors
+/// fio cannot be started.
+pub fn background(uri: &str, size_bytes: u64) -> Result<Child> {
+    let mut command = Command::new("fio");
+    command.args(["--name=load", "--ioengine=nbd", "--thread", "--rw=randwrite", "--bs=4k", "--norandommap"]);
+    command.args(["--time_based", "--runtime=1h"]).arg(format!("--iodepth={QUEUE_DEPTH}"));
+    command.arg(format!("--uri={uri}")).arg(format!("--size={size_bytes}"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("fio cannot be started")
 }
 
 fn parse(answer: &[u8], access: Access) -> Result<Measured> {

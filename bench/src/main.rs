@@ -7,6 +7,7 @@
 mod fio;
 mod nbd_4k;
 mod report;
+mod seal_pause;
 mod server;
 
 use std::process::ExitCode;
@@ -25,11 +26,15 @@ enum Workload {
     /// 4 KiB random reads and writes over NBD beside nbdkit and qemu-nbd
     #[command(name = "nbd-4k")]
     Nbd4k(nbd_4k::Options),
+    /// How long writes are held while a recovery point is taken, under load
+    #[command(name = "seal-pause")]
+    SealPause(seal_pause::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().workload {
         Workload::Nbd4k(options) => nbd_4k::run(&options),
+        Workload::SealPause(options) => seal_pause::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
