@@ -225,7 +225,9 @@ impl Daemon {
     pub fn stop(&self) -> Result<()> {
         self.jobs.stop();
         self.server.stop();
-        self.tiers.disks.close()
+        self.tiers.disks.close()?;
+        self.state.forget_volatile();
+        Ok(())
     }
 }
 

@@ -31,6 +31,7 @@ const GROUP: &str = "blockd";
 /// A state directory that this process owns until it is dropped.
 pub struct State {
     dir: PathBuf,
+    volatile: PathBuf,
     media: Arc<dyn Media>,
     group: Option<u32>,
     _lock: Box<dyn Lock>,
@@ -81,7 +82,7 @@ impl State {
         plain.sync_dir("").doing(|| failed("lay out"))?;
         let volatile = volatile_dir(&dir, id)?;
         let media = LinuxMedia::new(&dir, &volatile).doing(|| failed("open state directory"))?;
-        Ok(Self { dir, media: Arc::new(media), group, _lock: lock })
+        Ok(Self { dir, volatile, media: Arc::new(media), group, _lock: lock })
     }
 
     /// The directory, absolute.
@@ -107,6 +108,13 @@ impl State {
     /// The path of a file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// After a clean end: removes the directory of live maps, unless one is left in it.
+    pub fn forget_volatile(&self) {
+        if let Err(error) = fs::remove_dir(&self.volatile) {
+            tracing::debug!("{} stays: {error}", self.volatile.display());
+        }
     }
 
     /// Makes room for a socket of this name; what lies there is a leftover, since this process holds the lock.

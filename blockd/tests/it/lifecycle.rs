@@ -1,0 +1,151 @@
+//! What a disk goes through, and what is said of it on the way.
+
+use crate::fixture::{State, failure, noise};
+use block::{BlockDevice, BlockSource, ByteOffset, ByteRange};
+use control::{BackupRequest, ChangesQuery, CreateVault, JobState, Kind, Tier, TransferKind};
+
+#[test]
+fn a_disk_is_made_served_sealed_and_deleted() {
+    let state = State::new();
+    let daemon = state.start();
+    let client = daemon.client();
+    // a size no block divides
+    daemon.create("odd", (3 << 20) + 513);
+    let disk = client.disk("odd").expect("a disk");
+    assert_eq!(disk.size, Some((3 << 20) + 513));
+    assert_eq!(
+        failure(client.create_disk(&control::CreateDisk { name: "odd".into(), size: 1 })).0,
+        Kind::Conflict
+    );
+    let tail = noise(1, 513);
+    daemon.write("odd", 3 << 20, &tail);
+    let point = daemon.snapshot("odd");
+    assert_eq!(point, "odd@1");
+    daemon.write("odd", 3 << 20, &noise(2, 513));
+    for name in ["odd@1", "odd@latest", &format!("odd@{}", client.point("odd@1").expect("a point").time)] {
+        let source = daemon.export(name);
+        assert!(source.read_only());
+        let mut bytes = vec![0; 513];
+        source.read_at(ByteOffset::new(3 << 20), &mut bytes).expect("read");
+        assert_eq!(bytes, tail, "{name}");
+        assert!(source.write_at(ByteOffset::ZERO, b"x").is_err(), "a point is not written");
+    }
+    let listed = nbd::Client::list(daemon.export("odd").uri()).expect("a list");
+    let names: Vec<&str> = listed.iter().map(|export| export.name.as_str()).collect();
+    assert_eq!(names, ["odd", "odd@1"]);
+    let open = daemon.export("odd");
+    let (kind, message) = failure(client.delete_disk("odd"));
+    assert_eq!((kind, message.contains("connected")), (Kind::Conflict, true), "{message}");
+    drop(open);
+    wait_until(|| client.disk("odd").expect("a disk").writers == 0);
+    client.delete_disk("odd").expect("deleted");
+    assert_eq!(failure(client.disk("odd")).0, Kind::NotFound);
+    assert!(state.files("disks").is_empty(), "{:?}", state.files("disks"));
+}
+
+/// The server notices a connection's end a moment after the client.
+fn wait_until(done: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("waited in vain");
+}
+
+#[test]
+fn several_disks_are_sealed_at_one_instant_or_not_at_all() {
+    let state = State::new();
+    let daemon = state.start();
+    ["a", "b"].into_iter().for_each(|name| daemon.create(name, 1 << 20));
+    let points = daemon.client().snapshot(&["a".into(), "b".into()]).expect("two points");
+    assert_eq!([&points[0].name, &points[1].name], ["a@1", "b@1"]);
+    assert_eq!(points[0].consistency, "crash");
+    for bad in [vec!["a".to_owned(), "nope".to_owned()], vec!["a".to_owned(), "a".to_owned()], vec![]] {
+        assert!(daemon.client().snapshot(&bad).is_err(), "{bad:?}");
+    }
+    assert_eq!(daemon.client().points(None).expect("points").points.len(), 2);
+}
+
+#[test]
+fn trims_and_zeroes_are_changes_of_their_own_kind() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, &noise(1, 1 << 20));
+    let point = daemon.snapshot("web");
+    let export = daemon.export("web");
+    export.discard(ByteRange::between(8192, 16384)).expect("trimmed");
+    export.write_at(ByteOffset::new(100), b"x").expect("written");
+    let query = ChangesQuery { since: Some(point), until: None };
+    let changes = daemon.client().changes("web", &query).expect("changes");
+    let ranges: Vec<_> =
+        changes.ranges.iter().map(|range| (range.offset, range.length, range.kind)).collect();
+    assert_eq!(ranges, [(0, 4096, control::ChangeKind::Data), (8192, 8192, control::ChangeKind::Zero)]);
+}
+
+#[test]
+fn each_vault_has_its_own_bases() {
+    let state = State::new();
+    let daemon = state.start();
+    let store = tempfile::tempdir().expect("a directory");
+    let path = store.path().join("second").display().to_string();
+    let made =
+        daemon.client().create_vault(&CreateVault { name: "second".into(), store: path }).expect("a vault");
+    assert!(std::fs::read_to_string(&made.recovery_sheet).expect("a sheet").contains("second"));
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, &noise(1, 1 << 20));
+    let to = |vault: &str, full: bool| {
+        let request = BackupRequest { item: "web".into(), vault: Some(vault.to_owned()), full };
+        daemon.finished(&daemon.client().backup(&request).expect("a job"))
+    };
+    assert_eq!(to("main", false).kind, Some(TransferKind::Full));
+    daemon.write("web", 0, &noise(2, 4096));
+    let first = to("second", false);
+    assert_eq!((first.kind, first.bytes_changed), (Some(TransferKind::Full), 1 << 20));
+    let next = to("main", false);
+    assert_eq!(
+        (next.kind, next.bytes_changed, next.base.as_deref()),
+        (Some(TransferKind::Incremental), 4096, Some("web@1"))
+    );
+    let full = to("main", true);
+    assert_eq!((full.kind, full.bytes_changed), (Some(TransferKind::Full), 1 << 20));
+    assert_eq!(daemon.client().point("web@2").expect("a point").vaults, ["second"]);
+    let check = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    assert_eq!(check.state, JobState::Done, "{check:?}");
+    assert!(check.check.is_some_and(|check| check.ok && check.points == 3));
+    let verified: Vec<bool> = daemon
+        .client()
+        .points(Some("web"))
+        .expect("points")
+        .points
+        .iter()
+        .map(|point| point.verified)
+        .collect();
+    assert_eq!(verified, [true, false, true, true]);
+}
+
+#[test]
+fn a_point_leaves_one_tier_or_all() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, &noise(1, 70_000));
+    let name = daemon.backup("web").point.expect("a point");
+    let content = daemon.read(&name);
+    let from = |tier| control::DeletePointQuery { tier: Some(tier) };
+    let deleted = daemon.client().delete_point(&name, &from(Tier::Instant)).expect("deleted");
+    assert_eq!((deleted.deleted, deleted.remaining), (vec![Tier::Instant], vec![Tier::Vault]));
+    assert_eq!(failure(daemon.client().delete_point(&name, &from(Tier::Instant))).0, Kind::NotFound);
+    assert_eq!(daemon.read(&name), content, "from the vault");
+    // the vault's copy is still a base, though the disk has deleted the point
+    daemon.write("web", 4096, &noise(2, 4096));
+    let next = daemon.backup("web");
+    assert_eq!((next.kind, next.bytes_changed), (Some(TransferKind::Incremental), 4096));
+    daemon.client().delete_point(&name, &from(Tier::Vault)).expect("deleted");
+    assert_eq!(failure(daemon.client().point(&name)).0, Kind::NotFound);
+    let restored = daemon.restore(&next.point.expect("a point"), "again");
+    assert_eq!(restored.error, None);
+    assert_eq!(daemon.read("again"), daemon.read("web"));
+}

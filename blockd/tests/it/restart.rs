@@ -1,0 +1,133 @@
+//! What is there again after the daemon ended, in order or not.
+
+use crate::fixture::{Daemon, State, job_failure, noise};
+use control::{BackupRequest, JobState, Kind};
+use std::fs;
+
+#[test]
+fn a_clean_end_and_a_kill_lose_nothing_acknowledged() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 4 << 20);
+    let mut content = noise(1, 4 << 20);
+    daemon.write("web", 0, &content);
+    assert!(daemon.stop().success());
+    let daemon = state.start();
+    assert_eq!(daemon.client().disk("web").expect("a disk").opened.as_deref(), Some("clean"));
+    assert_eq!(daemon.read("web"), content);
+    let point = daemon.snapshot("web");
+    // never flushed
+    daemon.write("web", 12345, b"only in the page cache");
+    content[12345..][..22].copy_from_slice(b"only in the page cache");
+    daemon.kill();
+    let daemon = state.start();
+    assert_eq!(daemon.client().disk("web").expect("a disk").opened.as_deref(), Some("live-map"));
+    assert_eq!(daemon.read("web"), content);
+    let query = control::ChangesQuery { since: Some(point), until: None };
+    let changes = daemon.client().changes("web", &query).expect("changes");
+    assert_eq!(changes.ranges.iter().map(|range| range.offset).collect::<Vec<_>>(), [12288]);
+}
+
+#[test]
+fn without_its_catalog_everything_is_back_but_the_history_of_jobs() {
+    let state = State::new();
+    let daemon = state.start();
+    ["web", "db"].into_iter().for_each(|name| daemon.create(name, 1 << 20));
+    daemon.write("web", 0, &noise(1, 1 << 20));
+    assert_eq!(daemon.backup("web").state, JobState::Done);
+    daemon.snapshot("db");
+    let before = daemon.client().status().expect("status");
+    let points = daemon.client().points(None).expect("points");
+    assert_eq!(daemon.client().jobs().expect("jobs").len(), 1);
+    assert!(daemon.stop().success());
+    fs::remove_file(state.file("catalog.db")).expect("removed");
+    let daemon = state.start();
+    let after = daemon.client().status().expect("status");
+    let known = |disks: &[control::Disk]| -> Vec<(String, String, Option<u64>, u64)> {
+        disks.iter().map(|disk| (disk.name.clone(), disk.id.clone(), disk.size, disk.points)).collect()
+    };
+    assert_eq!(known(&after.disks), known(&before.disks));
+    assert_eq!(after.vaults, before.vaults);
+    assert_eq!(daemon.client().points(None).expect("points"), points);
+    assert_eq!(daemon.client().jobs().expect("jobs"), []);
+    // and the next backup still knows its base
+    assert_eq!(daemon.backup("web").base.as_deref(), Some("web@1"));
+}
+
+#[test]
+fn a_job_cut_off_is_interrupted_and_moves_no_base() {
+    let state = State::new();
+    fs::create_dir(state.path()).expect("a directory");
+    fs::write(state.file("blockd.toml"), "parallel-jobs = 1\n").expect("a configuration");
+    let daemon = state.start();
+    for name in ["first", "second"] {
+        daemon.create(name, 64 << 20);
+        daemon.write(name, 0, &noise(7, 24 << 20));
+    }
+    let begin = |name: &str| {
+        let request = BackupRequest { item: name.to_owned(), vault: None, full: false };
+        daemon.client().backup(&request).expect("a job")
+    };
+    begin("first");
+    let second = begin("second");
+    daemon.kill();
+    let daemon = state.start();
+    let seen = daemon.client().job(&second.id).expect("a job");
+    assert_eq!(job_failure(&seen), (Kind::Unavailable, "interrupted".to_owned()));
+    // the point was made, its transfer was not: the next one is full again, and right
+    let point = seen.point.expect("a point");
+    assert_eq!(daemon.client().point(&point).expect("a point").tiers, [control::Tier::Instant]);
+    let next = daemon.backup("second");
+    assert_eq!((next.state, next.base), (JobState::Done, None));
+    let name = next.point.expect("a point");
+    daemon.client().delete_disk("second").expect("deleted");
+    assert_eq!(daemon.read(&name)[..24 << 20], noise(7, 24 << 20));
+}
+
+#[test]
+fn a_cancelled_restore_leaves_no_disk() {
+    let state = State::new();
+    fs::create_dir(state.path()).expect("a directory");
+    fs::write(state.file("blockd.toml"), "parallel-jobs = 1\n").expect("a configuration");
+    let daemon = state.start();
+    daemon.create("web", 128 << 20);
+    daemon.write("web", 0, &noise(3, 32 << 20));
+    daemon.write("web", 64 << 20, &noise(4, 32 << 20));
+    let point = daemon.snapshot("web");
+    let before = state.files("disks").len();
+    let begin = |to: &str| {
+        let request = control::RestoreRequest { point: point.clone(), to: to.to_owned() };
+        daemon.client().restore(&request).expect("a job")
+    };
+    let jobs = [begin("one"), begin("two")];
+    for job in jobs.iter().rev() {
+        daemon.client().cancel_job(&job.id).expect("asked");
+    }
+    let ended = jobs.each_ref().map(|job| daemon.finished(job).state);
+    assert_eq!(ended[1], JobState::Cancelled);
+    let listed: Vec<String> =
+        daemon.client().disks().expect("disks").into_iter().map(|disk| disk.name).collect();
+    assert!(!listed.contains(&"two".to_owned()), "{listed:?}");
+    if ended[0] == JobState::Cancelled {
+        assert_eq!(listed, ["web"]);
+        assert_eq!(state.files("disks").len(), before);
+    }
+}
+
+#[test]
+fn a_copied_state_does_not_share_memory_with_the_original() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, b"original");
+    assert!(daemon.stop().success());
+    let copy = State::new();
+    let copied = std::process::Command::new("cp").arg("-a").arg(state.path()).arg(copy.path()).status();
+    assert!(copied.expect("cp").success());
+    let (first, second) = (state.start(), Daemon::start(&copy.path()));
+    second.write("web", 0, b"the copy");
+    assert_eq!(first.read("web")[..8], *b"original");
+    second.kill();
+    assert_eq!(Daemon::start(&copy.path()).read("web")[..8], *b"the copy");
+    assert_eq!(first.read("web")[..8], *b"original");
+}
