@@ -1,0 +1,153 @@
+//! The contract of the command line: forms, fields, exit codes.
+
+use crate::fixture::{Stage, image};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+fn fields(value: &Value, names: &[&str]) {
+    for name in names {
+        assert!(value.get(name).is_some(), "{name} is missing in {value}");
+    }
+}
+
+#[test]
+fn an_image_goes_in_and_every_point_of_it_comes_out() {
+    let stage = Stage::set();
+    let source = stage.path("source.raw");
+    // to the byte, and mostly hole
+    image(&source, 3_000_001, (64 << 20) + 513);
+    let disk = stage.json(&["disk", "create", "web-root", "--from", &source]);
+    assert_eq!(disk["size"], (64 << 20) + 513);
+    assert_eq!(stage.text(&["snapshot", "web-root"]), "web-root@1\n");
+    let uri = stage.text(&["disk", "uri", "web-root"]);
+    let socket = fs::canonicalize(stage.path("state/nbd.sock")).expect("a socket");
+    assert_eq!(uri.trim(), format!("nbd+unix:///web-root?socket={}", socket.display()));
+    let out = stage.path("out.raw");
+    stage.text(&["disk", "export", "web-root", &out]);
+    assert_eq!(fs::read(&out).expect("a file"), fs::read(&source).expect("a file"));
+    assert!(fs::metadata(&out).expect("a file").blocks() * 512 < 8 << 20, "sparse");
+    let job = stage.json(&["backup", "web-root"]);
+    let named =
+        ["id", "point", "kind", "state", "bytes_changed", "bytes_read", "chunks_new", "chunks_reused"];
+    fields(&job, &named);
+    fields(&job, &["bytes_stored", "duration_ms"]);
+    assert_eq!(
+        (&job["point"], &job["kind"], &job["state"]),
+        (&"web-root@2".into(), &"full".into(), &"done".into())
+    );
+    let fresh = stage.path("fresh.raw");
+    image(&fresh, 5000, 5000);
+    let updated = std::process::Command::new("qemu-io")
+        .args(["-f", "raw", "-c", "write -P 9 1M 8k", uri.trim()])
+        .output()
+        .expect("qemu-io");
+    assert!(updated.status.success());
+    let changes = stage.json(&["disk", "changes", "web-root", "--since", "web-root@latest"]);
+    assert_eq!(changes["ranges"], serde_json::json!([{ "offset": 1 << 20, "length": 8192, "kind": "data" }]));
+    let job = stage.json(&["backup", "web-root"]);
+    assert_eq!((&job["kind"], &job["bytes_changed"]), (&"incremental".into(), &8192.into()));
+    // an earlier point, as a disk from the vault alone and as a file
+    stage.text(&["point", "delete", "web-root@2", "--tier", "instant", "--yes"]);
+    let restored = stage.json(&["restore", "disk", "web-root@2", "--to", "again"]);
+    assert_eq!(restored["state"], "done");
+    stage.text(&["disk", "export", "again", &out, "--yes"]);
+    assert_eq!(fs::read(&out).expect("a file"), fs::read(&source).expect("a file"));
+    let file = stage.path("restored.raw");
+    stage.text(&["restore", "disk", "web-root@1", "--output", &file]);
+    assert_eq!(fs::read(&file).expect("a file"), fs::read(&source).expect("a file"));
+}
+
+#[test]
+fn every_answer_has_its_fields() {
+    let stage = Stage::set();
+    stage.text(&["disk", "create", "a", "--size", "1M"]);
+    stage.text(&["disk", "create", "b", "--size", "513"]);
+    let points = stage.json(&["snapshot", "a", "b"]);
+    let listed = stage.json(&["point", "list"]);
+    assert_eq!(points, listed);
+    let named = ["name", "disk", "epoch", "time", "size", "tiers", "consistency", "verified"];
+    listed.as_array().expect("an array").iter().for_each(|point| fields(point, &named));
+    assert_eq!(
+        (&listed[0]["tiers"], &listed[0]["verified"]),
+        (&serde_json::json!(["instant"]), &false.into())
+    );
+    fields(&stage.json(&["status"]), &["daemon", "disks", "points", "vaults", "warnings"]);
+    assert_eq!(stage.json(&["disk", "list"]).as_array().map(Vec::len), Some(2));
+    fields(&stage.json(&["disk", "show", "b"]), &["name", "id", "size", "uri", "state"]);
+    fields(&stage.json(&["disk", "uri", "a@1"]), &["name", "uri"]);
+    assert_eq!(stage.json(&["point", "show", "a@latest"])["name"], "a@1");
+    stage.text(&["backup", "a"]);
+    assert_eq!(stage.json(&["vault", "check", "main"])["ok"], true);
+    assert_eq!(stage.json(&["point", "show", "a@2"])["verified"], true);
+    fields(
+        &stage.json(&["vault", "show", "main"]),
+        &["name", "id", "store", "locked", "key_file", "recovery_sheet"],
+    );
+    let store = stage.path("second");
+    assert_eq!(stage.json(&["vault", "create", "second", "--store", &store])["points"], 0);
+    assert_eq!(stage.json(&["vault", "list"]).as_array().map(Vec::len), Some(2));
+    let jobs = stage.json(&["job", "list"]);
+    let id = jobs[0]["id"].as_str().expect("an id");
+    assert_eq!(stage.json(&["job", "show", &id[..8]])["operation"], "check");
+    assert_eq!(stage.json(&["job", "watch", id])["state"], "done");
+    // the same for people
+    for arguments in [
+        &["status"][..],
+        &["disk", "list"],
+        &["point", "list"],
+        &["vault", "list"],
+        &["job", "list"],
+        &["job", "show", id],
+    ] {
+        let text = stage.text(arguments);
+        assert!(!text.is_empty() && !text.contains('{'), "{arguments:?}: {text}");
+    }
+    assert_eq!(stage.json(&["disk", "delete", "b", "--yes"])["name"], "b");
+}
+
+#[test]
+fn failures_have_their_exit_code_and_say_what_to_do() {
+    let stage = Stage::set();
+    stage.text(&["disk", "create", "web", "--size", "1M"]);
+    let full = stage.path("full.raw");
+    image(&full, 10, 10);
+    let cases: [(&[&str], i32, &str); 14] = [
+        (&["disk", "show", "nope"], 3, "nope"),
+        (&["point", "show", "web@7"], 3, "web@7"),
+        (&["backup", "web", "--vault", "nope"], 3, "nope"),
+        (&["restore", "disk", "web@7", "--to", "x"], 3, "web@7"),
+        (&["disk", "create", "web", "--size", "1M"], 4, "exists"),
+        (&["disk", "create", "Web", "--size", "1M"], 2, "Web"),
+        (&["disk", "create", "x"], 2, "--size"),
+        (&["disk", "create", "x", "--size", "many"], 2, "many"),
+        (&["disk", "create", "x", "--size", "5", "--from", &full], 2, "10 bytes"),
+        (&["disk", "create", "x", "--from", "/nonexistent/file"], 3, "/nonexistent"),
+        (&["disk", "export", "web", "out", "--format", "qcow2"], 2, "qcow2"),
+        (&["disk", "export", "web", &full], 2, "--yes"),
+        (&["disk", "delete", "web"], 2, "--yes"),
+        (&["mount", "web", "/tmp"], 2, "snapshot"),
+    ];
+    for (arguments, code, says) in cases {
+        let (exit, said) = stage.failure(arguments);
+        assert_eq!(exit, Some(code), "{arguments:?}: {said}");
+        assert!(said.starts_with("error: ") && said.contains(says), "{arguments:?}: {said}");
+    }
+    assert_eq!(stage.json(&["disk", "list"]).as_array().map(Vec::len), Some(1), "nothing half made is left");
+    let nobody = stage.path("nobody");
+    let (exit, said) = stage.failure(&["status", "--state", &nobody]);
+    assert!(exit == Some(7) && said.contains("nobody") && said.contains("help: "), "{exit:?} {said}");
+}
+
+#[test]
+fn completions_and_man_pages_know_every_verb() {
+    let stage = Stage::set();
+    for shell in ["bash", "zsh", "fish"] {
+        let text = stage.text(&["completions", shell]);
+        assert!(text.contains("snapshot") && text.contains("restore"), "{shell}");
+    }
+    assert!(stage.text(&["man"]).contains(".TH"));
+    let dir = stage.path("man");
+    stage.text(&["man", "--dir", &dir]);
+    assert!(fs::metadata(format!("{dir}/blockctl-disk-create.1")).is_ok());
+}

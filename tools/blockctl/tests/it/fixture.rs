@@ -1,0 +1,89 @@
+//! A daemon and a state of a test's own, and commands against them.
+
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// The daemon's program: built beside ours.
+pub fn blockd() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_blockctl")).with_file_name("blockd");
+    assert!(path.is_file(), "{} is missing: build it with `cargo build -p blockd`", path.display());
+    path
+}
+
+/// A daemon on temporary state.
+pub struct Stage {
+    pub dir: TempDir,
+    child: Child,
+}
+
+impl Stage {
+    pub fn set() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut child = Command::new(blockd())
+            .arg("serve")
+            .arg("--state")
+            .arg(dir.path().join("state"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a daemon");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        Self { dir, child }
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_blockctl"));
+        command.env("BLOCKD_STATE", self.dir.path().join("state")).args(arguments);
+        command.stdin(Stdio::null()).output().expect("a command")
+    }
+
+    /// What a command that must succeed prints.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Its JSON answer.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.text(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    }
+
+    /// The exit code of a command that must fail, and what it says.
+    pub fn failure(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        assert!(self.child.wait().expect("its end").success());
+    }
+}
+
+/// A file of bytes that look random, with a hole behind.
+pub fn image(path: &str, bytes: usize, size: u64) {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) as u8
+    };
+    fs::write(path, (0..bytes).map(|_| next()).collect::<Vec<u8>>()).expect("an image");
+    fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(size)).expect("its size");
+}
