@@ -2,6 +2,7 @@
 
 use block::{BlockDevice, BlockSource, ByteOffset};
 use control::{BackupRequest, Client, CreateDisk, Error, Job, JobState, Kind, RestoreRequest};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::OsStr;
 use std::fs;
@@ -65,6 +66,7 @@ pub struct Daemon {
     child: Child,
     client: Client,
     log: PathBuf,
+    lock: PathBuf,
 }
 
 impl Daemon {
@@ -98,7 +100,7 @@ impl Daemon {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
         let client = Client::new(state.join("api.sock")).expect("a client");
-        let daemon = Self { child, client, log };
+        let daemon = Self { child, client, log, lock: state.join("lock") };
         if line == "ready\n" { Ok(daemon) } else { Err(daemon.log()) }
     }
 
@@ -178,6 +180,10 @@ impl Drop for Daemon {
         // a group whose processes are gone already is what is wanted
         let _gone = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         self.child.wait().expect("its end");
+        // a daemon under another program is not our child: its end is when its lock is free
+        if let Ok(lock) = fs::File::open(&self.lock) {
+            flock(&lock, FlockOperation::LockExclusive).expect("a lock");
+        }
     }
 }
 
