@@ -161,6 +161,11 @@ impl Error {
 }
 
 fn host_kind(source: &io::Error) -> Kind {
+    /// ENFILE and EMFILE: no file could be opened, so nothing was done to any.
+    const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
+    if source.raw_os_error().is_some_and(|errno| OUT_OF_DESCRIPTORS.contains(&errno)) {
+        return Kind::Unavailable;
+    }
     match source.kind() {
         io::ErrorKind::NotFound => Kind::NotFound,
         io::ErrorKind::AlreadyExists => Kind::Conflict,

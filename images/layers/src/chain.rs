@@ -18,6 +18,8 @@ pub const MAX_GROUP: usize = 256;
 pub const MAX_CHAIN_BYTES: u64 = 256 << 20;
 
 const NO_STATE: [u8; 16] = [0; 16];
+/// Marks an orderly close; the low half of the word is the checksum.
+const CLEAN: u64 = 1 << 32;
 
 /// A sealed layer: its bytes and its map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +66,9 @@ pub struct Chain {
     pub size: ByteCount,
     /// Drawn at every open; ties the live map to it.
     pub nonce: [u8; 16],
-    /// Whether the disk was closed in order: all of it is committed.
-    pub clean: bool,
+    /// Set if the disk was closed in order: the checksum of the committed map's top level. The journal says nothing
+    /// more then.
+    pub clean: Option<u32>,
     /// The next number for a layer or a map.
     pub next_number: u64,
     /// Number of the active layer.
@@ -108,7 +111,7 @@ impl Chain {
         bytes.extend(self.generation.get().to_le_bytes());
         bytes.extend(self.size.get().to_le_bytes());
         bytes.extend(self.nonce);
-        bytes.extend(u64::from(self.clean).to_le_bytes());
+        bytes.extend(self.clean.map_or(0, |crc| CLEAN | u64::from(crc)).to_le_bytes());
         bytes.extend(self.next_number.to_le_bytes());
         bytes.extend(self.active.to_le_bytes());
         bytes.extend((self.layers.len() as u32).to_le_bytes());
@@ -149,7 +152,7 @@ impl Chain {
             generation: Generation::new(cursor.u64()?),
             size: ByteCount::new(cursor.u64()?),
             nonce: cursor.array()?,
-            clean: cursor.u64()? == 1,
+            clean: Some(cursor.u64()?).filter(|word| word & CLEAN != 0).map(|word| word as u32),
             next_number: cursor.u64()?,
             active: cursor.u64()?,
             layers: Vec::new(),
@@ -253,7 +256,7 @@ mod tests {
             generation: Generation::new(3),
             size: ByteCount::new(40_960),
             nonce: [0xee; 16],
-            clean: false,
+            clean: None,
             next_number: 4,
             active: 2,
             layers: vec![LayerRecord { layer: 1, map: 3, top_epoch: Epoch::new(1) }],

@@ -119,6 +119,25 @@ impl CommittedFile {
         Ok(())
     }
 
+    /// Checksum of the top level. Together with the checksums in it, it covers everything the file says.
+    pub(crate) fn top_crc(&self) -> Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut part = [0; PAGE_BYTES as usize];
+        for offset in (PAGE_BYTES..self.page_offset(0)).step_by(PAGE_BYTES as usize) {
+            self.file.read_at(offset, &mut part)?;
+            hasher.update(&part);
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// Checks the top level against the checksum of an orderly close.
+    pub(crate) fn check_top(&self, crc: u32) -> Result<()> {
+        if self.top_crc()? == crc {
+            return Ok(());
+        }
+        Err(self.damaged(Some(PAGE_BYTES), "the top level is not the one of the last close"))
+    }
+
     /// Reads a page. A page the journal names may be half a checkpoint: the journal heals it, its crc says nothing.
     fn read_page(&self, page: usize, crc: u32, healed: bool) -> Result<Box<PageWords>> {
         let mut bytes = [0; PAGE_BYTES as usize];

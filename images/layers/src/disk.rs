@@ -6,7 +6,7 @@ use crate::data_file;
 use crate::flush::Flusher;
 use crate::identity::{self, Identity};
 use crate::names::{self, Numbered};
-use crate::poison::{Poison, heals};
+use crate::poison::{Poison, heals, never_began};
 use crate::view::{Below, Layer, View};
 use crate::{Error, Result};
 use block::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -263,15 +263,21 @@ impl Disk {
         error.into()
     }
 
-    /// Poisons unless freeing space heals it.
-    pub(crate) fn poisoned_unless_full(&self, error: block::Error) -> Error {
+    /// Poisons unless room or descriptors heal it.
+    fn poisoned_unless_it_heals(&self, error: block::Error) -> Error {
         if heals(&error) { error.into() } else { self.poisoned(error) }
+    }
+
+    /// What a failed sync means: the end of the disk's promises, unless it never began.
+    pub(crate) fn failed_sync(&self, error: block::Error) -> Error {
+        if never_began(&error) { error.into() } else { self.poisoned(error) }
     }
 
     /// Makes a chain the disk's chain: written beside the old one, synced, renamed over it, directory synced.
     ///
     /// # Errors
-    /// `NoSpace` changes nothing and heals. Any other error poisons the disk: which chain stands is not known.
+    /// `NoSpace` and a lack of descriptors heal: the old chain stands, or the new one that the next commit replaces.
+    /// Any other error poisons the disk: which chain stands is not known.
     pub(crate) fn commit_chain(&self, roots: &mut Roots, mut next: Chain) -> Result<()> {
         next.generation = Generation::new(roots.chain.generation.get() + 1);
         let view = self.view.load();
@@ -279,8 +285,8 @@ impl Disk {
         live.iter().for_each(|layer| identity::announce_generation(layer.map.memory(), next.generation));
         let media = &*self.env.media;
         write_chain(media, &self.dir, &next).map_err(|error| match error {
-            ChainFailure::Before(error) => self.poisoned_unless_full(error),
-            ChainFailure::After(error) => self.poisoned(error),
+            ChainFailure::Before(error) => self.poisoned_unless_it_heals(error),
+            ChainFailure::After(error) => self.failed_sync(error),
         })?;
         live.iter().for_each(|layer| identity::settle_generation(layer.map.memory(), next.generation));
         roots.chain = next;
@@ -358,7 +364,8 @@ impl Disk {
         active.in_flight.wait_until_empty();
         self.complete_seal(&mut roots)?;
         self.commit_layer(&active)?;
-        let next = Chain { clean: true, ..roots.chain.clone() };
+        let clean = Some(self.settle_committed(&active)?);
+        let next = Chain { clean, ..roots.chain.clone() };
         self.commit_chain(&mut roots, next)?;
         self.forget_live_map(active.number);
         Ok(())

@@ -83,6 +83,16 @@ impl Disk {
     }
 }
 
+impl Disk {
+    /// Brings everything committed into the committed map, for an orderly close: the journal then says nothing more.
+    /// Returns the checksum of the map's top level.
+    pub(crate) fn settle_committed(&self, active: &Active) -> Result<u32> {
+        let mut log = lock(&active.log);
+        let settled = checkpoint(active, &mut log, &self.env).and_then(|()| active.committed.top_crc());
+        settled.map_err(|error| self.poisoned(error))
+    }
+}
+
 /// Appends entries durably; when the journal is full, brings what it holds into the committed map and begins again.
 fn append(active: &Active, log: &mut Log, mut entries: &[Entry], env: &crate::Env) -> block::Result<()> {
     while !entries.is_empty() {

@@ -39,7 +39,7 @@ impl Disk {
             generation: Generation::new(1),
             size,
             nonce: [0; 16],
-            clean: false,
+            clean: None,
             next_number: 1,
             active: 0,
             layers: Vec::new(),
@@ -98,7 +98,7 @@ impl Disk {
         let mut below = load_below(&place, &chain)?;
         let found = find_active(&place, &chain, session)?;
         let mut active = found.layer;
-        let mut opened = if chain.clean { Opened::Clean } else { Opened::Committed };
+        let mut opened = if chain.clean.is_some() { Opened::Clean } else { Opened::Committed };
         let mut unsealed = None;
         if found.is_believed {
             opened = Opened::LiveMap;
@@ -127,7 +127,7 @@ impl Disk {
     fn settle(&self) -> Result<()> {
         self.flush_commit()?;
         let mut roots = lock(&self.roots);
-        let mut next = Chain { clean: false, ..roots.chain.clone() };
+        let mut next = Chain { clean: None, ..roots.chain.clone() };
         self.env.entropy.fill(&mut next.nonce)?;
         self.commit_chain(&mut roots, next)?;
         self.view.load().active.sign(self.identity(&roots.chain), roots.chain.generation);
@@ -220,7 +220,11 @@ fn find_active(place: &Place<'_>, chain: &Chain, session: Session) -> Result<Fou
     let committed = Arc::new(CommittedFile::open(place.media, path, place.disk, number, place.blocks())?);
     let path = place.path(Numbered::Journal(number));
     let journal = place.media.open(&path, OpenHow::Write)?;
-    let entries = Journal::replay(&*journal, &path, place.disk, number, page_count(place.blocks()))?;
+    let mut entries = Journal::replay(&*journal, &path, place.disk, number, page_count(place.blocks()))?;
+    if let Some(crc) = chain.clean {
+        committed.check_top(crc)?;
+        entries.clear();
+    }
     let states = committed.load(&entries)?;
     // the journal begins again at its start, so what it holds goes into the map first
     committed.checkpoint(&entries)?;

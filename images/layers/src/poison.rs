@@ -33,7 +33,13 @@ impl Poison {
     }
 }
 
-/// Whether the same request may succeed once the user freed some space.
+/// Whether the same request may succeed once the host has room or descriptors again.
 pub(crate) fn heals(error: &block::Error) -> bool {
-    error.kind() == Kind::NoSpace
+    matches!(error.kind(), Kind::NoSpace | Kind::Unavailable)
+}
+
+/// Whether a sync failed before it began, for want of a descriptor. A sync that began and failed is final, also one
+/// that found the filesystem full.
+pub(crate) fn never_began(error: &block::Error) -> bool {
+    error.kind() == Kind::Unavailable
 }

@@ -198,7 +198,7 @@ impl Disk {
             FrozenMap::max_encoded_len(0) + (self.touched_pages() + SLACK_PAGES) * FrozenMap::max_page_len();
         let file = self.env.media.open(&place.path(Numbered::Map(map)), OpenHow::Truncate)?;
         file.allocate(ByteRange::between(0, room))?;
-        self.env.media.sync_dir(&self.dir).map_err(|error| self.poisoned(error))?;
+        self.env.media.sync_dir(&self.dir).map_err(|error| self.failed_sync(error))?;
         next.sign(self.identity(chain), chain.generation);
         Ok(next)
     }
@@ -245,7 +245,7 @@ impl Disk {
         if !planted!("map-without-sync") {
             file.sync().map_err(|error| self.poisoned(error))?;
         }
-        media.sync_dir(&self.dir).map_err(|error| self.poisoned(error))
+        media.sync_dir(&self.dir).map_err(|error| self.failed_sync(error))
     }
 
     /// Moves the one pending layer into the owner index. Without room for the index it stays pending: slower to read,

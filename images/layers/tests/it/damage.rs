@@ -73,6 +73,40 @@ fn a_flipped_bit_in_metadata_is_found() {
     }
 }
 
+/// After an orderly close no flipped bit of the active layer's maps changes what the disk reads without being named.
+#[test]
+fn a_flipped_bit_in_a_closed_disks_committed_state_is_found_or_harmless() {
+    use block::BlockSource;
+    let healthy = machine();
+    let content = |media: &SimMedia| {
+        let disk = Disk::open(&env(media, &mut Rng::new(6)), "d")?;
+        let mut bytes = vec![0; 40 * 4096];
+        disk.read_at(ByteOffset::ZERO, &mut bytes)?;
+        Ok::<_, layers::Error>(bytes)
+    };
+    let expected = content(&healthy.fork()).unwrap();
+    let mut found = 0;
+    for (name, len) in files(&healthy) {
+        let step = match name.rsplit_once('.') {
+            Some((_, "committed")) => 5,
+            Some((_, "journal")) => 1,
+            _ => continue,
+        };
+        for bit in (0..(len * 8).min(120_000)).step_by(step) {
+            let media = healthy.fork();
+            media.flip_bit(&name, bit / 8, (bit % 8) as u8);
+            match content(&media) {
+                Ok(bytes) => assert!(bytes == expected, "{name} bit {bit} changes what is read"),
+                Err(error) => {
+                    found += 1;
+                    assert!(error.to_string().contains(&name), "{name} bit {bit}: {error}");
+                }
+            }
+        }
+    }
+    assert!(found > 1_000, "only {found} flips were noticed");
+}
+
 fn any_map() -> impl Strategy<Value = FrozenMap> {
     let run = (0u64..40_000, 1u64..300, 0u8..4);
     prop::collection::vec(run, 0..20).prop_map(|runs| {

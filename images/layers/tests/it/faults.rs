@@ -43,6 +43,26 @@ fn a_failed_sync_is_final_and_its_live_map_is_not_believed() {
     }
 }
 
+/// Without a descriptor a directory cannot even be opened for its sync: that is no failed sync, and heals.
+#[test]
+fn running_out_of_descriptors_heals() {
+    let error = block::Error::host("sync directory", "d", None, std::io::Error::from_raw_os_error(24));
+    assert_eq!(error.kind(), Kind::Unavailable);
+    let (dir, volatile) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let env = layers::Env::linux(dir.path(), volatile.path()).unwrap();
+    let disk = Disk::create(&env, "d", DiskId::from_bytes([1; 16]), ByteCount::new(1 << 20)).unwrap();
+    disk.write_at(ByteOffset::ZERO, &[1; 4096]).unwrap();
+    let parked = dir.path().join("parked");
+    // the directory cannot be opened under its name for a while, as when descriptors run out
+    #[expect(clippy::disallowed_methods, reason = "the test plays the host")]
+    let park = |from: &std::path::Path, to: &std::path::Path| std::fs::rename(from, to).unwrap();
+    park(&dir.path().join("d"), &parked);
+    assert!(disk.seal().is_err(), "there is no place for the next layer");
+    park(&parked, &dir.path().join("d"));
+    disk.flush().unwrap();
+    disk.seal().unwrap();
+}
+
 /// Whatever fails for lack of space, acknowledged data stays, and freeing space heals without a restart.
 #[test]
 fn a_full_filesystem_loses_nothing_and_heals() {
