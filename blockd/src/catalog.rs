@@ -11,7 +11,7 @@ use std::path::Path;
 /// The file's name in the state directory.
 pub const FILE: &str = "catalog.db";
 
-/// The version of the tables. Another one is another catalog: it is set aside and begun anew.
+/// The version of the tables. Another one is refused by name: a newer blockd wrote it, and may need it again.
 const VERSION: i64 = 1;
 
 /// Ended jobs kept. A year of a job every nine hours, and small enough to list.
@@ -32,6 +32,8 @@ impl Catalog {
         let path = dir.join(FILE);
         match Self::open_file(&path) {
             Ok(catalog) => Ok((catalog, None)),
+            // full, read-only, failing: nothing is wrong with the file
+            Err(first) if !is_damaged(&first) => Err(failed("open", &first)),
             Err(first) => {
                 let aside = set_aside(&path)?;
                 let catalog = Self::open_file(&path).map_err(|error| failed("make", &error))?;
@@ -49,7 +51,7 @@ impl Catalog {
         connection.pragma_update(None, "synchronous", "FULL")?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version != 0 && version != VERSION {
-            return Err(rusqlite::Error::InvalidParameterName(format!("version {version}")));
+            return Err(rusqlite::Error::IntegralValueOutOfRange(0, version));
         }
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS jobs (
@@ -168,7 +170,17 @@ fn parse(body: &str) -> Result<Job> {
         .map_err(|error| Error::said(Kind::Corrupt, "catalog", format!("a job: {error}")))
 }
 
+/// Whether the file is no catalog any more, as opposed to a host that cannot serve it now.
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
 fn failed(doing: &str, error: &rusqlite::Error) -> Error {
+    if let rusqlite::Error::IntegralValueOutOfRange(_, version) = error {
+        let why = format!("has version {version}, this blockd knows version {VERSION}");
+        return Error::said(Kind::Refused, FILE, why).with_help("serve it with the blockd that wrote it");
+    }
     let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
     let kind = if full { Kind::NoSpace } else { Kind::Io };
     Error::said(kind, format!("cannot {doing} the catalog"), error.to_string())

@@ -138,8 +138,17 @@ impl Tiers {
     pub fn find(&self, name: &str) -> Result<Held> {
         let wanted = PointName::parse(name)?;
         let (points, warnings) = self.held(Some(&wanted.item));
-        let alive = self.disks.get(&wanted.item).ok().map(|named| named.id);
-        if let Some(index) = choose(&points, wanted.which, alive) {
+        let named = self.disks.get(&wanted.item).ok();
+        let alive = named.as_ref().map(|named| named.id);
+        let chosen = choose(&points, wanted.which, alive);
+        // what a disk that failed to open holds is not known: a vault may only have an older point
+        let is_exact = chosen.is_some() && matches!(wanted.which, Which::Epoch(_));
+        if let Some(Err(error)) = named.as_ref().filter(|_| !is_exact).map(|named| named.disk()) {
+            return Err(error.with_help(
+                "a point of it that a vault holds can be named by its number; `blockctl point list`",
+            ));
+        }
+        if let Some(index) = chosen {
             return Ok(points[index].clone());
         }
         let error = Error::not_found(format!("point {name}"));
@@ -326,16 +335,18 @@ fn stored(item: &str, point: &vault::VaultPoint) -> Held {
     }
 }
 
-/// Which of an item's points is meant; the disk alive under this name goes before earlier ones.
+/// Which of an item's points is meant. While a disk is alive under the name, numbers and `latest` mean its points only:
+/// what `web@2` names must not change when the disk of today gets its second point.
 fn choose(points: &[Held], which: Which, alive: Option<DiskId>) -> Option<usize> {
-    let best = |fits: &dyn Fn(&Held) -> bool, prefer_alive: bool| {
-        let rank = |held: &Held| (prefer_alive && alive == Some(held.disk), held.time, held.epoch);
-        (0..points.len()).filter(|&i| fits(&points[i])).max_by_key(|&i| rank(&points[i]))
+    let newest = |fits: &dyn Fn(&Held) -> bool| {
+        let fitting = (0..points.len()).filter(|&index| fits(&points[index]));
+        fitting.max_by_key(|&index| (points[index].time, points[index].epoch))
     };
+    let is_todays = |held: &Held| alive.is_none_or(|alive| held.disk == alive);
     match which {
-        Which::Epoch(epoch) => best(&|held| held.epoch.get() == epoch, true),
-        Which::Latest => best(&|_| true, true),
-        Which::At(time) => best(&|held| held.time <= time, false),
+        Which::Epoch(epoch) => newest(&|held| held.epoch.get() == epoch && is_todays(held)),
+        Which::Latest => newest(&is_todays),
+        Which::At(time) => newest(&|held| held.time <= time),
     }
 }
 
@@ -383,7 +394,7 @@ mod tests {
         let (old, new) = (DiskId::from_bytes([1; 16]), DiskId::from_bytes([2; 16]));
         assert_eq!(choose(&points, Which::Epoch(1), Some(new)), Some(2));
         assert_eq!(choose(&points, Which::Epoch(1), Some(old)), Some(0));
-        assert_eq!(choose(&points, Which::Epoch(2), Some(new)), Some(1));
+        assert_eq!(choose(&points, Which::Epoch(2), Some(new)), None, "only by its time");
         assert_eq!(choose(&points, Which::Latest, Some(old)), Some(1));
         assert_eq!(choose(&points, Which::Latest, None), Some(3));
         assert_eq!(choose(&points, Which::At(Time { unix_ms: 29 }), Some(new)), Some(1));
