@@ -74,6 +74,8 @@ fn faults_of(root: &Path, path: &Path, text: &str) -> Vec<String> {
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         faults.extend(words_of(line).map(|fault| format!("{name}:{number}: {fault}")));
+        let named = documents(line).filter(|document| !is_found(root, path, document));
+        faults.extend(named.map(|document| format!("{name}:{number}: {document} does not exist")));
         fenced ^= line.trim_start().starts_with("```");
         if is_markdown && !fenced {
             let lost = links(line).filter(|target| !leads_somewhere(path, target));
@@ -102,6 +104,18 @@ fn is_word(line: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = line.match_indices(word);
     found.any(|(at, _)| !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part))
+}
+
+/// The documents a line names by a path through a `docs` folder; those of other sites are not ours to check.
+fn documents(line: &str) -> impl Iterator<Item = &str> {
+    let words = line.split(|c: char| !c.is_alphanumeric() && !"/._-".contains(c));
+    words.filter(|word| word.ends_with(".md") && word.contains("docs/") && !word.starts_with("//"))
+}
+
+/// Whether a document exists: seen from the file, from a folder above it (its crate's, mostly) or from the top.
+fn is_found(root: &Path, file: &Path, document: &str) -> bool {
+    let folders = file.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
+    folders.into_iter().any(|folder| folder.join(document).is_file())
 }
 
 /// The targets of the Markdown links in a line.
@@ -157,5 +171,14 @@ mod tests {
         assert_eq!(faults("a.md", "[x](no/such#part)"), ["a.md:1: link to no/such#part leads nowhere"]);
         assert!(faults("a.md", "[x](Cargo.toml) [y](https://example.org/z) [z](#part)").is_empty());
         assert!(faults("a.md", "```\n[x](no/such)\n```").is_empty());
+    }
+
+    #[test]
+    fn a_document_named_in_code_exists_in_the_crate_or_at_the_top() {
+        let name = |word: &str| format!("//! see {word}{}, Checksums", "/header.md");
+        assert!(faults("images/block/src/header.rs", &name("docs")).is_empty());
+        assert!(faults("images/block/src/header.rs", &name("images/block/docs")).is_empty());
+        assert!(faults("images/block/src/header.rs", &name("https://example.org")).is_empty());
+        assert_eq!(faults("images/sim/src/lib.rs", &name("docs")).len(), 1);
     }
 }
