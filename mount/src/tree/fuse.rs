@@ -107,8 +107,8 @@ type Add<'a> = dyn FnMut(INodeNo, u64, NodeKind, &[u8], Option<&Node>) -> bool +
 impl Filesystem for Served {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
+            // always, not only where the kernel guesses that it pays: the nodes of a page cost one question
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
