@@ -20,6 +20,7 @@ const W_NONCE: usize = 8;
 const W_GENERATION: usize = 10;
 const W_NEXT_GENERATION: usize = 11;
 const W_BLOCKS: usize = 12;
+const W_NEXT_NONCE: usize = 13;
 
 /// What a live map must be about to be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +57,19 @@ impl Identity {
         ]
     }
 
+    /// Says that the chain is about to get this nonce: from now on a map with either is believed.
+    pub(crate) fn announce_nonce(&self, memory: &dyn Memory) {
+        for (word, value) in halves(&self.nonce).into_iter().enumerate() {
+            memory.words()[W_NEXT_NONCE + word].store(value, Ordering::SeqCst);
+        }
+    }
+
     /// Signs a live map. The chain has this generation, or is about to have it.
     pub(crate) fn sign(&self, memory: &dyn Memory, generation: Generation) {
         let words = memory.words();
         words[W_VALID].store(0, Ordering::SeqCst);
         self.words().iter().for_each(|&(word, value)| words[word].store(value, Ordering::SeqCst));
+        self.announce_nonce(memory);
         words[W_GENERATION].store(generation.get(), Ordering::SeqCst);
         words[W_NEXT_GENERATION].store(generation.get(), Ordering::SeqCst);
         words[W_VALID].store(VALID, Ordering::SeqCst);
@@ -73,8 +82,12 @@ impl Identity {
         let read = |word: usize| words[word].load(Ordering::SeqCst);
         let is_session = |word: usize| (W_BOOT..=W_MOUNT).contains(&word);
         let passes = |word: usize| is_session(word) && block::planted!("live-map-of-another-session");
+        let is_nonce = |word: usize| (W_NONCE..W_NONCE + 2).contains(&word);
+        let has_nonce = |first: usize| [read(first), read(first + 1)] == halves(&self.nonce);
+        let belongs = |&(word, value): &(usize, u64)| is_nonce(word) || read(word) == value || passes(word);
         read(W_VALID) == VALID
-            && self.words().iter().all(|&(word, value)| read(word) == value || passes(word))
+            && (has_nonce(W_NONCE) || has_nonce(W_NEXT_NONCE))
+            && self.words().iter().all(belongs)
             && [read(W_GENERATION), read(W_NEXT_GENERATION)].contains(&generation.get())
     }
 }

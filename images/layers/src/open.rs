@@ -129,6 +129,8 @@ impl Disk {
         let mut roots = lock(&self.roots);
         let mut next = Chain { clean: None, ..roots.chain.clone() };
         self.env.entropy.fill(&mut next.nonce)?;
+        // a crash between the chain and the signature must not make the next open doubt this map
+        self.identity(&next).announce_nonce(self.view.load().active.map.memory());
         self.commit_chain(&mut roots, next)?;
         self.view.load().active.sign(self.identity(&roots.chain), roots.chain.generation);
         self.remove_garbage(&roots.chain)?;

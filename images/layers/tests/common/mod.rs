@@ -2,7 +2,7 @@
 //! every call and during recovery. The model says what must be there afterwards.
 
 use block::{BlockSource, ByteCount, ByteRange, DiskId, Media, Provision, StateId, Time};
-use layers::{Disk, Env, Until};
+use layers::{Disk, Env, Opened, Until};
 use sim::{Action, Cut, Mismatch, ModelDisk, Rng, SeededEntropy, SimClock, SimMedia};
 use std::sync::Arc;
 
@@ -171,6 +171,10 @@ impl World {
                 Err(_) if self.media.is_off() => {}
                 Err(error) => return Err(format!("cannot open: {error}")),
             }
+        }
+        let opened = self.disk()?.opened();
+        if !lost_power && opened != Opened::LiveMap {
+            return Err(format!("only the daemon died, and the disk opened as {opened:?}"));
         }
         self.reconcile(pending, lost_power)
     }
