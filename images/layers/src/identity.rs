@@ -64,6 +64,15 @@ impl Identity {
         }
     }
 
+    /// Takes over a map that is believed: what was announced and came true is settled, so that the next announcement
+    /// may replace it.
+    pub(crate) fn take_over(&self, memory: &dyn Memory, generation: Generation) {
+        for (word, value) in halves(&self.nonce).into_iter().enumerate() {
+            memory.words()[W_NONCE + word].store(value, Ordering::SeqCst);
+        }
+        settle_generation(memory, generation);
+    }
+
     /// Signs a live map. The chain has this generation, or is about to have it.
     pub(crate) fn sign(&self, memory: &dyn Memory, generation: Generation) {
         let words = memory.words();

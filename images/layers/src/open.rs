@@ -262,6 +262,7 @@ fn believed_map(
     if !identity.believes(map.memory(), chain.generation) || !map.is_sound() {
         return Ok(None);
     }
+    identity.take_over(map.memory(), chain.generation);
     map.reserve_spelled_out()?;
     Ok(Some(map))
 }
