@@ -4,11 +4,15 @@
 //! more. Every workload therefore measures all its subjects round by round, in alternating order, and reports the
 //! median of the rounds' ratios. The subject is the real daemon, driven through `blockctl` and an NBD client.
 
+mod appliance;
 mod fio;
-mod nbd_4k;
+mod fold;
+mod many_points;
+mod nbd;
 mod report;
 mod seal_pause;
 mod server;
+mod tracking;
 
 use std::process::ExitCode;
 
@@ -23,18 +27,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Workload {
-    /// 4 KiB random reads and writes over NBD beside nbdkit and qemu-nbd
-    #[command(name = "nbd-4k")]
-    Nbd4k(nbd_4k::Options),
+    /// The NBD server beside nbdkit and qemu-nbd
+    Nbd(nbd::Options),
     /// How long writes are held while a recovery point is taken, under load
     #[command(name = "seal-pause")]
     SealPause(seal_pause::Options),
+    /// What folding deleted points costs a guest, and how fast it is without one
+    #[command(name = "fold")]
+    Fold(fold::Options),
+    /// A disk with 500 recovery points beside one with a single point
+    #[command(name = "many-points")]
+    ManyPoints(many_points::Options),
+    /// What keeping the change map costs, beside a build that does not
+    #[command(name = "tracking")]
+    Tracking(tracking::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().workload {
-        Workload::Nbd4k(options) => nbd_4k::run(&options),
+        Workload::Nbd(options) => nbd::run(&options),
         Workload::SealPause(options) => seal_pause::run(&options),
+        Workload::Fold(options) => fold::run(&options),
+        Workload::ManyPoints(options) => many_points::run(&options),
+        Workload::Tracking(options) => tracking::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -115,7 +115,7 @@ fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 }
 
 /// Lowest, median (of an even number the lower) and highest.
-fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
+pub fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
     values.sort_by(f64::total_cmp);
     let middle = values.len().checked_sub(1)? / 2;
     Some((*values.first()?, values[middle], *values.last()?))

@@ -71,6 +71,11 @@ impl Server {
         Server::start(command, &state.join("nbd.sock"), export)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where the subject's export is found.
     pub fn uri(&self) -> &str {
         &self.uri

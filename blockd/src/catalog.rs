@@ -1,9 +1,10 @@
 //! The catalog: an index in SQLite that can be thrown away. What it alone knows is history: ended jobs, and which
-//! recovery points a check found right. Disks, points and vaults are read from their own files at every start.
+//! recovery points a check found right and which the vaults must hold. Disks, points and vaults are read from their own files at every start.
 
 use crate::error::{Error, Result};
+use crate::points::Stored;
 use block::sync::{Mutex, lock};
-use control::{Job, JobState, Kind};
+use control::{Job, Kind};
 use rusqlite::{Connection, params};
 use std::collections::HashSet;
 use std::path::Path;
@@ -57,7 +58,9 @@ impl Catalog {
             "CREATE TABLE IF NOT EXISTS jobs (
                  id TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, state TEXT NOT NULL, body TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS verified (
-                 vault TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (vault, state));",
+                 vault TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (vault, state));
+             CREATE TABLE IF NOT EXISTS stored (
+                 vault TEXT NOT NULL, manifest TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, manifest));",
         )?;
         connection.pragma_update(None, "user_version", VERSION)?;
         Ok(Self { connection: Mutex::new(connection) })
@@ -76,7 +79,7 @@ impl Catalog {
                 "INSERT INTO jobs (id, number, state, body)
                  VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM jobs), ?2, ?3)
                  ON CONFLICT (id) DO UPDATE SET state = ?2, body = ?3",
-                params![job.id, state_name(job.state), body],
+                params![job.id, job.state.name(), body],
             )
             .and_then(|_| {
                 connection.execute(
@@ -155,13 +158,51 @@ impl Catalog {
     }
 }
 
-fn state_name(state: JobState) -> &'static str {
-    match state {
-        JobState::Queued => "queued",
-        JobState::Running => "running",
-        JobState::Done => "done",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
+impl Catalog {
+    /// Remembers points a vault holds, by the vault's id.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn put_stored(&self, vault: &str, points: &[Stored]) -> Result<()> {
+        let write = || -> rusqlite::Result<()> {
+            let mut connection = lock(&self.connection);
+            let change = connection.transaction()?;
+            for Stored { manifest, name } in points {
+                change.execute(
+                    "INSERT OR IGNORE INTO stored (vault, manifest, name) VALUES (?1, ?2, ?3)",
+                    params![vault, manifest, name],
+                )?;
+            }
+            change.commit()
+        };
+        write().map_err(|error| failed("write stored points to", &error))
+    }
+
+    /// Forgets a point that is deleted from a vault on request.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn forget_stored(&self, vault: &str, manifest: &str) -> Result<()> {
+        lock(&self.connection)
+            .execute("DELETE FROM stored WHERE vault = ?1 AND manifest = ?2", params![vault, manifest])
+            .map(|_| ())
+            .map_err(|error| failed("write stored points to", &error))
+    }
+
+    /// The points a vault must hold.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn stored(&self, vault: &str) -> Result<Vec<Stored>> {
+        let read = || -> rusqlite::Result<Vec<Stored>> {
+            let connection = lock(&self.connection);
+            let mut query =
+                connection.prepare_cached("SELECT manifest, name FROM stored WHERE vault = ?1")?;
+            let rows =
+                query.query_map([vault], |row| Ok(Stored { manifest: row.get(0)?, name: row.get(1)? }))?;
+            rows.collect()
+        };
+        read().map_err(|error| failed("read stored points from", &error))
     }
 }
 
@@ -212,6 +253,7 @@ fn set_aside(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
     use crate::jobs::tests::job;
+    use control::JobState;
 
     #[test]
     fn jobs_are_found_again_newest_first_and_pruned() {
@@ -246,5 +288,17 @@ mod tests {
         catalog.set_verified("main", &["b".into()]).expect("written");
         let seen = catalog.verified().expect("read");
         assert_eq!(seen, HashSet::from([("main".to_owned(), "b".to_owned())]));
+    }
+
+    #[test]
+    fn what_a_vault_must_hold_is_kept_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (catalog, _) = Catalog::open(dir.path()).expect("a catalog");
+        let point = |manifest: &str| Stored { manifest: manifest.into(), name: "web@1".into() };
+        catalog.put_stored("v", &[point("a"), point("b")]).expect("written");
+        catalog.put_stored("v", &[point("b")]).expect("written");
+        catalog.forget_stored("v", "a").expect("written");
+        assert_eq!(catalog.stored("v").expect("read"), [point("b")]);
+        assert_eq!(catalog.stored("w").expect("read"), []);
     }
 }

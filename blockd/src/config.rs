@@ -1,10 +1,12 @@
 //! `blockd.toml` in the state directory: few keys, each documented in `docs/config.md`, unknown ones refused by name.
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use block::Media;
 use control::Kind;
+use nbd::{Certificate, TlsConfig};
 use serde::Deserialize;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// The file's name in the state directory.
 pub const FILE: &str = "blockd.toml";
@@ -33,12 +35,61 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// A TCP address to serve exports on, beside the unix socket. Loopback only.
+    /// A TCP address to serve exports on, beside the unix socket. Loopback only unless `nbd-tls` is set.
     pub nbd_listen: Option<SocketAddr>,
     /// How log lines look.
     pub log_format: Option<LogFormat>,
+    /// TLS on that address.
+    nbd_tls: Option<TlsFiles>,
+    /// What the certificates of its clients are good for.
+    #[serde(default)]
+    nbd_client: Vec<ClientAccess>,
     /// Jobs that run at a time.
     parallel_jobs: Option<usize>,
+}
+
+/// The files of TLS, in PEM; relative names lie in the state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct TlsFiles {
+    /// This server's certificate and those between it and its authority.
+    certificate: PathBuf,
+    /// Its key.
+    key: PathBuf,
+    /// The authority that signs the certificates of clients.
+    clients: PathBuf,
+}
+
+/// A client by its certificate, and the exports it may use.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClientAccess {
+    /// A DNS name in the certificate, or `sha256:` and the fingerprint of all of it.
+    certificate: String,
+    /// Names of exports; one that ends with `*` stands for all that begin so.
+    exports: Vec<String>,
+}
+
+impl ClientAccess {
+    /// Whether this is about that certificate.
+    pub fn is_of(&self, certificate: &Certificate) -> bool {
+        match self.certificate.strip_prefix("sha256:") {
+            Some(digits) => {
+                let ours =
+                    certificate.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                digits.replace(':', "").eq_ignore_ascii_case(&ours)
+            }
+            None => certificate.names.iter().any(|name| name.eq_ignore_ascii_case(&self.certificate)),
+        }
+    }
+
+    /// Whether it may use an export of this name.
+    pub fn covers(&self, export: &str) -> bool {
+        self.exports.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(front) => export.starts_with(front),
+            None => export == pattern,
+        })
+    }
 }
 
 impl Config {
@@ -67,26 +118,44 @@ impl Config {
         }
     }
 
+    /// What the certificates of remote clients are good for.
+    pub fn clients(&self) -> &[ClientAccess] {
+        &self.nbd_client
+    }
+
+    /// TLS as configured, with its files read.
+    ///
+    /// # Errors
+    /// `Invalid` or what the host reports, naming the file.
+    pub fn tls(&self, dir: &Path) -> Result<Option<TlsConfig>> {
+        let Some(files) = &self.nbd_tls else { return Ok(None) };
+        let read = |file: &Path| {
+            let path = dir.join(file);
+            std::fs::read(&path).map_err(|error| Error::host(format!("read {}", path.display()), error))
+        };
+        let (certificate, key, clients) =
+            (read(&files.certificate)?, read(&files.key)?, read(&files.clients)?);
+        TlsConfig::new(&certificate, &key, &clients).doing(|| "set up TLS".to_owned()).map(Some)
+    }
+
+    /// Checks an address to serve exports on.
+    ///
+    /// # Errors
+    /// `Refused` without TLS unless it is a loopback address: beyond this host the protocol would be readable and
+    /// writable by anyone.
+    pub fn check_listen(&self, address: SocketAddr) -> Result<SocketAddr> {
+        if address.ip().is_loopback() || self.nbd_tls.is_some() {
+            return Ok(address);
+        }
+        let why = "reaches beyond this host, which needs TLS, and none is configured";
+        Err(Error::said(Kind::Refused, format!("--nbd-listen {address}"), why)
+            .with_help("set nbd-tls in blockd.toml, or listen on 127.0.0.1"))
+    }
+
     /// Jobs that run at a time.
     pub fn parallel_jobs(&self) -> usize {
         self.parallel_jobs.unwrap_or(DEFAULT_PARALLEL_JOBS)
     }
-}
-
-/// Checks an address to serve exports on.
-///
-/// # Errors
-/// `Refused` unless it is a loopback address: beyond this host the protocol would be readable and writable by anyone.
-pub fn check_listen(address: SocketAddr) -> Result<SocketAddr> {
-    if address.ip().is_loopback() {
-        return Ok(address);
-    }
-    Err(Error::said(
-        Kind::Refused,
-        format!("--nbd-listen {address}"),
-        "reaches beyond this host, which needs TLS, and this version has none",
-    )
-    .with_help("listen on 127.0.0.1 and reach it through an SSH tunnel"))
 }
 
 #[cfg(test)]
@@ -112,13 +181,30 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_is_listened_on() {
+    fn only_loopback_is_listened_on_without_tls() {
+        let plain = Config::default();
         for good in ["127.0.0.1:1", "[::1]:1", "127.3.2.1:1"] {
-            assert!(check_listen(good.parse().expect("an address")).is_ok(), "{good}");
+            assert!(plain.check_listen(good.parse().expect("an address")).is_ok(), "{good}");
         }
         for bad in ["0.0.0.0:1", "[::]:1", "192.168.1.1:1"] {
-            let error = check_listen(bad.parse().expect("an address")).expect_err(bad);
+            let error = plain.check_listen(bad.parse().expect("an address")).expect_err(bad);
             assert!(error.to_string().contains("TLS"), "{error}");
         }
+    }
+    #[test]
+    fn certificates_are_good_for_the_exports_they_are_bound_to() {
+        let text = "[nbd-tls]\ncertificate = \"s.pem\"\nkey = \"k.pem\"\nclients = \"ca.pem\"\n\
+                    [[nbd-client]]\ncertificate = \"host1.test\"\nexports = [\"web\", \"db-*\"]\n\
+                    [[nbd-client]]\ncertificate = \"sha256:AB:00\"\nexports = [\"*\"]\n";
+        let config = Config::parse(text.as_bytes()).expect("TLS and two clients");
+        assert!(config.check_listen("0.0.0.0:1".parse().expect("an address")).is_ok());
+        let of = |name: &str| Certificate { fingerprint: [0xab; 32], names: vec![name.to_owned()] };
+        let [first, second] = config.clients() else { panic!("two clients") };
+        assert!(first.is_of(&of("HOST1.test")) && !first.is_of(&of("host2.test")));
+        assert!(first.covers("web") && first.covers("db-1@3"));
+        assert!(!first.covers("web@1") && !first.covers("webmail"));
+        assert!(!second.is_of(&of("host1.test")), "a fingerprint is compared whole");
+        let whole = ClientAccess { certificate: format!("sha256:{}", "AB".repeat(32)), exports: Vec::new() };
+        assert!(whole.is_of(&of("any")) && !whole.covers("web"));
     }
 }

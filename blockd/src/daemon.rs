@@ -1,18 +1,27 @@
 //! The daemon: everything it owns, in the order it is started and ended.
 
+use crate::api;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::consolidation::Consolidation;
+use crate::descriptors::nbd_connections;
 use crate::disks::Disks;
 use crate::error::{Doing, Error, Result};
 use crate::exports::Served;
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, disk_key};
+use crate::metrics;
 use crate::names::rfc3339;
 use crate::points::Tiers;
 use crate::state::State;
+use crate::store;
+use crate::upkeep::Upkeep;
 use crate::vaults::Vaults;
 use block::ByteCount;
-use control::{CreateDisk, CreateVault, Disk, Kind, Point, Points, Status, Vault};
+use control::{
+    CreateDisk, CreateVault, Disk, Job, Kind, Point, PointDeleted, Points, ResizeDisk, Status, Tier, Vault,
+};
 use nbd::{Limits, Listener, Server};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,36 +39,49 @@ pub struct Daemon {
     nbd_listen: Option<String>,
     jobs: Arc<Jobs>,
     tiers: Arc<Tiers>,
+    consolidation: Consolidation,
     server: Server,
+    upkeep: Upkeep,
     // what went wrong at the start without keeping the daemon from serving
     notices: Vec<String>,
 }
 
 impl Daemon {
-    /// Opens everything in the state directory and begins to serve.
+    /// Opens everything in the state directory and begins to serve, on `sockets` where somebody else listens already.
     ///
     /// # Errors
     /// What keeps the daemon as a whole from serving. A single damaged disk or vault does not.
-    pub fn start(state: State, config: &Config) -> Result<Arc<Self>> {
+    pub fn start(state: State, config: &Config, sockets: Vec<OwnedFd>) -> Result<Arc<Self>> {
         let (catalog, notice) = Catalog::open(state.dir())?;
         let catalog = Arc::new(catalog);
-        let jobs = Jobs::open(catalog.clone(), state.clock(), state.entropy(), config.parallel_jobs())?;
         let layers_env = layers::Env {
             media: state.media().clone(),
             clock: state.clock(),
             entropy: state.entropy(),
             journal_room: layers::JOURNAL_ROOM,
+            fold_batch: layers::FOLD_BATCH,
         };
         let (disks, mut notices) = Disks::open(layers_env)?;
         notices.extend(notice);
         let vault_env = vault::Env { clock: state.clock(), entropy: state.entropy() };
         let vaults = Vaults::open(state.dir(), state.media().clone(), vault_env)?;
-        let tiers = Arc::new(Tiers { disks, vaults, catalog, nbd_socket: state.path(NBD_SOCKET) });
-        let (listeners, nbd_listen) = listen(&state, config)?;
-        let server = Server::start(listeners, Arc::new(Served(tiers.clone())), Limits::default())
-            .doing(|| "serve exports".to_owned())?;
+        let nbd_socket = state.path(NBD_SOCKET);
+        let tiers = Arc::new(Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket });
+        notices.extend(tiers.remember_stored());
+        let done = |job: &Job| tiers.has_outcome(job);
+        let jobs = Jobs::open(catalog, state.clock(), state.entropy(), config.parallel_jobs(), &done)?;
+        let (listeners, nbd_listen) = listen(&state, config, sockets)?;
+        let connections =
+            Limits::default().connections.min(nbd_connections(api::ConnectionLimits::default().connections));
+        let limits = Limits { connections, ..Limits::default() };
+        let served = Served { tiers: tiers.clone(), access: config.clients().to_vec() };
+        let server =
+            Server::start(listeners, Arc::new(served), limits).doing(|| "serve exports".to_owned())?;
+        let consolidation = Consolidation::start(tiers.clone(), state.clock())
+            .map_err(|source| Error::host("start consolidation".to_owned(), source))?;
+        let upkeep = Upkeep::start(tiers.clone(), state.clock())?;
         let started = rfc3339(state.clock().now());
-        Ok(Arc::new(Self { state, started, nbd_listen, jobs, tiers, server, notices }))
+        Ok(Arc::new(Self { state, started, nbd_listen, jobs, tiers, consolidation, upkeep, server, notices }))
     }
 
     /// The state directory.
@@ -98,7 +120,7 @@ impl Daemon {
         let mut warnings = self.notices.clone();
         warnings.extend(disks.iter().filter_map(disk_warning));
         warnings.extend(self.tiers.vaults.warnings());
-        warnings.extend(trouble);
+        warnings.extend(trouble.into_iter().map(|trouble| trouble.body.message));
         if space.available < space.total / LOW_SPACE_PARTS {
             warnings.push(format!(
                 "{} is nearly full: {} bytes are free",
@@ -136,9 +158,71 @@ impl Daemon {
     /// # Errors
     /// `Conflict` if the name is taken, `Invalid` for a size that no disk has.
     pub fn create_disk(&self, request: &CreateDisk) -> Result<Disk> {
-        let named = self.tiers.disks.create(&request.name, ByteCount::new(request.size), |_| Ok(()))?;
-        tracing::info!(disk = request.name, size = request.size, "made");
+        let (disks, size) = (&self.tiers.disks, ByteCount::new(request.size));
+        let named = match request.fill {
+            true => disks.fill(&request.name, size)?,
+            false => disks.create(disks.fresh_id()?, &request.name, size, |_| Ok(()))?,
+        };
+        tracing::info!(disk = request.name, size = request.size, fill = request.fill, "made");
         Ok(named.show(self.tiers.uri(&request.name)))
+    }
+
+    /// Ends the filling of a disk that was made for it.
+    ///
+    /// # Errors
+    /// As [`crate::disks::Disks::ready`].
+    pub fn disk_ready(&self, name: &str) -> Result<Disk> {
+        let named = self.tiers.disks.ready(name)?;
+        tracing::info!(disk = name, "filled");
+        Ok(named.show(self.tiers.uri(name)))
+    }
+
+    /// Makes a disk larger or smaller.
+    ///
+    /// # Errors
+    /// As [`crate::disks::Disks::resize`].
+    pub fn resize_disk(&self, name: &str, request: &ResizeDisk) -> Result<Disk> {
+        let named = self.tiers.disks.resize(name, ByteCount::new(request.size), request.attached)?;
+        tracing::info!(disk = name, size = request.size, "resized");
+        Ok(named.show(self.tiers.uri(name)))
+    }
+
+    /// Opens a disk again at its last committed state, if it does not serve.
+    ///
+    /// # Errors
+    /// As [`Disks::recover`].
+    pub fn recover_disk(&self, name: &str) -> Result<Disk> {
+        let named = self.tiers.disks.recover(name)?;
+        tracing::info!(disk = name, "recovered");
+        Ok(named.show(self.tiers.uri(name)))
+    }
+
+    /// Lets several clients write to a disk, or only one again.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn share_disk(&self, name: &str, shared: bool) -> Result<Disk> {
+        tracing::info!(disk = name, shared, "shared");
+        Ok(self.tiers.disks.share(name, shared)?.show(self.tiers.uri(name)))
+    }
+
+    /// Lets remote clients write to a disk again after an unclean end of the host.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn release_disk(&self, name: &str) -> Result<Disk> {
+        tracing::info!(disk = name, "released");
+        Ok(self.tiers.disks.release(name)?.show(self.tiers.uri(name)))
+    }
+
+    /// Every export that was used since the start.
+    pub fn exports(&self) -> Vec<control::Export> {
+        metrics::exports(&self.server.stats())
+    }
+
+    /// The same for Prometheus.
+    pub fn metrics(&self) -> String {
+        metrics::prometheus(&self.server.stats())
     }
 
     /// Deletes a disk and its instant recovery points.
@@ -147,7 +231,7 @@ impl Daemon {
     /// `Conflict` while a client is connected or a job works with it.
     pub fn delete_disk(&self, name: &str) -> Result<Disk> {
         let named = self.tiers.disks.get(name)?;
-        if self.jobs.is_busy(&format!("disk {}", named.id)) {
+        if self.jobs.is_busy(&disk_key(named.id)) {
             return Err(Error::said(Kind::Conflict, format!("disk {name}"), "a job works with it")
                 .with_help("`blockctl job list` shows it; wait for it or cancel it"));
         }
@@ -159,17 +243,23 @@ impl Daemon {
         Ok(shown)
     }
 
-    /// Points of one item or of all.
+    /// Points of one item or of all; or, where the item is the name of a point, that point, and of a machine's point
+    /// every member.
     ///
     /// # Errors
     /// `NotFound` if there is neither a disk nor a point of this name.
     pub fn points(&self, item: Option<&str>) -> Result<Points> {
-        let (held, warnings) = self.tiers.held(item);
+        if let Some(name) = item.filter(|item| item.contains('@')) {
+            let held = self.tiers.members(name)?;
+            return Ok(Points { points: self.tiers.show(&held)?, warnings: Vec::new() });
+        }
+        let (held, trouble) = self.tiers.held(item);
         if let Some(item) = item
             && held.is_empty()
         {
-            self.tiers.disks.get(item)?;
+            self.tiers.disks.of(item)?;
         }
+        let warnings = trouble.into_iter().map(|trouble| trouble.body.message).collect();
         Ok(Points { points: self.tiers.show(&held)?, warnings })
     }
 
@@ -192,6 +282,16 @@ impl Daemon {
         self.tiers.show(&held)
     }
 
+    /// Deletes a point from a tier or from all; its space is given back in the background.
+    ///
+    /// # Errors
+    /// As [`Tiers::delete_point`].
+    pub fn delete_point(&self, name: &str, tier: Option<Tier>) -> Result<PointDeleted> {
+        let deleted = self.tiers.delete_point(name, tier)?;
+        self.consolidation.wake();
+        Ok(deleted)
+    }
+
     /// Every vault, by name.
     pub fn vaults(&self) -> Vec<Vault> {
         self.tiers.vaults.all().iter().map(|named| self.tiers.vaults.show(named)).collect()
@@ -208,13 +308,9 @@ impl Daemon {
     /// Makes a vault.
     ///
     /// # Errors
-    /// `Conflict` if name or directory are taken, `Invalid` for a relative directory.
+    /// `Conflict` if name or directory are taken; as [`store::path_of`] and [`store::place_for`].
     pub fn create_vault(&self, request: &CreateVault) -> Result<Vault> {
-        if !Path::new(&request.store).is_absolute() {
-            let why = "a store is an absolute path of a directory";
-            return Err(Error::said(Kind::Invalid, format!("store {:?}", request.store), why));
-        }
-        let named = self.tiers.vaults.create(&request.name, &request.store)?;
+        let named = self.tiers.vaults.create(&request.name, &store::path_of(&request.store)?)?;
         Ok(self.tiers.vaults.show(&named))
     }
 
@@ -224,7 +320,29 @@ impl Daemon {
     /// The first thing that did not end cleanly; the rest is ended all the same.
     pub fn stop(&self) -> Result<()> {
         self.jobs.stop();
+        self.consolidation.stop();
+        self.upkeep.stop();
         self.server.stop();
+        self.close()
+    }
+
+    /// As [`stop`](Self::stop), but clients that come from now on wait for a successor at the sockets returned.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub fn stop_for_successor(&self) -> Result<Vec<OwnedFd>> {
+        self.jobs.stop();
+        let listeners = self.server.stop_for_successor();
+        let sockets = listeners.into_iter().map(|listener| {
+            let at = listener.address().to_owned();
+            listener.hand_over().doing(|| format!("keep {at} open"))
+        });
+        let sockets = sockets.collect::<Result<_>>();
+        self.close()?;
+        sockets
+    }
+
+    fn close(&self) -> Result<()> {
         self.tiers.disks.close()?;
         self.state.forget_volatile();
         Ok(())
@@ -232,6 +350,13 @@ impl Daemon {
 }
 
 fn disk_warning(disk: &Disk) -> Option<String> {
+    if let Some(first) = disk.damage.first() {
+        let (count, file) = (disk.damage.len(), &first.file);
+        return Some(format!(
+            "disk {}: reads have met {count} damaged blocks, the first in {file}; `blockctl disk scrub {}` finds all",
+            disk.name, disk.name
+        ));
+    }
     if let Some(error) = &disk.error {
         return Some(format!("disk {}: {}", disk.name, error.message));
     }
@@ -241,11 +366,31 @@ fn disk_warning(disk: &Disk) -> Option<String> {
     })
 }
 
-fn listen(state: &State, config: &Config) -> Result<(Vec<Listener>, Option<String>)> {
-    let path = state.free_socket(NBD_SOCKET)?;
-    let unix = Listener::unix(&path, 0o600).doing(|| "serve exports".to_owned())?;
-    state.open_socket(&path)?;
-    let tcp = config.nbd_listen.map(Listener::tcp).transpose().doing(|| "serve exports".to_owned())?;
-    let address = tcp.as_ref().map(|tcp| tcp.address().to_owned());
-    Ok((std::iter::once(unix).chain(tcp).collect(), address))
+/// The listeners: those that are open already, and those missing. The second value is the TCP address, if any.
+fn listen(state: &State, config: &Config, sockets: Vec<OwnedFd>) -> Result<(Vec<Listener>, Option<String>)> {
+    let doing = || "serve exports".to_owned();
+    let mut listeners = Vec::new();
+    for socket in sockets {
+        let listener = Listener::inherited(socket).doing(doing)?;
+        tracing::info!(at = listener.address(), "goes on listening");
+        listeners.push(listener);
+    }
+    if !listeners.iter().any(Listener::is_unix) {
+        let path = state.free_socket(NBD_SOCKET)?;
+        listeners.push(Listener::unix(&path, 0o600).doing(doing)?);
+        state.open_socket(&path)?;
+    }
+    if let Some(address) = config.nbd_listen
+        && listeners.iter().all(Listener::is_unix)
+    {
+        listeners.push(Listener::tcp(address).doing(doing)?);
+    }
+    let tls = config.tls(state.dir())?;
+    let address = listeners.iter().find(|listener| !listener.is_unix());
+    let address = address.map(|tcp| tcp.address().to_owned());
+    let secured = listeners.into_iter().map(|listener| match &tls {
+        Some(tls) if !listener.is_unix() => listener.with_tls(tls.clone()),
+        _ => listener,
+    });
+    Ok((secured.collect(), address))
 }

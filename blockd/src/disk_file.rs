@@ -5,7 +5,7 @@
 //! `ID.deleting`; what belongs to such a file is swept away at the next start.
 
 use crate::error::{Doing, Error, Result};
-use block::{DiskId, Media};
+use block::{DiskId, FileHeader, HEADER_LEN, Media};
 use control::Kind;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,10 @@ pub const DIR: &str = "disks";
 /// A name file larger than this is not one.
 const LIMIT_BYTES: u64 = 4096;
 
+const HEADER: FileHeader = FileHeader::new(*b"name", 1);
+/// Header and disk.
+const HEAD_LEN: usize = HEADER_LEN + 16;
+
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +27,24 @@ pub struct DiskFile {
     pub name: String,
     /// When it was made, RFC 3339.
     pub created: String,
+    /// Whether several clients may write to it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared: bool,
+    /// Whether remote clients must be let in again by a person, see [`crate::claim`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub awaits_release: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl DiskFile {
+    /// The file of a disk just made.
+    pub fn new(name: impl Into<String>, created: impl Into<String>) -> Self {
+        Self { name: name.into(), created: created.into(), shared: false, awaits_release: false }
+    }
 }
 
 /// What a name file stands for, by its ending.
@@ -90,8 +112,39 @@ pub fn find(media: &dyn Media) -> Result<Found> {
 pub fn read(media: &dyn Media, id: DiskId) -> Result<DiskFile> {
     let path = Stage::Disk.path(id);
     let bytes = media.read_whole(&path, LIMIT_BYTES).doing(|| "read a disk's name".to_owned())?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::said(Kind::Corrupt, &path, "is not UTF-8"))?;
-    toml::from_str(text).map_err(|error| Error::said(Kind::Corrupt, path, error.message().to_owned()))
+    decode(&bytes, id, &path)
+}
+
+/// The stored form: the common header, the disk's id, a checksum, then TOML.
+fn encode(file: &DiskFile, id: DiskId) -> Result<Vec<u8>> {
+    let text = toml::to_string(file).map_err(|error| Error::said(Kind::Io, &file.name, error.to_string()))?;
+    let mut bytes = HEADER.encode().to_vec();
+    bytes.extend(id.as_bytes());
+    bytes.extend(checksum(&bytes, text.as_bytes()).to_le_bytes());
+    bytes.extend(text.as_bytes());
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8], id: DiskId, path: &str) -> Result<DiskFile> {
+    FileHeader::check(bytes, &HEADER, path).doing(|| "read a disk's name".to_owned())?;
+    let damaged = |why: &str| Error::said(Kind::Corrupt, path, why);
+    let (head, rest) = bytes.split_at_checked(HEAD_LEN).ok_or_else(|| damaged("is cut short"))?;
+    let (crc, text) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("is cut short"))?;
+    if checksum(head, text) != u32::from_le_bytes(*crc) {
+        return Err(damaged("is damaged: its checksum disagrees"));
+    }
+    if head[HEADER_LEN..] != *id.as_bytes() {
+        return Err(damaged("is the name of another disk"));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| damaged("is not UTF-8"))?;
+    toml::from_str(text).map_err(|error| damaged(error.message()))
+}
+
+fn checksum(head: &[u8], text: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(text);
+    hasher.finalize()
 }
 
 /// Writes the file of a disk that is about to be made.
@@ -99,8 +152,17 @@ pub fn read(media: &dyn Media, id: DiskId) -> Result<DiskFile> {
 /// # Errors
 /// What the host reports.
 pub fn begin(media: &dyn Media, id: DiskId, file: &DiskFile) -> Result<()> {
-    let text = toml::to_string(file).map_err(|error| Error::said(Kind::Io, &file.name, error.to_string()))?;
-    media.replace(&Stage::Making.path(id), text.as_bytes()).doing(|| format!("begin disk {}", file.name))
+    let bytes = encode(file, id)?;
+    media.replace(&Stage::Making.path(id), &bytes).doing(|| format!("begin disk {}", file.name))
+}
+
+/// Replaces the file of a disk that exists.
+///
+/// # Errors
+/// What the host reports.
+pub fn change(media: &dyn Media, id: DiskId, file: &DiskFile) -> Result<()> {
+    let bytes = encode(file, id)?;
+    media.replace(&Stage::Disk.path(id), &bytes).doing(|| format!("write the file of disk {}", file.name))
 }
 
 /// Moves a disk from one stage to the next, durably.
@@ -120,4 +182,28 @@ pub fn advance(media: &dyn Media, id: DiskId, from: Stage, to: Stage) -> Result<
 /// What the host reports.
 pub fn forget(media: &dyn Media, id: DiskId, stage: Stage) -> Result<()> {
     media.remove(&stage.path(id)).and_then(|()| media.sync_dir(DIR)).doing(|| format!("forget disk {id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_round_trips_and_any_flipped_bit_is_seen() {
+        let id = DiskId::from_bytes([7; 16]);
+        let file = DiskFile::new("web", "2026-11-20T15:18:24.129Z");
+        let bytes = encode(&file, id).expect("encoded");
+        assert_eq!(decode(&bytes, id, "f").expect("read"), file);
+        for bit in 0..bytes.len() * 8 {
+            let mut hurt = bytes.clone();
+            hurt[bit / 8] ^= 1 << (bit % 8);
+            let error = decode(&hurt, id, "f").expect_err("noticed");
+            assert_eq!(error.kind(), Kind::Corrupt, "bit {bit}: {error}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut], id, "f").is_err(), "cut at {cut}");
+        }
+        let other = decode(&bytes, DiskId::from_bytes([8; 16]), "f").expect_err("noticed");
+        assert!(other.to_string().contains("another disk"), "{other}");
+    }
 }

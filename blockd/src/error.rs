@@ -1,6 +1,6 @@
 //! The daemon's error: what it was doing, and what the storage side said.
 
-use control::{ErrorBody, Kind};
+use control::{ErrorBody, Kind, with_causes};
 use std::error::Error as StdError;
 
 /// A result of the daemon.
@@ -30,6 +30,8 @@ pub enum Error {
         kind: Kind,
         /// The failure.
         source: Box<dyn StdError + Send + Sync>,
+        /// What to do next.
+        help: Option<String>,
     },
 }
 
@@ -44,22 +46,34 @@ impl Error {
         Self::said(Kind::NotFound, what, "does not exist")
     }
 
+    /// What was said before of a thing that cannot be used.
+    pub fn said_before(what: impl Into<String>, body: &ErrorBody) -> Self {
+        Self::Said { kind: body.kind, what: what.into(), why: body.message.clone(), help: body.help.clone() }
+    }
+
     /// The same error with advice.
     pub fn with_help(self, advice: impl Into<String>) -> Self {
         match self {
             Self::Said { kind, what, why, .. } => Self::Said { kind, what, why, help: Some(advice.into()) },
-            below => below,
+            Self::Below { what, kind, source, .. } => {
+                Self::Below { what, kind, source, help: Some(advice.into()) }
+            }
         }
     }
 
     /// A failure of a lower crate.
     pub fn below(what: impl Into<String>, failure: impl block::Failure) -> Self {
-        Self::Below { what: what.into(), kind: wire_kind(failure.kind()), source: Box::new(failure) }
+        Self::Below {
+            what: what.into(),
+            kind: wire_kind(failure.kind()),
+            source: Box::new(failure),
+            help: None,
+        }
     }
 
     /// A failed call to the host that did not go through a seam.
     pub fn host(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Below { what: what.into(), kind: host_kind(&source), source: Box::new(source) }
+        Self::Below { what: what.into(), kind: host_kind(&source), source: Box::new(source), help: None }
     }
 
     /// The kind.
@@ -71,22 +85,11 @@ impl Error {
 
     /// What a client is told.
     pub fn body(&self) -> ErrorBody {
-        let mut message = self.to_string();
-        let mut next = self.source();
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            // a transparent wrapper says the same twice
-            if !message.ends_with(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            next = cause.source();
-        }
         let help = match self {
-            Self::Said { help, .. } => help.clone(),
-            Self::Below { kind, .. } => help_for(*kind).map(str::to_owned),
+            Self::Said { help, .. } | Self::Below { help, .. } => help.clone(),
         };
-        ErrorBody { kind: self.kind(), message, help }
+        let help = help.or_else(|| self.kind().advice().map(str::to_owned));
+        ErrorBody { kind: self.kind(), message: with_causes(self), help }
     }
 }
 
@@ -105,40 +108,15 @@ impl<T, E: block::Failure> Doing<T> for Result<T, E> {
     }
 }
 
-/// The wire's word for a kind of the storage side.
+/// The wire's word for a kind of the storage side: they are called the same.
 pub fn wire_kind(kind: block::Kind) -> Kind {
-    match kind {
-        block::Kind::Invalid => Kind::Invalid,
-        block::Kind::OutOfRange => Kind::OutOfRange,
-        block::Kind::NotFound => Kind::NotFound,
-        block::Kind::Conflict => Kind::Conflict,
-        block::Kind::ReadOnly => Kind::ReadOnly,
-        block::Kind::NoSpace => Kind::NoSpace,
-        block::Kind::Io => Kind::Io,
-        block::Kind::Corrupt => Kind::Corrupt,
-        block::Kind::Unsupported => Kind::Unsupported,
-        block::Kind::Unavailable => Kind::Unavailable,
-        block::Kind::Poisoned => Kind::Poisoned,
-        block::Kind::Cancelled => Kind::Cancelled,
-    }
+    Kind::named(kind.name())
 }
 
 /// The storage side's word for a kind of the wire.
 pub fn storage_kind(kind: Kind) -> block::Kind {
-    match kind {
-        Kind::Invalid => block::Kind::Invalid,
-        Kind::OutOfRange => block::Kind::OutOfRange,
-        Kind::NotFound => block::Kind::NotFound,
-        Kind::Conflict => block::Kind::Conflict,
-        Kind::ReadOnly | Kind::Refused => block::Kind::ReadOnly,
-        Kind::NoSpace => block::Kind::NoSpace,
-        Kind::Io => block::Kind::Io,
-        Kind::Corrupt => block::Kind::Corrupt,
-        Kind::Unsupported => block::Kind::Unsupported,
-        Kind::Unavailable => block::Kind::Unavailable,
-        Kind::Poisoned => block::Kind::Poisoned,
-        Kind::Cancelled => block::Kind::Cancelled,
-    }
+    // the one kind only a service has
+    block::Kind::named(kind.name()).unwrap_or(block::Kind::ReadOnly)
 }
 
 /// Our errors pass through the storage seams too, where an export is opened.
@@ -155,14 +133,6 @@ fn host_kind(source: &std::io::Error) -> Kind {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::NoSpace,
         std::io::ErrorKind::InvalidInput => Kind::Invalid,
         _ => Kind::Io,
-    }
-}
-
-fn help_for(kind: Kind) -> Option<&'static str> {
-    match kind {
-        Kind::NoSpace => Some("free space on the host and try again; nothing acknowledged was lost"),
-        Kind::Poisoned => Some("the host failed to sync; look at its log, then restart blockd"),
-        _ => None,
     }
 }
 
@@ -183,9 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn kinds_survive_the_way_down_and_up() {
-        for kind in Kind::ALL.into_iter().filter(|&kind| kind != Kind::Refused) {
-            assert_eq!(wire_kind(storage_kind(kind)), kind);
+    fn the_wire_has_the_kinds_of_the_storage_side_and_one_more() {
+        for kind in block::Kind::all() {
+            assert_eq!((wire_kind(kind).name(), storage_kind(wire_kind(kind))), (kind.name(), kind));
         }
+        let own = Kind::ALL.into_iter().filter(|kind| block::Kind::named(kind.name()).is_none());
+        assert_eq!(own.collect::<Vec<_>>(), [Kind::Refused]);
     }
 }

@@ -1,103 +1,135 @@
 //! What is served over NBD, under the same words people use: `web-root` is the live disk, `web-root@3` a recovery
 //! point, read-only, from whichever tier holds it.
 
-use crate::disks::Named;
+use crate::config::ClientAccess;
+use crate::contexts::{ChangedSince, OfLive};
+use crate::disks::Attached;
 use crate::error::{Result, storage_kind};
+use crate::names;
 use crate::points::Tiers;
-use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Provision, Visit};
-use layers::Disk;
+use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Provision, Stored, Visit};
 use nbd::{Access, Export, ExportInfo, Exports, Peer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The exports of both tiers.
-pub struct Served(pub Arc<Tiers>);
+/// The exports of both tiers, and which client is shown which.
+pub struct Served {
+    /// Where they are.
+    pub tiers: Arc<Tiers>,
+    /// What the certificates of remote clients are good for.
+    pub access: Vec<ClientAccess>,
+}
 
 impl Served {
     fn find(&self, name: &str) -> Result<Export> {
         if name.contains('@') {
-            let held = self.0.find(name)?;
+            let held = self.tiers.find(name)?;
             let description = format!("recovery point {}, read-only", held.name);
-            return Ok(Export { access: Access::ReadOnly(held.source()?), description });
+            let access = Access::ReadOnly(held.source()?);
+            let contexts = ChangedSince::new(self.tiers.clone(), held);
+            return Ok(Export { contexts: Some(Arc::new(contexts)), ..Export::new(access, description) });
         }
-        let named = self.0.disks.get(name)?;
-        let access = Access::ReadWrite(Arc::new(Writer::new(&named)?));
-        Ok(Export { access, description: format!("disk {}", named.name) })
+        // clients that name none want the only one
+        let named = match (name, self.tiers.disks.all().as_slice()) {
+            ("", [only]) => only.clone(),
+            _ => self.tiers.disks.get(name)?,
+        };
+        let attached = named.attach()?;
+        let contexts = OfLive(attached.disk.clone());
+        let access = Access::ReadWrite(Arc::new(Writer(attached)));
+        let mut export = Export::new(access, format!("disk {}", named.name));
+        export.contexts = Some(Arc::new(contexts));
+        export.gate = Some(Arc::new(named.claim.clone()));
+        Ok(export)
+    }
+}
+
+impl Served {
+    /// Local clients passed the permissions of the socket; remote ones have what their certificate is good for.
+    fn may_see(&self, peer: &Peer, name: &str) -> bool {
+        match peer {
+            Peer::Unix { .. } | Peer::Tcp { .. } => true,
+            // the default export is not named by any binding
+            Peer::Tls { certificate, .. } => {
+                self.access.iter().any(|access| access.is_of(certificate) && access.covers(name))
+            }
+        }
     }
 }
 
 impl Exports for Served {
-    fn list(&self) -> Vec<ExportInfo> {
-        let disks = self.0.disks.all().into_iter();
+    fn list(&self, peer: &Peer) -> Vec<ExportInfo> {
+        let disks = self.tiers.disks.all().into_iter();
         let disks = disks.map(|named| ExportInfo {
             name: named.name.clone(),
             description: format!("disk {}", named.name),
         });
-        let (points, _) = self.0.held(None);
+        let (points, _) = self.tiers.held(None);
         let points = points.into_iter().map(|held| ExportInfo {
             description: format!("recovery point of {}", held.item),
             name: held.name,
         });
-        disks.chain(points).collect()
+        disks.chain(points).filter(|export| self.may_see(peer, &export.name)).collect()
     }
 
     fn open(&self, name: &str, peer: &Peer) -> block::Result<Export> {
+        if !self.may_see(peer, name) {
+            tracing::info!(export = names::shown(name), %peer, "refused: the certificate is not good for it");
+            // as if there were none: a client learns nothing of what is not its own
+            return Err(block::Error::NotFound { what: format!("export {:?}", names::shown(name)) });
+        }
         self.find(name).map_err(|error| {
             let body = error.body();
-            tracing::info!(export = name, %peer, "refused: {}", body.message);
-            block::Error::refused(storage_kind(body.kind), format!("export {name:?}"), body.message)
+            tracing::info!(export = names::shown(name), %peer, "refused: {}", body.message);
+            block::Error::refused(
+                storage_kind(body.kind),
+                format!("export {:?}", names::shown(name)),
+                body.message,
+            )
         })
     }
 }
 
-/// A disk as one connection holds it; counted as long as it lives.
-struct Writer {
-    disk: Arc<Disk>,
-    writers: Arc<AtomicU64>,
-}
-
-impl Writer {
-    fn new(named: &Named) -> Result<Self> {
-        let disk = named.disk()?.clone();
-        named.writers.fetch_add(1, Ordering::SeqCst);
-        Ok(Self { disk, writers: named.writers.clone() })
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.writers.fetch_sub(1, Ordering::SeqCst);
-    }
-}
+/// A disk as one connection holds it.
+struct Writer(Attached);
 
 impl BlockSource for Writer {
     fn size(&self) -> ByteCount {
-        self.disk.size()
+        self.0.size
     }
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
-        self.disk.read_at(offset, buf)
+        self.0.count_request();
+        self.0.disk.read_at(offset, buf)
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
-        self.disk.extents(range, visit)
+        self.0.disk.extents(range, visit)
+    }
+
+    fn stored(&self, range: ByteRange) -> Option<Stored> {
+        self.0.count_request();
+        self.0.disk.stored(range)
     }
 }
 
 impl BlockDevice for Writer {
     fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> block::Result<()> {
-        self.disk.write_at(offset, buf)
+        self.0.count_request();
+        self.0.disk.write_at(offset, buf)
     }
 
     fn zero(&self, range: ByteRange, provision: Provision) -> block::Result<()> {
-        self.disk.zero(range, provision)
+        self.0.count_request();
+        self.0.disk.zero(range, provision)
     }
 
     fn discard(&self, range: ByteRange) -> block::Result<()> {
-        self.disk.discard(range)
+        self.0.count_request();
+        self.0.disk.discard(range)
     }
 
     fn flush(&self) -> block::Result<()> {
-        self.disk.flush()
+        self.0.count_request();
+        self.0.disk.flush()
     }
 }

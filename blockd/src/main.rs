@@ -3,19 +3,30 @@
 
 mod api;
 mod catalog;
+mod claim;
 mod config;
+mod consolidation;
+mod contexts;
 mod daemon;
+mod descriptors;
 mod disk_file;
 mod disks;
 mod error;
 mod exports;
 mod jobs;
+mod metrics;
 mod names;
 mod points;
+mod recover;
 mod restore;
+mod scrub;
 mod serve;
+mod sockets;
 mod state;
+mod store;
+mod traffic;
 mod transfer;
+mod upkeep;
 mod vaults;
 
 use clap::{Parser, Subcommand};
@@ -35,20 +46,10 @@ enum Verb {
     Serve(serve::Options),
 }
 
-/// Asks for as many descriptors as the host lets this process have: layers, clients and vaults share them. Where that is
-/// refused the limit stays, and running out of them is an error that heals.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        eprintln!("blockd: cannot raise the limit of open files: {errno}");
-    }
-}
-
 fn main() -> ExitCode {
     // nothing this process makes is readable by others unless it is opened on purpose
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     let Verb::Serve(options) = Arguments::parse().verb;
     match serve::run(&options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,28 +1,98 @@
-//! The names people use: disks, and recovery points as `disk@3`, `disk@latest`, `disk@2026-11-20T12:00`.
+//! The names people use: disks as `web-root` or, of a machine, `vm/web/vda`; machines as `vm/web`; and recovery points of
+//! both as `web-root@3`, `vm/web@latest`, `vm/web/vda@2026-11-20T12:00`.
 
 use crate::error::{Error, Result};
 use block::Time;
 use control::Kind;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-/// The longest name of a disk or vault. It stays readable in a table and fits any export name with a time behind it.
-const NAME_LIMIT: usize = 64;
+/// The longest word of a name. It stays readable in a table and fits any export name with a time behind it.
+const WORD_LIMIT: usize = 64;
 
-/// Checks the name of a disk or vault: `[a-z0-9][a-z0-9._-]*`.
+/// What begins the names of machines and of their disks.
+const MACHINES: &str = "vm/";
+
+/// Whether a text is one word of a name: `[a-z0-9][a-z0-9._-]*`.
+fn is_word(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= WORD_LIMIT
+        && text.bytes().next().is_some_and(letter)
+        && text.bytes().all(|byte| letter(byte) || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// As much of a name as a message or the log should hold: clients send names of any length.
+pub fn shown(name: &str) -> String {
+    name.chars().take(2 * WORD_LIMIT).collect()
+}
+
+/// A word that is not one, with the reason and, where there is one, the name that was probably meant.
+fn no_word(what: &str, name: &str) -> Error {
+    let shown = shown(name);
+    let why = format!(
+        "a name begins with a lower-case letter or digit and goes on with a-z 0-9 . _ -, at most {WORD_LIMIT} in all"
+    );
+    let error = Error::said(Kind::Invalid, format!("{what} {shown:?}"), why);
+    let lower = name.to_ascii_lowercase();
+    if lower != name && (is_word(&lower) || parts(&lower).is_some()) {
+        return error.with_help(format!("only lower-case letters are allowed: {lower}"));
+    }
+    let form = match what {
+        "disk" => "a disk is called like web-root, or vm/MACHINE/DISK like vm/web/vda",
+        _ => "such as backup-2",
+    };
+    error.with_help(form)
+}
+
+/// Checks the name of a vault: one word.
 ///
 /// # Errors
 /// `Invalid` saying what a name looks like.
-pub fn check(what: &str, name: &str) -> Result<()> {
-    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let fits = name.len() <= NAME_LIMIT
-        && name.bytes().next().is_some_and(letter)
-        && name.bytes().all(|byte| letter(byte) || matches!(byte, b'.' | b'_' | b'-'));
-    if fits {
-        return Ok(());
+pub fn check_vault(name: &str) -> Result<()> {
+    if is_word(name) { Ok(()) } else { Err(no_word("vault", name)) }
+}
+
+/// Checks the name of a disk: one word, or `vm/MACHINE/DISK`.
+///
+/// # Errors
+/// `Invalid` saying what a name looks like.
+pub fn check_disk(name: &str) -> Result<()> {
+    match parts(name) {
+        Some(Parts::Disk) => Ok(()),
+        Some(Parts::Machine) => Err(Error::said(
+            Kind::Invalid,
+            format!("disk {name:?}"),
+            "is the name of a machine, which is not one disk",
+        )
+        .with_help(format!("its disks are called like {name}/vda; `blockctl disk list` shows them"))),
+        None => Err(no_word("disk", name)),
     }
-    let shown: String = name.chars().take(NAME_LIMIT).collect();
-    let why = format!("a name is a letter or digit, then a-z 0-9 . _ -, at most {NAME_LIMIT} in all");
-    Err(Error::said(Kind::Invalid, format!("{what} {shown:?}"), why))
+}
+
+/// What a well-formed name names.
+#[derive(PartialEq, Eq)]
+enum Parts {
+    Disk,
+    Machine,
+}
+
+fn parts(name: &str) -> Option<Parts> {
+    let Some(rest) = name.strip_prefix(MACHINES) else {
+        return is_word(name).then_some(Parts::Disk);
+    };
+    match rest.split_once('/') {
+        None => is_word(rest).then_some(Parts::Machine),
+        Some((machine, disk)) => (is_word(machine) && is_word(disk)).then_some(Parts::Disk),
+    }
+}
+
+/// Whether this is the name of a machine, `vm/web`.
+pub fn is_machine(name: &str) -> bool {
+    parts(name) == Some(Parts::Machine)
+}
+
+/// Whether a disk of this name is what an item names: the disk itself, or a disk of the machine.
+pub fn is_of(item: &str, disk: &str) -> bool {
+    disk == item || (is_machine(item) && disk.strip_prefix(item).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// Which of an item's recovery points.
@@ -39,7 +109,7 @@ pub enum Which {
 /// The name of a recovery point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointName {
-    /// The disk's name.
+    /// The name of the disk or machine.
     pub item: String,
     /// Which of its points.
     pub which: Which,
@@ -51,13 +121,16 @@ impl PointName {
     /// # Errors
     /// `Invalid` saying what a point's name looks like.
     pub fn parse(text: &str) -> Result<Self> {
-        let shown: String = text.chars().take(2 * NAME_LIMIT).collect();
+        let shown: String = text.chars().take(4 * WORD_LIMIT).collect();
         let wrong = || {
-            let why = "a recovery point is called DISK@NUMBER, DISK@latest or DISK@TIME, such as web@2026-11-20T12:00";
+            let why = "a recovery point is called DISK@NUMBER, DISK@latest or DISK@TIME";
             Error::said(Kind::Invalid, format!("point {shown:?}"), why)
+                .with_help("such as web@3 or web@2026-11-20T12:00; `blockctl point list` shows them")
         };
         let (item, which) = text.split_once('@').ok_or_else(wrong)?;
-        check("disk", item)?;
+        if parts(item).is_none() {
+            return Err(no_word("disk", item));
+        }
         let which = match which {
             "latest" => Which::Latest,
             digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -89,13 +162,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_disks() {
-        for good in ["web-root", "0", "a.b_c-d"] {
-            assert!(check("disk", good).is_ok(), "{good}");
+    fn names_of_disks_and_machines() {
+        for good in ["web-root", "0", "a.b_c-d", "vm", "vm/web/vda", "vm/0/0"] {
+            assert!(check_disk(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", ".a", "A", "a b", "a@1", "a/b", "ü", &"x".repeat(65)] {
-            assert!(check("disk", bad).is_err(), "{bad:?}");
+        let long = "x".repeat(65);
+        for bad in
+            ["", "-a", ".a", "A", "a b", "a@1", "a/b", "ü", &long, "vm/", "vm/web/", "vm//vda", "vm/a/b/c"]
+        {
+            assert!(check_disk(bad).is_err() && check_vault(bad).is_err(), "{bad:?}");
         }
+        assert!(check_vault("main").is_ok() && check_vault("vm/web/vda").is_err());
+        assert!(is_machine("vm/web") && !is_machine("vm") && !is_machine("vm/web/vda"));
+        assert!(is_of("vm/web", "vm/web/vda") && !is_of("vm/web", "vm/web2/vda") && !is_of("web", "web/vda"));
+    }
+
+    #[test]
+    fn a_name_that_is_none_says_what_would_be_one() {
+        let help = |name| check_disk(name).err().and_then(|error| error.body().help);
+        assert!(
+            help("Web-Root").is_some_and(|help| help.contains("lower-case") && help.ends_with("web-root"))
+        );
+        assert!(help("vm/Web/vda").is_some_and(|help| help.ends_with("vm/web/vda")));
+        assert!(help("a b").is_some_and(|help| help.contains("web-root")));
+        assert!(help("vm/web").is_some_and(|help| help.contains("vm/web/vda")));
     }
 
     #[test]
@@ -107,6 +197,8 @@ mod tests {
         assert_eq!(which("web@2026-11-20T12:00:00Z"), Some(Which::At(noon)));
         assert_eq!(which("web@2026-11-20T13:00+01:00"), Some(Which::At(noon)));
         assert!(which("web@2026-11-20T12:00").is_some());
+        assert_eq!(which("vm/web/vda@3"), Some(Which::Epoch(3)));
+        assert_eq!(which("vm/web@latest"), Some(Which::Latest));
         for bad in ["web", "web@", "@3", "web@-1", "web@yesterday", "web@99999999999999999999", "we b@1"] {
             assert!(PointName::parse(bad).is_err(), "{bad}");
         }

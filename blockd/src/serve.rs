@@ -1,13 +1,15 @@
 //! `blockd serve`: from the command line to a daemon that serves, and to its clean end.
 
 use crate::api;
-use crate::config::{Config, LogFormat, check_listen};
+use crate::config::{Config, LogFormat};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::sockets::{self, Sockets};
 use crate::state::{State, default_dir};
 use sd_notify::NotifyState;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +21,7 @@ pub struct Options {
     /// State directory; else BLOCKD_STATE, /var/lib/blockd for root, or $XDG_STATE_HOME/blockd.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Serve exports on this TCP address too; loopback only.
+    /// Serve exports on this TCP address too; loopback only without TLS.
     #[arg(long, value_name = "ADDR")]
     nbd_listen: Option<SocketAddr>,
     /// How log lines look.
@@ -27,15 +29,18 @@ pub struct Options {
     log_format: Option<LogFormat>,
 }
 
-/// Serves until asked to stop by SIGTERM or SIGINT.
+/// Serves until asked to stop by SIGTERM or SIGINT, or to make room for a successor by SIGHUP.
 ///
 /// # Errors
 /// Why the daemon could not start, or could not end cleanly.
 pub fn run(options: &Options) -> Result<()> {
+    // asked now: once the program is replaced by a newer one, the kernel no longer tells its name
+    let program = std::env::current_exe().map_err(|error| Error::host("find this program", error))?;
     let dir = options.state.clone().map_or_else(default_dir, Ok)?;
     let state = State::open(&dir)?;
     let mut config = Config::load(&**state.media())?;
-    config.nbd_listen = options.nbd_listen.or(config.nbd_listen).map(check_listen).transpose()?;
+    let asked = options.nbd_listen.or(config.nbd_listen);
+    config.nbd_listen = asked.map(|address| config.check_listen(address)).transpose()?;
     let format = options.log_format.or(config.log_format).unwrap_or_default();
     start_log(format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -43,40 +48,66 @@ pub fn run(options: &Options) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Error::host("start the event loop", error))?;
-    runtime.block_on(serve(state, config, format))
+    let sockets = runtime.block_on(serve(state, config))?;
+    drop(runtime);
+    if sockets.is_empty() { Ok(()) } else { Err(Sockets::succeed(&program, &sockets)) }
 }
 
-async fn serve(state: State, config: Config, format: LogFormat) -> Result<()> {
+/// Serves until a signal ends it; returns the sockets that a successor goes on with, if there is to be one.
+async fn serve(state: State, config: Config) -> Result<Vec<(&'static str, OwnedFd)>> {
     let mut stop = Stop::prepare()?;
-    let socket = state.free_socket("api.sock")?;
-    let listener = UnixListener::bind(&socket)
-        .map_err(|error| Error::host(format!("listen on {}", socket.display()), error))?;
-    state.open_socket(&socket)?;
-    let daemon = tokio::task::spawn_blocking(move || Daemon::start(state, &config)).await;
+    let sockets = Sockets::inherited()?;
+    let listener = api_listener(&state, sockets.api)?;
+    let successors =
+        rustix::io::dup(&listener).map_err(|errno| Error::host("keep the API's socket", errno.into()))?;
+    let listener =
+        UnixListener::from_std(listener).map_err(|error| Error::host("listen for the API", error))?;
+    let nbd = sockets.nbd;
+    let daemon = tokio::task::spawn_blocking(move || Daemon::start(state, &config, nbd)).await;
     let daemon = daemon.map_err(|error| Error::host("start", std::io::Error::other(error)))??;
     let answering = tokio::spawn(api::answer(listener, daemon.clone()));
-    announce(format, &daemon);
+    announce(&daemon);
     let signal = stop.wait().await;
-    tracing::info!("{signal}: stopping");
-    tell_systemd(NotifyState::Stopping);
+    let is_restart = signal == RESTART;
+    tracing::info!("{signal}: {}", if is_restart { "making room for a successor" } else { "stopping" });
+    tell_systemd(if is_restart { NotifyState::Reloading } else { NotifyState::Stopping });
     answering.abort();
     // the daemon's end waits for jobs and disks, which the event loop must not
-    let stopped = tokio::task::spawn_blocking(move || daemon.stop()).await;
-    stopped.map_err(|error| Error::host("stop", std::io::Error::other(error)))?
+    let stopped = tokio::task::spawn_blocking(move || {
+        if !is_restart {
+            return daemon.stop().map(|()| Vec::new());
+        }
+        let nbd = daemon.stop_for_successor()?.into_iter().map(|socket| (sockets::NBD, socket));
+        Ok(std::iter::once((sockets::API, successors)).chain(nbd).collect())
+    });
+    stopped.await.map_err(|error| Error::host("stop", std::io::Error::other(error)))?
+}
+
+/// The API's socket: the one that is open already, or a new one.
+fn api_listener(state: &State, inherited: Option<OwnedFd>) -> Result<std::os::unix::net::UnixListener> {
+    let listener = match inherited {
+        Some(socket) => socket.into(),
+        None => {
+            let path = state.free_socket("api.sock")?;
+            let listener = std::os::unix::net::UnixListener::bind(&path)
+                .map_err(|error| Error::host(format!("listen on {}", path.display()), error))?;
+            state.open_socket(&path)?;
+            listener
+        }
+    };
+    listener.set_nonblocking(true).map_err(|error| Error::host("listen for the API", error))?;
+    Ok(listener)
 }
 
 /// Says that the daemon serves: to systemd, as a line on standard output, and in the log.
-fn announce(format: LogFormat, daemon: &Daemon) {
+fn announce(daemon: &Daemon) {
     tell_systemd(NotifyState::Ready);
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "ready").and_then(|()| out.flush()) {
         // whoever started the daemon closed its standard output; it serves all the same
         tracing::debug!("standard output: {error}");
     }
-    match format {
-        LogFormat::Text => eprintln!("ready"),
-        LogFormat::Json => tracing::info!(state = %daemon.dir().display(), "ready"),
-    }
+    tracing::info!(state = %daemon.dir().display(), "serving");
 }
 
 fn tell_systemd(state: NotifyState<'_>) {
@@ -98,19 +129,28 @@ fn start_log(format: LogFormat) {
 struct Stop {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    restart: tokio::signal::unix::Signal,
 }
+
+/// The signal after which the program is executed anew, with the sockets of this one.
+const RESTART: &str = "SIGHUP";
 
 impl Stop {
     /// From here on the signals no longer end the process by themselves.
     fn prepare() -> Result<Self> {
         let on = |kind| signal(kind).map_err(|error| Error::host("take signals", error));
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            restart: on(SignalKind::hangup())?,
+        })
     }
 
     async fn wait(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.restart.recv() => RESTART,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::error::{Doing, Error, Result};
 use crate::names;
+use crate::store::{self, VAULTS as DIR};
 use block::linux::LinuxMedia;
 use block::sync::{Mutex, lock};
 use block::{BlobStore, Media, VaultId};
@@ -12,13 +13,10 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vault::{DeleteGate, Deletion, DirectoryStore, Env, Options, Refusal, Vault, VaultKey};
+use vault::{DeleteGate, Deletion, DirectoryStore, Env, Options, Quiet, Refusal, Vault, VaultKey};
 
 /// The vault that is made at the first start.
 pub const MAIN: &str = "main";
-
-/// The directory in the state directory.
-const DIR: &str = "vaults";
 
 /// A vault file or key file larger than this is not one.
 const LIMIT_BYTES: u64 = 64 << 10;
@@ -45,12 +43,14 @@ impl NamedVault {
     /// The vault, if it is unlocked and in order.
     ///
     /// # Errors
-    /// `Unavailable` if its key is missing; otherwise why it could not be opened.
+    /// `Unavailable` if its key is missing or another vault's; otherwise why it could not be opened.
     pub fn vault(&self) -> Result<&Arc<Vault>> {
-        self.open.as_ref().map_err(|body| {
-            let error = Error::said(body.kind, format!("vault {}", self.name), &body.message);
-            body.help.iter().fold(error, |error, advice| error.with_help(advice))
-        })
+        self.open.as_ref().map_err(|body| Error::said_before(format!("vault {}", self.name), body))
+    }
+
+    /// What the catalog knows it by: its id, which another vault under the same name would not have.
+    pub fn key(&self) -> String {
+        self.id.map_or_else(|| self.name.clone(), |id| id.to_string())
     }
 
     /// Why it is not to be used, if so.
@@ -92,7 +92,7 @@ impl Vaults {
             lock(&vaults.table).insert(name.to_owned(), Arc::new(named));
         }
         if !lock(&vaults.table).contains_key(MAIN) {
-            vaults.create(MAIN, &format!("{DIR}/{MAIN}"))?;
+            vaults.create(MAIN, &Path::new(DIR).join(MAIN))?;
         }
         Ok(vaults)
     }
@@ -131,7 +131,10 @@ impl Vaults {
                 open: Ok(Arc::new(vault)),
                 locked: false,
             },
-            Err(error) => failed(store, Some(id), true, error),
+            Err(error) if error.kind() == Kind::Unavailable => {
+                failed(store, Some(id), true, self.wrong_key(name, id))
+            }
+            Err(error) => failed(store, Some(id), false, error),
         }
     }
 
@@ -139,6 +142,14 @@ impl Vaults {
         let key = self.root.join(key_path(name));
         Error::said(Kind::Unavailable, "locked", format!("its key file {} is missing", key.display()))
             .with_help("put the key file back (the recovery sheet holds the same key) and restart blockd")
+    }
+
+    fn wrong_key(&self, name: &str, id: VaultId) -> Error {
+        let key = self.root.join(key_path(name));
+        let why = format!("wrong key: {} is not the key of vault {id}", key.display());
+        Error::said(Kind::Unavailable, "locked", why).with_help(
+            "put the key file of this vault back (its recovery sheet names the vault) and restart blockd",
+        )
     }
 
     fn read_file(&self, name: &str) -> Result<VaultFile> {
@@ -156,9 +167,16 @@ impl Vaults {
             Err(error) if error.kind() == block::Kind::NotFound => return Ok(None),
             Err(error) => return Err(Error::below(format!("read {path}"), error)),
         };
+        let damaged = |why: String| {
+            Error::said(Kind::Corrupt, format!("key file {}", self.root.join(&path).display()), why)
+                .with_help("copy the four key lines from the recovery sheet into it and restart blockd")
+        };
         let text =
-            std::str::from_utf8(&bytes).map_err(|_| Error::said(Kind::Corrupt, &path, "is not UTF-8"))?;
-        VaultKey::from_file_text(text).map(Some).doing(|| format!("read {path}"))
+            std::str::from_utf8(&bytes).map_err(|_| damaged("is damaged: it is not UTF-8".to_owned()))?;
+        match VaultKey::from_file_text(text) {
+            Ok(key) => Ok(Some(key)),
+            Err(error) => Err(damaged(format!("is damaged: {error}"))),
+        }
     }
 
     /// The media of a store's directory, which is made if asked for.
@@ -174,16 +192,24 @@ impl Vaults {
     /// Makes a vault with a fresh key and its recovery sheet. A creation that was cut off is continued.
     ///
     /// # Errors
-    /// `Conflict` if the name is taken or the directory holds something else.
-    pub fn create(&self, name: &str, store: &str) -> Result<Arc<NamedVault>> {
-        names::check("vault", name)?;
+    /// `Conflict` if the name is taken or the directory holds something else; as [`store::place_for`].
+    pub fn create(&self, name: &str, store: &Path) -> Result<Arc<NamedVault>> {
+        names::check_vault(name)?;
         let mut table = lock(&self.table);
         if table.contains_key(name) {
-            return Err(Error::said(Kind::Conflict, format!("vault {name}"), "exists already"));
+            return Err(Error::said(Kind::Conflict, format!("vault {name}"), "exists already")
+                .with_help("`blockctl vault list` shows the vaults"));
         }
-        let path = self.root.join(store);
+        let taken: Vec<_> = table.values().map(|other| (other.name.clone(), other.store.clone())).collect();
+        let path = store::place_for(&self.root.join(store), &self.root, &taken)?;
         let doing = || format!("make vault {name} in {}", path.display());
         let blobs = open_store(self.directory(&path, true)?).doing(doing)?;
+        if let Ok(id) = Vault::describe(&*blobs)
+            && self.read_key(name)?.is_none()
+        {
+            return Err(Error::said(Kind::Conflict, doing(), format!("it holds vault {id} already"))
+                .with_help("choose an empty directory"));
+        }
         let key = self.key_for(name)?;
         let vault = match Vault::create(blobs.clone(), key, &self.env) {
             Err(vault::Error::Exists(_)) => {
@@ -194,7 +220,9 @@ impl Vaults {
         };
         let id = vault.doing(doing)?.id();
         self.write_sheet(name, id, &path)?;
-        let file = VaultFile { store: store.to_owned() };
+        // one below the state directory moves with it
+        let shown = path.strip_prefix(&self.root).unwrap_or(&path);
+        let file = VaultFile { store: shown.display().to_string() };
         let text = toml::to_string(&file).map_err(|error| Error::said(Kind::Io, name, error.to_string()))?;
         self.media.replace(&file_path(name), text.as_bytes()).doing(doing)?;
         let key = self.key_for(name)?;
@@ -269,6 +297,24 @@ impl Vaults {
             points: usage.map(|usage| usage.points),
             stored: usage.map(|usage| usage.bytes),
         }
+    }
+
+    /// What a vault takes, and how much of it nothing needs.
+    ///
+    /// # Errors
+    /// `NotFound`; what the vault reports.
+    pub fn usage(&self, name: &str) -> Result<control::VaultUsage> {
+        let named = self.get(name)?;
+        let (doing, vault) = (|| format!("vault {name}"), named.vault()?);
+        let (usage, reach) = (vault.usage().doing(doing)?, vault.reach(&Quiet).doing(doing)?);
+        Ok(control::VaultUsage {
+            vault: named.name.clone(),
+            points: usage.points,
+            packs: usage.packs,
+            bytes_stored: usage.bytes,
+            bytes_referenced: reach.referenced.get(),
+            bytes_unreferenced: reach.unreferenced.get(),
+        })
     }
 
     /// What a person should know of the vaults, one sentence each.

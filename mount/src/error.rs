@@ -131,6 +131,17 @@ impl Error {
         Self::Host { op, path: path.into(), source: source.into() }
     }
 
+    /// The message with its causes, `what failed: why: why`.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// The shared kind.
     pub fn kind(&self) -> Kind {
         match self {

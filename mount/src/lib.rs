@@ -3,6 +3,7 @@
 mod error;
 mod fields;
 pub mod guest;
+mod log;
 pub mod parser;
 pub mod partition;
 mod run;

@@ -1,35 +1,45 @@
 //! `mount` as a command: in the foreground until its end, or leaving a process behind once the mount is usable.
 
-use crate::{Error, Mount, Options, Result};
+use crate::parser::close_descriptors;
+use crate::{Error, Mount, Options, Result, Unmounter, log};
 use block::Kind;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The argument that makes an executable the supervisor of a mount in the background.
 const ARGUMENT: &str = "--blockd-mount-supervisor";
 const READY: &str = "ready";
 const ALLOW_OTHER: &str = "allow-other";
 const FOR_OWNER: &str = "for-owner";
+/// How often a signal tries to unmount, and how long it waits in between: five seconds in all.
+const UNMOUNT_TRIES: usize = 50;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest report of a failed start, in bytes.
 const MAX_REPORT: u64 = 8 << 10;
 
 /// Mounts. In the foreground it returns after the mount's end; otherwise as soon as the tree is usable, and a process
-/// of its own serves it from then on.
+/// of its own serves it from then on. That process writes why something could not be read to the file returned, which
+/// goes with the mount if it stayed empty.
 ///
 /// # Errors
 /// As [`Mount::start`], also from the background.
-pub fn run(options: &Options) -> Result<()> {
-    if options.foreground { serve(options, || Ok(())) } else { leave_behind(options) }
+pub fn run(options: &Options) -> Result<Option<PathBuf>> {
+    if !options.foreground {
+        return leave_behind(options).map(Some);
+    }
+    log::start(None);
+    serve(options, || Ok(())).map(|()| None)
 }
 
 /// Becomes the supervisor if this process was started as one, and then does not return.
 pub(crate) fn supervisor_entry() {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let [_, marker, uri, dir, who] = arguments.as_slice() else { return };
+    let [_, marker, uri, dir, who, its_log] = arguments.as_slice() else { return };
     if marker.as_os_str() != OsStr::new(ARGUMENT) {
         return;
     }
@@ -40,15 +50,20 @@ pub(crate) fn supervisor_entry() {
         allow_other: who.as_os_str() == OsStr::new(ALLOW_OTHER),
         executable: None,
     };
-    std::process::exit(match detach().and_then(|()| serve(&options, || report(READY))) {
+    log::start(Some(log::LIMIT_BYTES));
+    let served = detach().and_then(|()| serve(&options, || report(READY)));
+    log::remove_if_empty(Path::new(its_log));
+    std::process::exit(match served {
         Ok(()) => 0,
         // nobody may be there to read it any more, and then nothing is left to tell
         Err(error) => i32::from(report(&describe(&error)).is_ok()),
     });
 }
 
-/// A session of its own: no terminal's hang-up or interrupt ends the mount.
+/// A session of its own: no terminal's hang-up or interrupt ends the mount. Nothing of whoever started it stays open either,
+/// a lock of a script for instance: the mount outlives them.
 fn detach() -> Result<()> {
+    close_descriptors()?;
     rustix::process::setsid().map(|_| ()).map_err(|errno| Error::host("detach", "the mount", errno))
 }
 
@@ -61,9 +76,9 @@ fn serve(options: &Options, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     let unmounter = mount.unmounter();
     let watcher = std::thread::spawn(move || {
         for _ in signals.forever() {
-            match unmounter.unmount() {
+            match unmount_in_time(&unmounter) {
                 Ok(()) => break,
-                Err(error) => tracing::warn!("{error}"),
+                Err(error) => tracing::warn!("asked to end: {}", error.with_causes()),
             }
         }
     });
@@ -73,22 +88,35 @@ fn serve(options: &Options, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     served
 }
 
+/// Unmounts, also if somebody looks in at this very moment; gives up if a file stays in use.
+fn unmount_in_time(unmounter: &Unmounter) -> Result<()> {
+    for _ in 1..UNMOUNT_TRIES {
+        if unmounter.unmount().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(UNMOUNT_PAUSE);
+    }
+    unmounter.unmount()
+}
+
 /// Starts the supervisor and waits for its word.
-fn leave_behind(options: &Options) -> Result<()> {
+fn leave_behind(options: &Options) -> Result<PathBuf> {
     let own = PathBuf::from("/proc/self/exe");
     let executable = options.executable.as_ref().unwrap_or(&own);
     let failed = |source| Error::host("start the process that serves", &options.dir, source);
     // the supervisor's working directory is another
     let dir = std::path::absolute(&options.dir).map_err(failed)?;
+    let (its_log, file) = log::create()?;
     let mut supervisor = Command::new(executable)
         .arg(ARGUMENT)
         .arg(&options.uri)
         .arg(&dir)
         .arg(if options.allow_other { ALLOW_OTHER } else { FOR_OWNER })
+        .arg(&its_log)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(file)
         .spawn()
         .map_err(failed)?;
     let mut report = String::new();
@@ -96,7 +124,7 @@ fn leave_behind(options: &Options) -> Result<()> {
         read_report(output, &mut report).map_err(failed)?;
     }
     match report.trim_end() {
-        READY => Ok(()),
+        READY => Ok(its_log),
         "" => {
             let status = supervisor.wait().map_err(failed)?;
             Err(failed(std::io::Error::other(format!("it ended without a word ({status})"))))
@@ -117,37 +145,14 @@ fn report(line: &str) -> Result<()> {
     written.map_err(|error| Error::host("report to", "the command that started it", error))
 }
 
-const KINDS: [(Kind, &str); 12] = [
-    (Kind::Invalid, "invalid"),
-    (Kind::OutOfRange, "out-of-range"),
-    (Kind::NotFound, "not-found"),
-    (Kind::Conflict, "conflict"),
-    (Kind::ReadOnly, "read-only"),
-    (Kind::NoSpace, "no-space"),
-    (Kind::Io, "io"),
-    (Kind::Corrupt, "corrupt"),
-    (Kind::Unsupported, "unsupported"),
-    (Kind::Unavailable, "unavailable"),
-    (Kind::Poisoned, "poisoned"),
-    (Kind::Cancelled, "cancelled"),
-];
-
 /// A failure in one line: its kind, then what a person reads, causes included.
 fn describe(error: &Error) -> String {
-    let kind = KINDS.iter().find(|(kind, _)| *kind == error.kind()).map_or("io", |(_, name)| name);
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    format!("{kind} {}", text.replace('\n', " "))
+    format!("{} {}", error.kind().name(), error.with_causes().replace('\n', " "))
 }
 
 fn undescribe(line: &str) -> Error {
     let (name, text) = line.split_once(' ').unwrap_or(("io", line));
-    let kind = KINDS.iter().find(|(_, its)| *its == name).map_or(Kind::Io, |(kind, _)| *kind);
-    Error::Reported { kind, text: text.to_owned() }
+    Error::Reported { kind: Kind::named(name).unwrap_or(Kind::Io), text: text.to_owned() }
 }
 
 #[cfg(test)]
@@ -156,7 +161,7 @@ mod tests {
 
     #[test]
     fn failures_survive_the_way_through_the_pipe() {
-        for (kind, _) in KINDS {
+        for kind in Kind::all() {
             let told = undescribe(&describe(&Error::Reported { kind, text: "a\nreason".to_owned() }));
             assert_eq!((told.kind(), told.to_string()), (kind, "a reason".to_owned()));
         }

@@ -1,8 +1,11 @@
 //! A blocking client: one request at a time over the daemon's unix socket.
 
 use crate::requests::*;
-use crate::{Changes, Disk, Error, ErrorBody, Job, Kind, Point, PointDeleted, Points, Status, Vault};
-use http_body_util::{BodyExt, Full, Limited};
+use crate::{
+    Changes, Disk, Error, ErrorBody, Export, Job, Kind, Point, PointDeleted, Points, Status, Vault,
+    VaultUsage,
+};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -12,13 +15,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
-/// The longest answer taken. A change list of a badly fragmented 16 TiB disk is the largest object there is.
+/// The longest answer taken. A change list of a badly fragmented 64 TiB disk is the largest object there is.
 const ANSWER_LIMIT_BYTES: usize = 1 << 30;
 
 /// How long one request waits for the end of a job before it asks again, so that progress can be shown meanwhile.
 const FOLLOW_STEP_MS: u64 = 250;
 
-/// The longest time without an answer. The slowest verb is a deletion that folds a large layer.
+/// The longest time without an answer. The slowest verb is a snapshot of many disks under load.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Speaks to one daemon. Every call opens its own connection, so nothing breaks when the daemon is restarted.
@@ -77,12 +80,68 @@ impl Client {
         self.send(Method::POST, "/v1/disks", Some(request))
     }
 
+    /// Ends the filling of a disk that was made for it.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` while a client is connected to it.
+    pub fn disk_ready(&self, name: &str) -> Result<Disk, Error> {
+        self.send(Method::POST, &format!("/v1/disks/{}/ready", encode(name)), NOTHING)
+    }
+
     /// Deletes a disk and its instant recovery points.
     ///
     /// # Errors
     /// As [`status`](Self::status); `conflict` while a client is connected to it.
     pub fn delete_disk(&self, name: &str) -> Result<Disk, Error> {
         self.send(Method::DELETE, &format!("/v1/disks/{}", encode(name)), NOTHING)
+    }
+
+    /// Makes a disk larger or smaller.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` for a smaller size while a client is connected, unless asked for.
+    pub fn resize_disk(&self, name: &str, request: &ResizeDisk) -> Result<Disk, Error> {
+        self.send(Method::POST, &format!("/v1/disks/{}/resize", encode(name)), Some(request))
+    }
+
+    /// Reads and verifies everything sealed of a disk, as a job.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn scrub_disk(&self, name: &str) -> Result<Job, Error> {
+        self.send(Method::POST, &format!("/v1/disks/{}/scrub", encode(name)), NOTHING)
+    }
+
+    /// Opens a disk again at its last committed state, if it does not serve.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); why it cannot be opened.
+    pub fn recover_disk(&self, name: &str) -> Result<Disk, Error> {
+        self.send(Method::POST, &format!("/v1/disks/{}/recover", encode(name)), NOTHING)
+    }
+
+    /// Lets several clients write to a disk, or only one again.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `not-found`.
+    pub fn share_disk(&self, name: &str, shared: bool) -> Result<Disk, Error> {
+        self.send(Method::POST, &format!("/v1/disks/{}/share", encode(name)), Some(&ShareDisk { shared }))
+    }
+
+    /// Lets remote clients write to a disk again after an unclean end of the host.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `not-found`.
+    pub fn release_disk(&self, name: &str) -> Result<Disk, Error> {
+        self.send(Method::POST, &format!("/v1/disks/{}/release", encode(name)), NOTHING)
+    }
+
+    /// Every export that was used since the daemon started.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn exports(&self) -> Result<Vec<Export>, Error> {
+        self.get("/v1/exports")
     }
 
     /// The ranges of a disk that changed.
@@ -123,10 +182,7 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status); `conflict` while it is read. The message says what is gone if only a part is.
     pub fn delete_point(&self, name: &str, query: &DeletePointQuery) -> Result<PointDeleted, Error> {
-        let tier = query.tier.map(|tier| match tier {
-            crate::Tier::Instant => "instant",
-            crate::Tier::Vault => "vault",
-        });
+        let tier = query.tier.map(crate::Tier::name);
         self.send(
             Method::DELETE,
             &format!("/v1/points/{}{}", encode(name), query_text(&[("tier", tier)])),
@@ -164,6 +220,14 @@ impl Client {
     /// As [`status`](Self::status).
     pub fn vault(&self, name: &str) -> Result<Vault, Error> {
         self.get(&format!("/v1/vaults/{}", encode(name)))
+    }
+
+    /// What a vault takes, and how much of it nothing needs.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn vault_usage(&self, name: &str) -> Result<VaultUsage, Error> {
+        self.get(&format!("/v1/vaults/{}/usage", encode(name)))
     }
 
     /// Makes a vault with a fresh key.
@@ -244,9 +308,12 @@ impl Client {
             .body(Full::new(Bytes::from(bytes)))
             .map_err(|error| broken(error.to_string()))?;
         let (status, answer) = self.runtime.block_on(async {
-            tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(message, &broken))
-                .await
-                .unwrap_or_else(|_| Err(broken("no answer in time".to_owned())))
+            tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(message, &request)).await.unwrap_or_else(
+                |_| {
+                    let why = format!("no answer in {} s", ANSWER_TIMEOUT.as_secs());
+                    Err(Error::Lost { request: request.clone(), why })
+                },
+            )
         })?;
         if (200..300).contains(&status) {
             return serde_json::from_slice(&answer)
@@ -262,28 +329,27 @@ impl Client {
         })
     }
 
-    async fn exchange(
-        &self,
-        message: Request<Full<Bytes>>,
-        broken: &impl Fn(String) -> Error,
-    ) -> Result<(u16, Bytes), Error> {
+    async fn exchange(&self, message: Request<Full<Bytes>>, request: &str) -> Result<(u16, Bytes), Error> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| Error::Unreachable { socket: self.socket.display().to_string(), source })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| broken(error.to_string()))?;
-        let exchange = async {
-            let response = sender.send_request(message).await.map_err(|error| broken(error.to_string()))?;
-            collect(response).await.map_err(broken)
+        let failed = |error: hyper::Error| {
+            let (request, why) = (request.to_owned(), error.to_string());
+            match error.is_parse() {
+                true => Error::Broken { request, why },
+                false => Error::Lost { request, why },
+            }
         };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let exchange = async { collect(sender.send_request(message).await.map_err(failed)?, request).await };
         tokio::pin!(exchange);
         tokio::select! {
             done = &mut exchange => done,
             ended = connection => match ended {
                 // the daemon closed its side; what it sent before is still to be read
                 Ok(()) => exchange.await,
-                Err(error) => Err(broken(error.to_string())),
+                Err(error) => Err(failed(error)),
             },
         }
     }
@@ -292,10 +358,16 @@ impl Client {
 /// No body.
 const NOTHING: Option<&()> = None;
 
-async fn collect(response: Response<hyper::body::Incoming>) -> Result<(u16, Bytes), String> {
+async fn collect(response: Response<hyper::body::Incoming>, request: &str) -> Result<(u16, Bytes), Error> {
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await;
-    Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+    let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await.map_err(|error| {
+        let (request, why) = (request.to_owned(), error.to_string());
+        match error.is::<LengthLimitError>() {
+            true => Error::Broken { request, why },
+            false => Error::Lost { request, why },
+        }
+    })?;
+    Ok((status, body.to_bytes()))
 }
 
 fn first_line(bytes: &[u8]) -> String {
@@ -325,6 +397,7 @@ fn query_text(pairs: &[(&str, Option<&str>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     #[test]
     fn names_survive_the_path() {
@@ -340,5 +413,38 @@ mod tests {
         assert_eq!(error.kind(), Kind::Unavailable);
         assert!(error.to_string().contains("/nonexistent/api.sock"), "{error}");
         assert!(error.help().is_some());
+    }
+
+    /// The error of a request to a server that reads it, says this and closes.
+    fn met_by(said: &'static [u8]) -> Error {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("api.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = [0; 4096];
+            let count = stream.read(&mut request).expect("a request");
+            assert!(count > 0);
+            stream.write_all(said).expect("said");
+        });
+        let error = Client::new(&path).expect("a client").status().expect_err("no whole answer");
+        server.join().expect("its end");
+        error
+    }
+
+    #[test]
+    fn a_daemon_that_goes_away_is_unavailable_and_nonsense_is_not() {
+        for said in
+            [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"]
+        {
+            let error = met_by(said);
+            assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+            assert!(error.help().is_some_and(|help| help.contains("job list")), "{error}");
+        }
+        for said in [&b"SMTP ready\r\n\r\n"[..], b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]"] {
+            let error = met_by(said);
+            assert!(matches!(error, Error::Broken { .. }), "{error}");
+            assert!(error.help().is_some(), "{error}");
+        }
     }
 }

@@ -52,6 +52,30 @@ impl Kind {
         Self::Cancelled,
     ];
 
+    /// The kind's name on the wire, such as `not-found`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::OutOfRange => "out-of-range",
+            Self::NotFound => "not-found",
+            Self::Conflict => "conflict",
+            Self::ReadOnly => "read-only",
+            Self::Refused => "refused",
+            Self::NoSpace => "no-space",
+            Self::Io => "io",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Unavailable => "unavailable",
+            Self::Poisoned => "poisoned",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The kind of this name; the storage side's kinds are called the same. `Io` for one this version does not know.
+    pub fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(Self::Io)
+    }
+
     /// The HTTP status of a response that carries it.
     pub const fn http_status(self) -> u16 {
         match self {
@@ -79,6 +103,29 @@ impl Kind {
             Self::Unavailable => 7,
         }
     }
+
+    /// What a person can do about a failure of this kind, where nothing more particular is known of it.
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Invalid | Self::OutOfRange => Some("--help behind the command shows what it takes"),
+            Self::NotFound => {
+                Some("`blockctl status` shows disks and vaults, `blockctl point list` recovery points")
+            }
+            Self::ReadOnly => {
+                Some("a recovery point is never written; `blockctl restore disk` makes a disk of it")
+            }
+            Self::NoSpace => Some("free space on the host and try again; nothing acknowledged was lost"),
+            Self::Io => Some("the host's log (dmesg) says what its storage reported"),
+            Self::Corrupt => Some(
+                "`blockctl status` and `blockctl vault check` name what is damaged; other recovery points restore",
+            ),
+            Self::Unavailable => Some("`blockctl status` shows what cannot be used now, and why"),
+            Self::Poisoned => Some(
+                "the host failed to sync; look at its log, then `blockctl disk recover` and connect anew",
+            ),
+            Self::Conflict | Self::Refused | Self::Unsupported | Self::Cancelled => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +137,10 @@ mod tests {
         for kind in Kind::ALL {
             assert!((400..600).contains(&kind.http_status()), "{kind:?}");
             assert!((1..=7).contains(&kind.exit_code()), "{kind:?}");
+            let text = serde_json::to_string(&kind).ok();
+            assert_eq!(text, Some(format!("{:?}", kind.name())), "on the wire and in a table alike");
+            assert_eq!(Kind::named(kind.name()), kind);
         }
-        assert_eq!(serde_json::to_string(&Kind::NotFound).ok().as_deref(), Some("\"not-found\""));
+        assert_eq!(Kind::named("of a later version"), Kind::Io);
     }
 }

@@ -19,14 +19,15 @@ mod requests;
 mod state_dir;
 
 pub use client::Client;
-pub use error::{Error, ErrorBody};
+pub use error::{Error, ErrorBody, with_causes};
 pub use kind::Kind;
 pub use objects::{
-    Change, ChangeKind, Changes, Daemon, Disk, DiskState, Job, JobState, Point, PointDeleted, Points,
-    Problem, Status, Tier, TransferKind, Vault, VaultCheck,
+    Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
+    ExportCommand, Hurt, Job, JobState, Point, PointDeleted, Points, Problem, Status, Tier, TransferKind,
+    Vault, VaultCheck, VaultUsage,
 };
 pub use requests::{
-    BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, PointsQuery, RestoreRequest,
-    SnapshotRequest, WaitQuery,
+    BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, PointsQuery, ResizeDisk,
+    RestoreRequest, ShareDisk, SnapshotRequest, WaitQuery,
 };
 pub use state_dir::default_state_dir;

@@ -47,6 +47,8 @@ pub struct Daemon {
 pub enum DiskState {
     /// It serves.
     Ready,
+    /// A client is filling it; it is no disk before that ends.
+    Filling,
     /// It could not be opened; see `error`.
     Failed,
 }
@@ -62,6 +64,12 @@ pub struct Disk {
     pub size: Option<u64>,
     /// Bytes it takes on the host, points included.
     pub stored: Option<u64>,
+    /// Bytes of it that are maps and journals; what of them is in memory the host can write out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maps: Option<u64>,
+    /// Bytes of its owner index, in memory that the host can write out to a scratch file; not part of `stored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
     /// Its NBD URI.
     pub uri: String,
     /// When it was made.
@@ -78,6 +86,108 @@ pub struct Disk {
     pub points: u64,
     /// Connections that may write to it now.
     pub writers: u64,
+    /// What deleted points left to fold; absent when there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consolidation: Option<Consolidation>,
+    /// Damage that reads have met since it was opened, at most a thousand blocks; a scrub finds all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Hurt>,
+    /// The clients these connections belong to: one, unless the disk is shared.
+    #[serde(default)]
+    pub clients: Vec<DiskClient>,
+    /// Whether several clients may write to it.
+    #[serde(default)]
+    pub shared: bool,
+    /// Whether remote clients stay out until `disk release`: the host went down before the disk was closed, and a client
+    /// that merely comes back would not notice what was lost.
+    #[serde(default)]
+    pub awaits_release: bool,
+}
+
+/// A range of a disk that is not what was sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hurt {
+    /// The damaged file in the state directory.
+    pub file: String,
+    /// First byte of the disk.
+    pub offset: u64,
+    /// Bytes; all of the disk where a map is damaged.
+    pub length: u64,
+    /// What does not fit.
+    pub why: String,
+    /// The recovery points that have it.
+    pub points: Vec<String>,
+    /// Whether the newest sealed state of the live disk has it; the guest may have overwritten it since.
+    pub live: bool,
+}
+
+/// What a scrub of a disk found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskScrub {
+    /// The disk.
+    pub disk: String,
+    /// Whether everything is as it was sealed.
+    pub ok: bool,
+    /// Sealed layers read.
+    pub layers: u64,
+    /// Bytes of them.
+    pub bytes_read: u64,
+    /// Bytes without checksums, sealed while the scrub ran.
+    pub bytes_unverified: u64,
+    /// Bytes that are hurt.
+    pub bytes_hurt: u64,
+    /// What is hurt, at most 10,000 ranges.
+    pub hurt: Vec<Hurt>,
+}
+
+/// Folding of layers that no point needs, under way or waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consolidation {
+    /// Layers to fold, those among them that an open reader or a running disk keeps for now.
+    pub layers: u64,
+    /// Of the fold under way: bytes to copy.
+    pub bytes_total: u64,
+    /// Of the fold under way: bytes copied.
+    pub bytes_done: u64,
+}
+
+/// Who writes to a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskClient {
+    /// The process, certificate or address.
+    pub client: String,
+    /// Its connections.
+    pub connections: u64,
+}
+
+/// An export and how it is used: an element of `GET /v1/exports`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// Its name.
+    pub name: String,
+    /// Who is connected.
+    pub clients: Vec<String>,
+    /// What was asked of it since the daemon started, by command; commands nobody used are left out.
+    pub commands: Vec<ExportCommand>,
+}
+
+/// One command of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportCommand {
+    /// `read`, `write`, `flush`, `trim`, `cache`, `zero` or `status`.
+    pub command: String,
+    /// Requests, failed ones too.
+    pub requests: u64,
+    /// Bytes they were about.
+    pub bytes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// The median of the time between a request and its reply, in nanoseconds.
+    pub p50_ns: Option<u64>,
+    /// The 99th percentile of it.
+    pub p99_ns: Option<u64>,
+    /// The 99.9th percentile of it.
+    pub p999_ns: Option<u64>,
 }
 
 /// Where a recovery point is held.
@@ -88,6 +198,16 @@ pub enum Tier {
     Instant,
     /// In a vault.
     Vault,
+}
+
+impl Tier {
+    /// The tier's name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Instant => "instant",
+            Self::Vault => "vault",
+        }
+    }
 }
 
 /// A disk's content at a seal.
@@ -200,6 +320,17 @@ impl JobState {
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
     }
+
+    /// The state's name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// How much a backup read.
@@ -217,7 +348,7 @@ pub enum TransferKind {
 pub struct Job {
     /// Its id.
     pub id: String,
-    /// What it does: `backup`, `restore` or `check`.
+    /// What it does: `backup`, `restore`, `check` or `scrub`.
     pub operation: String,
     /// What it is about: a disk, or a vault.
     pub item: String,
@@ -227,10 +358,16 @@ pub struct Job {
     pub vault: Option<String>,
     /// The new disk a restore makes.
     pub target: Option<String>,
+    /// That disk's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_id: Option<String>,
     /// Of a backup, once it is decided: full or incremental.
     pub kind: Option<TransferKind>,
     /// The point an incremental backup builds on.
     pub base: Option<String>,
+    /// Why it went another way than usual, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Where it stands.
     pub state: JobState,
     /// Why it failed.
@@ -258,6 +395,9 @@ pub struct Job {
     /// What a check found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<VaultCheck>,
+    /// What a scrub of a disk found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<DiskScrub>,
 }
 
 /// A vault: where recovery points are kept apart from the disks.
@@ -308,6 +448,43 @@ pub struct VaultCheck {
     pub chunks: u64,
     /// Bytes read from the store.
     pub bytes_read: u64,
+    /// Bytes in packs that no recovery point needs; absent if damage keeps it from being known.
+    #[serde(default)]
+    pub bytes_unreferenced: Option<u64>,
     /// What is wrong.
     pub problems: Vec<Problem>,
+}
+
+/// `GET /v1/vaults/{name}/usage`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultUsage {
+    /// The vault.
+    pub vault: String,
+    /// Recovery points in it.
+    pub points: u64,
+    /// Its packs.
+    pub packs: u64,
+    /// Bytes of everything in its store.
+    pub bytes_stored: u64,
+    /// Bytes in packs that a recovery point needs.
+    pub bytes_referenced: u64,
+    /// Bytes in packs that none needs: of backups that failed or run now, and of deleted points.
+    pub bytes_unreferenced: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_travels() {
+        let states =
+            [JobState::Queued, JobState::Running, JobState::Done, JobState::Failed, JobState::Cancelled];
+        for state in states {
+            assert_eq!(serde_json::to_string(&state).ok(), Some(format!("{:?}", state.name())));
+        }
+        for tier in [Tier::Instant, Tier::Vault] {
+            assert_eq!(serde_json::to_string(&tier).ok(), Some(format!("{:?}", tier.name())));
+        }
+    }
 }

@@ -11,6 +11,29 @@ pub struct CreateDisk {
     pub name: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Whether a client is going to fill it over NBD: until `POST /v1/disks/{name}/ready` it takes connections and nothing
+    /// else, and a restart of the daemon removes it.
+    #[serde(default)]
+    pub fill: bool,
+}
+
+/// `POST /v1/disks/{name}/resize`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeDisk {
+    /// The new size in bytes.
+    pub size: u64,
+    /// Shrink also while clients are connected. Each keeps the size it was told; what it asks for past the new end fails.
+    #[serde(default)]
+    pub attached: bool,
+}
+
+/// `POST /v1/disks/{name}/share`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareDisk {
+    /// Whether several clients may write.
+    pub shared: bool,
 }
 
 /// `GET /v1/disks/{name}/changes`
@@ -81,7 +104,7 @@ pub struct RestoreRequest {
 pub struct CreateVault {
     /// The new vault's name.
     pub name: String,
-    /// The directory it lives in, an absolute path on the daemon's host.
+    /// The directory it lives in on the daemon's host: an absolute path, or `file:///path`.
     pub store: String,
 }
 

@@ -64,15 +64,13 @@ impl BlockDevice for Raw {
 struct One(Arc<Raw>);
 
 impl Exports for One {
-    fn list(&self) -> Vec<ExportInfo> {
+    fn list(&self, _peer: &Peer) -> Vec<ExportInfo> {
         vec![ExportInfo { name: "file".into(), description: "a raw file".into() }]
     }
 
     fn open(&self, name: &str, _peer: &Peer) -> Result<Export, Error> {
         match name {
-            "" | "file" => {
-                Ok(Export { access: Access::ReadWrite(self.0.clone()), description: "a raw file".into() })
-            }
+            "" | "file" => Ok(Export::new(Access::ReadWrite(self.0.clone()), "a raw file")),
             _ => Err(Error::NotFound { what: format!("export {name:?}") }),
         }
     }

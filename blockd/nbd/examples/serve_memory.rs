@@ -9,7 +9,7 @@ use std::sync::Arc;
 struct Memory(Arc<MemoryDisk>);
 
 impl Exports for Memory {
-    fn list(&self) -> Vec<ExportInfo> {
+    fn list(&self, _peer: &Peer) -> Vec<ExportInfo> {
         let info =
             |name: &str, description: &str| ExportInfo { name: name.into(), description: description.into() };
         vec![info("memory", "a disk in memory"), info("memory@now", "the same, read-only")]
@@ -21,7 +21,7 @@ impl Exports for Memory {
             "memory@now" => Access::ReadOnly(self.0.clone()),
             _ => return Err(Error::NotFound { what: format!("export {name:?}") }),
         };
-        Ok(Export { access, description: "a disk in memory".into() })
+        Ok(Export::new(access, "a disk in memory"))
     }
 }
 

@@ -23,6 +23,14 @@ pub enum Error {
         /// The path of the socket.
         at: String,
     },
+    /// TLS cannot be spoken as configured.
+    #[error("cannot use {what} for TLS: {why}")]
+    Tls {
+        /// What does not fit.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// The other end did not answer in time.
     #[error("{at} did not answer within {after_ms} ms")]
     Timeout {
@@ -120,7 +128,7 @@ impl Failure for Error {
             Self::Failed { errno, .. } => errno.kind(),
             Self::ReadOnly { .. } => Kind::ReadOnly,
             Self::Lacks { .. } => Kind::Unsupported,
-            Self::Uri { .. } => Kind::Invalid,
+            Self::Uri { .. } | Self::Tls { .. } => Kind::Invalid,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a server serves, and to whom.
 
+use crate::contexts::Contexts;
 use block::{BlockDevice, BlockSource, ByteCount};
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,8 +8,8 @@ use std::sync::Arc;
 
 /// The exports of a server. Asked by many threads at once.
 pub trait Exports: Send + Sync {
-    /// Every export a client may be told of.
-    fn list(&self) -> Vec<ExportInfo>;
+    /// Every export this client may be told of.
+    fn list(&self, peer: &Peer) -> Vec<ExportInfo>;
 
     /// Opens an export for one connection. The export is dropped when the client goes, or names another one, or
     /// gives up before it used it; dropping releases what the export holds. The empty name is the default export.
@@ -34,6 +35,26 @@ pub struct Export {
     pub access: Access,
     /// A line for people, or nothing.
     pub description: String,
+    /// What it tells of itself beside `base:allocation`.
+    pub contexts: Option<Arc<dyn Contexts>>,
+    /// Who may use it, if not everyone who may look at it.
+    pub gate: Option<Arc<dyn Gate>>,
+}
+
+/// Asked when a client is about to use an export; looking at it asks nobody.
+pub trait Gate: Send + Sync {
+    /// Lets a client in. It leaves when what is returned is dropped, which happens after its last request.
+    ///
+    /// # Errors
+    /// Why it stays out; the client is shown the message.
+    fn enter(&self, peer: &Peer) -> Result<Box<dyn Send>, block::Error>;
+}
+
+impl Export {
+    /// An export without contexts of its own, for everyone.
+    pub fn new(access: Access, description: impl Into<String>) -> Self {
+        Self { access, description: description.into(), contexts: None, gate: None }
+    }
 }
 
 /// What may be done with an export.
@@ -85,6 +106,32 @@ pub enum Peer {
         /// Where it connected from.
         address: SocketAddr,
     },
+    /// A client that proved who it is.
+    Tls {
+        /// What it showed.
+        certificate: Certificate,
+        /// Where it connected from, for people.
+        at: String,
+    },
+}
+
+/// The certificate of a client, signed by an authority the server believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// SHA-256 of all of it.
+    pub fingerprint: [u8; 32],
+    /// The DNS names it was made for.
+    pub names: Vec<String>,
+}
+
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.names.first() {
+            write!(f, "{name} ")?;
+        }
+        f.write_str("sha256:")?;
+        self.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 impl fmt::Display for Peer {
@@ -92,6 +139,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Unix { uid, pid, .. } => write!(f, "process {pid} of user {uid}"),
             Self::Tcp { address } => address.fmt(f),
+            Self::Tls { certificate, at } => write!(f, "certificate {certificate} at {at}"),
         }
     }
 }

@@ -19,12 +19,12 @@
 //! struct One(Arc<MemoryDisk>);
 //!
 //! impl Exports for One {
-//!     fn list(&self) -> Vec<ExportInfo> {
+//!     fn list(&self, _peer: &Peer) -> Vec<ExportInfo> {
 //!         vec![ExportInfo { name: "one".into(), description: "a disk in memory".into() }]
 //!     }
 //!     fn open(&self, name: &str, _peer: &Peer) -> Result<Export, block::Error> {
 //!         match name {
-//!             "one" => Ok(Export { access: Access::ReadWrite(self.0.clone()), description: String::new() }),
+//!             "one" => Ok(Export::new(Access::ReadWrite(self.0.clone()), "")),
 //!             _ => Err(block::Error::NotFound { what: format!("export {name:?}") }),
 //!         }
 //!     }
@@ -47,12 +47,14 @@
 
 #![forbid(unsafe_code)]
 
-mod buffer;
 pub mod client;
+mod contexts;
 mod error;
 mod export;
 pub mod handshake;
+mod inbox;
 mod limits;
+mod outbox;
 pub mod server;
 mod socket;
 pub mod transmission;
@@ -60,10 +62,11 @@ mod uri;
 pub mod wire;
 
 pub use client::Client;
+pub use contexts::{Contexts, Status, VisitStatus};
 pub use error::Error;
-pub use export::{Access, Export, ExportInfo, Exports, Peer};
+pub use export::{Access, Certificate, Export, ExportInfo, Exports, Gate, Peer};
 pub use limits::Limits;
-pub use server::{Listener, Server};
+pub use server::{Listener, Server, TlsConfig};
 pub use uri::{Address, Uri};
 
 /// A result of this crate.

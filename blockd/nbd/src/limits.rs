@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// Option data accepted before an export is chosen. The largest sensible option is a list of metadata queries.
-pub const MAX_OPTION_LEN: u32 = 64 << 10;
+/// Option data accepted before an export is chosen. The largest sensible option is a list of metadata queries. With
+/// the buffers of TLS a client that nobody knows takes less than 64 KiB.
+pub const MAX_OPTION_LEN: u32 = 32 << 10;
 
 /// Bytes in a name or any other text of the protocol (the protocol's own limit).
 pub const MAX_TEXT_LEN: usize = 4096;
@@ -25,23 +26,42 @@ pub const PREFERRED_BLOCK: u32 = 4096;
 
 /// Descriptors in one block status reply. Half a megabyte of reply; the client asks again from where it ends. The
 /// protocol allows 2^20.
-pub const MAX_STATUS_EXTENTS: usize = 1 << 16;
+pub const MAX_STATUS_EXTENTS: u32 = 1 << 16;
+
+/// Metadata contexts selected on one connection. Each may hold a map in memory; clients select one or two.
+pub const MAX_CONTEXTS: usize = 16;
 
 /// Data in one chunk of a structured read reply that may be split: big enough that chunk headers cost nothing, small
 /// enough to be sent while it is still in the processor's cache.
 pub const READ_CHUNK: u64 = 512 << 10;
 
 /// Replies are sent once so many bytes of them are ready, even if more requests wait.
-pub const SEND_AT: usize = 256 << 10;
+pub const SEND_AT: u64 = 256 << 10;
 
 /// Replies are sent once so many are ready, so that the first one does not wait for too many others.
 pub const SEND_AT_REPLIES: usize = 64;
 
-/// Where a connection's input buffer starts and returns to.
+/// Reads of so many bytes are sent by the kernel from its cache; below, copying into the batch costs less than the
+/// calls that avoid it.
+pub const SPLICE_FROM: u64 = 32 << 10;
+
+/// Reads of a connection under way to the host's disk at a time. More than any client has in flight there.
+pub const MAX_FETCHES: usize = 128;
+
+/// Bytes of a connection's reads under way to the host's disk, before the next one is looked at.
+pub const MAX_FETCH_BYTES: u64 = 8 << 20;
+
+/// Where a connection's input buffer starts: most handshakes need no more.
+pub const HANDSHAKE_BUFFER: usize = 4 << 10;
+
+/// A connection's input buffer in the data phase. It never grows: longer writes are placed in pieces.
 pub const INPUT_BUFFER: usize = 256 << 10;
 
-/// Buffers larger than this are given back as soon as the connection has nothing to do.
-pub const IDLE_BUFFER: usize = 4 << 20;
+/// The input a write longer than the buffer waits for before its next piece is placed.
+pub const WRITE_PIECE: u64 = 128 << 10;
+
+/// Replies larger than this give their memory back as soon as the connection has nothing to do.
+pub const IDLE_BUFFER: usize = 1 << 20;
 
 /// Asked of the kernel for the buffers of a socket.
 pub const SOCKET_BUFFER: usize = 1 << 20;

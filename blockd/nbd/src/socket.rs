@@ -1,12 +1,36 @@
 //! A connected stream socket: the few calls that server and client need, over TCP or a unix socket alike.
 
 use crate::limits::SOCKET_BUFFER;
-use rustix::fd::OwnedFd;
+use block::{Kind, Stored};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown};
 use std::io;
 use std::time::Duration;
+
+/// How sending from a file ended.
+pub(crate) enum SpliceEnd {
+    /// All of it was sent.
+    Whole,
+    /// The socket takes no more now.
+    Waits {
+        /// Bytes that were not sent.
+        missing: u64,
+    },
+    /// The file could not be read.
+    Failed {
+        /// Bytes that were not sent.
+        missing: u64,
+        /// Why.
+        error: block::Error,
+    },
+}
+
+fn is_of_socket(error: &io::Error) -> bool {
+    use io::ErrorKind as Is;
+    matches!(error.kind(), Is::BrokenPipe | Is::ConnectionReset | Is::NotConnected | Is::TimedOut)
+}
 
 /// A connected socket. Reading and writing may happen in different threads.
 pub(crate) struct Socket(OwnedFd);
@@ -32,14 +56,6 @@ impl Socket {
         retry(|| rustix::net::recv(&self.0, &mut *buf, RecvFlags::empty()).map(|(_, count)| count))
     }
 
-    /// As [`receive`](Self::receive), but `None` instead of waiting.
-    pub(crate) fn receive_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        match retry(|| rustix::net::recv(&self.0, &mut *buf, RecvFlags::DONTWAIT).map(|(_, count)| count)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
     /// Sends all of `bytes`.
     pub(crate) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -47,6 +63,54 @@ impl Socket {
             bytes = &bytes[sent..];
         }
         Ok(())
+    }
+
+    /// Whether sending and receiving may wait.
+    pub(crate) fn set_waiting(&self, may_wait: bool) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(&self.0, !may_wait)?)
+    }
+
+    /// Sends as many bytes as the kernel takes without waiting.
+    pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        match retry(|| rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Sends bytes of a file without copying them here, as many as the kernel takes without waiting; the socket must not
+    /// be [waiting](Self::set_waiting).
+    ///
+    /// # Errors
+    /// What the socket reports; a failure of the file is none.
+    pub(crate) fn splice_now(&self, stored: &Stored) -> io::Result<SpliceEnd> {
+        let (mut at, end) = (stored.offset, stored.range().end());
+        let failed = |at, error| SpliceEnd::Failed { missing: end - at, error };
+        let Some(file) = stored.file.fast_fd() else {
+            return Ok(failed(at, block::Error::refused(Kind::Unsupported, "a file", "has no descriptor")));
+        };
+        while at < end {
+            let from = at;
+            match retry(|| rustix::fs::sendfile(&self.0, file, Some(&mut at), (end - from) as usize)) {
+                Ok(0) => {
+                    let size = stored.file.size().unwrap_or(from);
+                    let error = block::Error::OutOfRange { offset: from, count: end - from, size };
+                    return Ok(failed(from, error));
+                }
+                Ok(sent) => at = from + sent as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(SpliceEnd::Waits { missing: end - from });
+                }
+                Err(error) if is_of_socket(&error) => return Err(error),
+                Err(source) => {
+                    return Ok(failed(from, block::Error::host("read", "a layer", Some(from), source)));
+                }
+            }
+        }
+        Ok(SpliceEnd::Whole)
     }
 
     /// Sends all of `head` and then all of `body`, in one call where the kernel takes both.
@@ -85,6 +149,12 @@ impl Socket {
             // the other end was faster
             tracing::trace!(%errno, "shutdown");
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

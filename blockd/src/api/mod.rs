@@ -2,15 +2,16 @@
 //! this folder only takes requests apart and puts answers together. The paths are listed in `control/docs/api.md`.
 
 mod answer;
+mod connections;
 mod routes;
 
 use crate::daemon::Daemon;
 use std::sync::Arc;
 use tokio::net::UnixListener;
 
+pub use connections::Limits as ConnectionLimits;
+
 /// Answers requests until it is dropped.
 pub async fn answer(listener: UnixListener, daemon: Arc<Daemon>) {
-    if let Err(error) = axum::serve(listener, routes::routes().with_state(daemon)).await {
-        tracing::error!("the API ended: {error}");
-    }
+    connections::answer(listener, routes::routes().with_state(daemon), ConnectionLimits::default()).await;
 }

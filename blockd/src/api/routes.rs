@@ -9,8 +9,9 @@ use axum::http::Uri;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use control::{
-    BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, Disk, Job, Point,
-    PointDeleted, Points, PointsQuery, RestoreRequest, SnapshotRequest, Status, Vault, WaitQuery,
+    BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, Disk, Export, Job,
+    Point, PointDeleted, Points, PointsQuery, ResizeDisk, RestoreRequest, ShareDisk, SnapshotRequest, Status,
+    Vault, VaultUsage, WaitQuery,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,15 @@ pub fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/status", get(status))
         .route("/v1/disks", get(disks).post(create_disk))
         .route("/v1/disks/{name}", get(disk).delete(delete_disk))
+        .route("/v1/disks/{name}/resize", post(resize_disk))
+        .route("/v1/disks/{name}/ready", post(disk_ready))
         .route("/v1/disks/{name}/changes", get(changes))
+        .route("/v1/disks/{name}/scrub", post(scrub_disk))
+        .route("/v1/disks/{name}/recover", post(recover_disk))
+        .route("/v1/disks/{name}/share", post(share_disk))
+        .route("/v1/disks/{name}/release", post(release_disk))
+        .route("/v1/exports", get(exports))
+        .route("/metrics", get(metrics))
         .route("/v1/snapshots", post(snapshot))
         .route("/v1/points", get(points))
         .route("/v1/points/{point}", get(point).delete(delete_point))
@@ -34,6 +43,7 @@ pub fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/restores", post(restore))
         .route("/v1/vaults", get(vaults).post(create_vault))
         .route("/v1/vaults/{name}", get(vault))
+        .route("/v1/vaults/{name}/usage", get(vault_usage))
         .route("/v1/vaults/{name}/check", post(check_vault))
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{id}", get(job))
@@ -64,9 +74,47 @@ async fn disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
     call(daemon, move |daemon| daemon.disk(&name)).await
 }
 
+async fn disk_ready(State(daemon): Ours, name: Name) -> Answer<Disk> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.disk_ready(&name)).await
+}
+
 async fn delete_disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
     let Path(name) = name?;
     call(daemon, move |daemon| daemon.delete_disk(&name)).await
+}
+
+async fn resize_disk(State(daemon): Ours, name: Name, body: Body<ResizeDisk>) -> Answer<Disk> {
+    let (Path(name), Json(request)) = (name?, body?);
+    call(daemon, move |daemon| daemon.resize_disk(&name, &request)).await
+}
+
+async fn scrub_disk(State(daemon): Ours, name: Name) -> Answer<Job> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.scrub_disk(&name)).await
+}
+
+async fn recover_disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.recover_disk(&name)).await
+}
+
+async fn share_disk(State(daemon): Ours, name: Name, body: Body<ShareDisk>) -> Answer<Disk> {
+    let (Path(name), Json(request)) = (name?, body?);
+    call(daemon, move |daemon| daemon.share_disk(&name, request.shared)).await
+}
+
+async fn release_disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.release_disk(&name)).await
+}
+
+async fn exports(State(daemon): Ours) -> Answer<Vec<Export>> {
+    call(daemon, |daemon| Ok(daemon.exports())).await
+}
+
+async fn metrics(State(daemon): Ours) -> String {
+    daemon.metrics()
 }
 
 async fn changes(State(daemon): Ours, name: Name, query: Asked<ChangesQuery>) -> Answer<Changes> {
@@ -96,7 +144,7 @@ async fn delete_point(
     query: Asked<DeletePointQuery>,
 ) -> Answer<PointDeleted> {
     let (Path(name), Query(query)) = (name?, query?);
-    call(daemon, move |daemon| daemon.tiers().delete_point(&name, query.tier)).await
+    call(daemon, move |daemon| daemon.delete_point(&name, query.tier)).await
 }
 
 async fn backup(State(daemon): Ours, body: Body<BackupRequest>) -> Answer<Job> {
@@ -121,6 +169,11 @@ async fn create_vault(State(daemon): Ours, body: Body<CreateVault>) -> Answer<Va
 async fn vault(State(daemon): Ours, name: Name) -> Answer<Vault> {
     let Path(name) = name?;
     call(daemon, move |daemon| daemon.vault(&name)).await
+}
+
+async fn vault_usage(State(daemon): Ours, name: Name) -> Answer<VaultUsage> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.tiers().vaults.usage(&name)).await
 }
 
 async fn check_vault(State(daemon): Ours, name: Name) -> Answer<Job> {

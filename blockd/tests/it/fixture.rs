@@ -49,14 +49,22 @@ impl State {
     }
 }
 
+impl State {
+    /// The directories of live maps in shared memory; at most one while nobody copies states.
+    pub fn volatile(&self) -> Vec<PathBuf> {
+        let text = fs::read_to_string(self.file("state")).unwrap_or_default();
+        let Some(id) = text.split('"').find(|part| part.len() == 32) else { return Vec::new() };
+        let entries = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+        let ours =
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("blockd-{id}")));
+        ours.map(|entry| entry.path()).collect()
+    }
+}
+
 impl Drop for State {
     fn drop(&mut self) {
-        let text = fs::read_to_string(self.file("state")).unwrap_or_default();
-        let Some(id) = text.split('"').find(|part| part.len() == 32) else { return };
-        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&format!("blockd-{id}")) {
-                fs::remove_dir_all(entry.path()).expect("live maps of the test");
-            }
+        for dir in self.volatile() {
+            fs::remove_dir_all(dir).expect("live maps of the test");
         }
     }
 }
@@ -113,7 +121,7 @@ impl Daemon {
     }
 
     pub fn create(&self, name: &str, size: u64) {
-        self.client.create_disk(&CreateDisk { name: name.to_owned(), size }).expect("a disk");
+        self.client.create_disk(&CreateDisk { name: name.to_owned(), size, fill: false }).expect("a disk");
     }
 
     pub fn snapshot(&self, name: &str) -> String {
@@ -155,6 +163,10 @@ impl Daemon {
 
     pub fn finished(&self, job: &Job) -> Job {
         self.client.follow(&job.id, &mut |_| {}).expect("its end")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
     }
 
     /// SIGTERM, and the clean end.

@@ -4,13 +4,14 @@
 //!
 //! - every acknowledged write is there; a request that was under way is there or not, byte by byte,
 //! - the last recovery point holds what was acknowledged before it was asked for and nothing issued after it returned,
+//! - the files, before anybody opens them, are sound by their documents (`check`, which shares no code with the daemon),
 //! - `changes` since that point names every block changed after it, and no block that nobody touched.
 //!
 //! The test process is the journal: it is not killed. `BLOCKD_KILL_ROUNDS` sets the rounds, `BLOCKD_SEED` repeats a run.
 
 use crate::fixture::{Daemon, Dice, State};
-use block::linux::KernelEntropy;
-use block::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, Entropy, Provision};
+use block::linux::{KernelEntropy, LinuxMedia};
+use block::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, Entropy, Media, Provision};
 use control::{ChangesQuery, DeletePointQuery, JobState};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -172,6 +173,16 @@ fn judge_disk(daemon: &Daemon, journal: &mut Journal) {
     journal.content = found;
 }
 
+/// What a kill left must be sound to somebody who knows nothing of the daemon but its documents.
+fn judge_files(state: &State) {
+    let media = LinuxMedia::new(state.file("disks"), state.file("disks")).expect("the disks");
+    let dirs = media.list("").expect("the disks").into_iter().filter(|entry| entry.is_dir);
+    for dir in dirs {
+        let report = check::check_directory(&media, &dir.name, true);
+        assert_eq!(report.findings, [], "disk {}", dir.name);
+    }
+}
+
 fn judge_point(daemon: &Daemon, sealed: &Sealed, journal: &Journal) {
     let found = daemon.read(&sealed.name);
     let known = |at: &u64| !sealed.unknown.iter().any(|range| range.contains(at));
@@ -254,6 +265,7 @@ fn nothing_acknowledged_is_lost_by_a_kill() {
     let journal = Mutex::new(Journal { content: vec![0; SIZE as usize], ops: Vec::new() });
     let (mut last, mut sealed_rounds) = (None::<Sealed>, 0);
     for number in 0..rounds {
+        judge_files(&state);
         let daemon = state.start();
         let opened = daemon.client().disk(DISK).expect("the disk").opened;
         assert_eq!(opened.as_deref(), Some("live-map"), "round {number}: {}", daemon.log());

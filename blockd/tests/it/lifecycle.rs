@@ -14,7 +14,7 @@ fn a_disk_is_made_served_sealed_and_deleted() {
     let disk = client.disk("odd").expect("a disk");
     assert_eq!(disk.size, Some((3 << 20) + 513));
     assert_eq!(
-        failure(client.create_disk(&control::CreateDisk { name: "odd".into(), size: 1 })).0,
+        failure(client.create_disk(&control::CreateDisk { name: "odd".into(), size: 1, fill: false })).0,
         Kind::Conflict
     );
     let tail = noise(1, 513);
@@ -148,4 +148,93 @@ fn a_point_leaves_one_tier_or_all() {
     let restored = daemon.restore(&next.point.expect("a point"), "again");
     assert_eq!(restored.error, None);
     assert_eq!(daemon.read("again"), daemon.read("web"));
+}
+
+#[test]
+fn a_disk_that_a_job_reads_is_not_deleted_and_errors_name_it() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 512 << 20);
+    let piece = noise(1, 1 << 20);
+    let export = daemon.export("web");
+    for at in 0..96 {
+        export.write_at(ByteOffset::new(at << 20), &piece).expect("written");
+    }
+    drop(export);
+    wait_until(|| daemon.client().disk("web").expect("a disk").writers == 0);
+    let point = daemon.snapshot("web");
+    let id = daemon.client().disk("web").expect("a disk").id;
+    let request = control::RestoreRequest { point: point.clone(), to: "again".into() };
+    let mut refused = 0;
+    let mut said = Vec::new();
+    let job = daemon.client().restore(&request).expect("a job");
+    while !daemon.client().job(&job.id).expect("a job").state.is_final() {
+        if let Err(error) = daemon.client().delete_disk("web") {
+            refused += 1;
+            said.push(error.to_string());
+        }
+    }
+    let job = daemon.finished(&job);
+    // whoever was faster: either the disk stayed, or the job says by name why it failed
+    match job.state {
+        JobState::Done => assert!(refused > 0 && said[0].contains("a job works with it"), "{said:?}"),
+        _ => said.push(job.error.expect("a reason").message),
+    }
+    assert!(said.iter().all(|text| text.contains("web") && !text.contains(&id)), "{said:?}");
+}
+
+#[test]
+fn the_largest_disk_is_served_backed_up_and_restored() {
+    const LARGEST: u64 = block::MAX_DISK_SIZE;
+    let state = State::new();
+    let daemon = state.start();
+    let too_large = control::CreateDisk { name: "more".into(), size: LARGEST + 1, fill: false };
+    let (kind, message) = failure(daemon.client().create_disk(&too_large));
+    assert!(kind == Kind::Invalid && message.contains(&LARGEST.to_string()), "{message}");
+    daemon.create("web", LARGEST);
+    let content = noise(1, 5000);
+    // the end, and the boundary between two files of the layer
+    let places = [LARGEST - 5000, (8 << 40) - 2500];
+    places.into_iter().for_each(|at| daemon.write("web", at, &content));
+    let point = daemon.backup("web").point.expect("a point");
+    let restored = daemon.restore(&point, "again");
+    assert_eq!(restored.error, None);
+    for name in [point.as_str(), "again"] {
+        let export = daemon.export(name);
+        assert_eq!(export.size().get(), LARGEST);
+        for at in places {
+            let mut back = vec![0; content.len()];
+            export.read_at(ByteOffset::new(at), &mut back).expect("read");
+            assert_eq!(back, content, "{name} at {at}");
+        }
+    }
+}
+
+#[test]
+fn shared_memory_holds_the_maps_of_living_disks_and_nothing_after_a_clean_end() {
+    let state = State::new();
+    let daemon = state.start();
+    let maps = || -> Vec<_> {
+        let dirs = state.volatile();
+        assert_eq!(dirs.len(), 1, "{dirs:?}");
+        std::fs::read_dir(&dirs[0])
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
+    };
+    daemon.create("web", 4 << 20);
+    daemon.create("kept", 4 << 20);
+    daemon.write("web", 0, &noise(1, 1 << 20));
+    daemon.snapshot("web");
+    daemon.backup("web");
+    daemon.restore("web@1", "again");
+    daemon.client().delete_point("web@1", &control::DeletePointQuery::default()).expect("deleted");
+    assert_eq!(maps().len(), 3, "{:?}", maps());
+    for name in ["web", "again"] {
+        wait_until(|| daemon.client().disk(name).expect("a disk").writers == 0);
+        daemon.client().delete_disk(name).expect("deleted");
+    }
+    assert_eq!(maps().len(), 1, "{:?}", maps());
+    assert!(daemon.stop().success());
+    assert_eq!(state.volatile(), [] as [std::path::PathBuf; 0]);
 }

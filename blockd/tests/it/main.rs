@@ -3,8 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "tests take files away that the daemon owns")]
 
 mod bad_input;
+mod clients;
 mod fixture;
+mod guest;
+mod integrity;
 mod kill;
 mod lifecycle;
+mod machines;
 mod restart;
+mod shape;
+mod vaults;
 mod worked_example;

@@ -131,3 +131,75 @@ fn a_copied_state_does_not_share_memory_with_the_original() {
     assert_eq!(Daemon::start(&copy.path()).read("web")[..8], *b"the copy");
     assert_eq!(first.read("web")[..8], *b"original");
 }
+
+/// Makes the last job look as if the daemon had been killed before it could write that the job is done.
+fn unsay(state: &State, operation: &str) {
+    let catalog = rusqlite::Connection::open(state.file("catalog.db")).expect("a catalog");
+    let changed = catalog
+        .execute(
+            "UPDATE jobs SET state = 'running', body = json_set(body, '$.state', 'running')
+             WHERE json_extract(body, '$.operation') = ?1",
+            [operation],
+        )
+        .expect("written");
+    assert_eq!(changed, 1);
+}
+
+#[test]
+fn a_job_killed_after_its_work_is_done_and_one_killed_before_is_not() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    let content = noise(1, 1 << 20);
+    daemon.write("web", 0, &content);
+    let backup = daemon.backup("web");
+    let restore = daemon.restore("web@1", "again");
+    assert_eq!(daemon.read("again"), content);
+    assert!(daemon.stop().success());
+    unsay(&state, "backup");
+    unsay(&state, "restore");
+    let daemon = state.start();
+    for job in [&backup, &restore] {
+        let seen = daemon.client().job(&job.id).expect("a job");
+        assert_eq!((seen.state, seen.error), (JobState::Done, None), "{}", seen.operation);
+    }
+    daemon.client().delete_disk("again").expect("deleted");
+    let vault = control::DeletePointQuery { tier: Some(control::Tier::Vault) };
+    daemon.client().delete_point("web@1", &vault).expect("deleted");
+    assert!(daemon.stop().success());
+    unsay(&state, "backup");
+    unsay(&state, "restore");
+    let daemon = state.start();
+    for job in [&backup, &restore] {
+        let seen = daemon.client().job(&job.id).expect("a job");
+        assert_eq!(seen.state, JobState::Failed, "{}", seen.operation);
+        assert_eq!(seen.error.map(|error| error.kind), Some(Kind::Unavailable));
+    }
+}
+
+#[test]
+fn a_disk_that_is_being_filled_is_whole_or_gone() {
+    let state = State::new();
+    let daemon = state.start();
+    let fill = |name: &str| control::CreateDisk { name: name.to_owned(), size: 1 << 20, fill: true };
+    for name in ["whole", "half"] {
+        assert_eq!(
+            daemon.client().create_disk(&fill(name)).expect("a disk").state,
+            control::DiskState::Filling
+        );
+        daemon.write(name, 0, &noise(1, 1 << 20));
+    }
+    let refused = daemon.client().snapshot(&["half".to_owned()]).expect_err("no point of half a disk");
+    assert_eq!(refused.kind(), Kind::Unavailable);
+    assert_eq!(daemon.client().disk_ready("whole").expect("ready").state, control::DiskState::Ready);
+    // asked again, as after a lost answer
+    assert_eq!(daemon.client().disk_ready("whole").expect("ready").state, control::DiskState::Ready);
+    daemon.kill();
+    let daemon = state.start();
+    let names: Vec<String> =
+        daemon.client().disks().expect("disks").into_iter().map(|disk| disk.name).collect();
+    assert_eq!(names, ["whole"]);
+    assert_eq!(daemon.read("whole"), noise(1, 1 << 20));
+    daemon.snapshot("whole");
+    assert_eq!(fs::read_dir(state.file("disks")).expect("listed").count(), 2, "layers and a name file");
+}

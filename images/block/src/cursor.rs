@@ -10,7 +10,7 @@ pub struct Malformed {
     pub at: usize,
 }
 
-/// Reads little-endian fields from the front of a byte slice; every step is checked.
+/// Reads fields, little-endian where not said otherwise, from the front of a byte slice; every step is checked.
 pub struct Cursor<'a> {
     rest: &'a [u8],
     at: usize,
@@ -89,6 +89,30 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// The next two bytes as a big-endian number, as some foreign formats have them.
+    ///
+    /// # Errors
+    /// [`Malformed`] if fewer are left.
+    pub fn be_u16(&mut self) -> Result<u16, Malformed> {
+        Ok(u16::from_be_bytes(self.array()?))
+    }
+
+    /// The next four bytes as a big-endian number, as some foreign formats have them.
+    ///
+    /// # Errors
+    /// [`Malformed`] if fewer are left.
+    pub fn be_u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    /// The next eight bytes as a big-endian number, as some foreign formats have them.
+    ///
+    /// # Errors
+    /// [`Malformed`] if fewer are left.
+    pub fn be_u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
     /// A number of entries, at most `limit` and at most what the remaining bytes can hold at `each` bytes an entry,
     /// so that allocating for it is safe.
     ///
@@ -144,6 +168,9 @@ mod tests {
         assert_eq!(cursor.text(3), Ok("abc"));
         assert_eq!(cursor.end(), Ok(()));
         assert!(cursor.u8().is_err());
+        assert_eq!(Cursor::new(&[1, 2]).be_u16(), Ok(0x0102));
+        assert_eq!(Cursor::new(&[0, 0, 1, 2]).be_u32(), Ok(0x0102));
+        assert!(Cursor::new(&[0; 7]).be_u64().is_err());
         assert!(Cursor::new(&[9, 0, 0, 0, 1]).count_u32(100, 1).is_err());
         assert!(Cursor::new(&[9, 0, 0, 0]).count_u32(8, 0).is_err());
         assert!(Cursor::new(&[2, 0, 0xff, 0xff]).text(9).is_err());

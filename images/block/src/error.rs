@@ -35,6 +35,39 @@ pub enum Kind {
     Cancelled,
 }
 
+impl Kind {
+    /// Every kind with its name: one word in lower case, the same in every text that carries it.
+    const NAMES: [(Self, &str); 12] = [
+        (Self::Invalid, "invalid"),
+        (Self::OutOfRange, "out-of-range"),
+        (Self::NotFound, "not-found"),
+        (Self::Conflict, "conflict"),
+        (Self::ReadOnly, "read-only"),
+        (Self::NoSpace, "no-space"),
+        (Self::Io, "io"),
+        (Self::Corrupt, "corrupt"),
+        (Self::Unsupported, "unsupported"),
+        (Self::Unavailable, "unavailable"),
+        (Self::Poisoned, "poisoned"),
+        (Self::Cancelled, "cancelled"),
+    ];
+
+    /// Every kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMES.into_iter().map(|(kind, _)| kind)
+    }
+
+    /// The kind's name, such as `not-found`.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(_, its)| *its == name).map(|(kind, _)| kind)
+    }
+}
+
 /// An error with a kind; every crate's error enum implements it.
 pub trait Failure: std::error::Error + Send + Sync + 'static {
     /// The shared kind of this failure.
@@ -186,6 +219,16 @@ impl Failure for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_and_their_names() {
+        for (index, kind) in Kind::all().enumerate() {
+            assert_eq!(kind as usize, index, "the table is in the order of the kinds");
+            assert_eq!(Kind::named(kind.name()), Some(kind));
+        }
+        assert_eq!(Kind::Cancelled as usize + 1, Kind::all().count());
+        assert_eq!(Kind::named("nothing"), None);
+    }
 
     #[test]
     fn messages_name_the_place_and_keep_the_cause_apart() {

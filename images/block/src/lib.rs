@@ -2,7 +2,7 @@
 //!
 //! | seam | for | implementations |
 //! |---|---|---|
-//! | [`BlockSource`] | bytes addressed by offset, readable | a disk, a recovery point, a vault image, an NBD client |
+//! | [`BlockSource`] | bytes addressed by offset, readable | a disk, a recovery point, a vault image, an NBD client, a foreign image, [`FileSource`] |
 //! | [`BlockDevice`] | the same, writable | a disk, an NBD client, [`MemoryDisk`] |
 //! | [`Media`] | files of the host | [`linux::LinuxMedia`], the simulated media of `sim` |
 //! | [`BlobStore`] | whole immutable objects | a directory, object stores, the simulated store of `sim` |
@@ -22,8 +22,10 @@
 
 mod blob;
 mod chance;
+mod copy;
 mod cursor;
 mod error;
+mod file_source;
 mod header;
 mod ids;
 #[cfg(not(blockd_shuttle))]
@@ -39,13 +41,17 @@ mod window;
 
 pub use blob::{BlobStore, check_blob_name};
 pub use chance::{Clock, Entropy, Time};
+pub use copy::{Pace, Walked, copy, copy_to_file, each_run, runs_of};
 pub use cursor::{Cursor, Malformed};
 pub use error::{Error, Failure, Foreign, Kind, Result};
+pub use file_source::FileSource;
 pub use header::{FileHeader, HEADER_LEN};
 pub use ids::{DiskId, JobId, StateId, VaultId};
 pub use media::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Session, Space, check_path};
 pub use memory_disk::MemoryDisk;
 pub use range::{ByteRange, RangeSet};
-pub use source::{BlockDevice, BlockSource, Delta, Extent, ExtentKind, Provision, Visit, check_range};
+pub use source::{
+    BlockDevice, BlockSource, Delta, Extent, ExtentKind, Provision, Stored, Visit, check_range,
+};
 pub use units::{BLOCK_SIZE, BlockIndex, ByteCount, ByteOffset, Epoch, Generation, MAX_DISK_SIZE};
 pub use window::Window;

@@ -156,6 +156,28 @@ pub trait MediaFile: Send + Sync {
     /// `OutOfRange` if the file ends before; otherwise what the host reports.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
+    /// As [`read_at`](Self::read_at) if the host has the bytes in memory; otherwise false, soon, with anything in
+    /// `buf`. Where nothing is ever waited for, or the host cannot say, it reads.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at); a file that ends before is no error here, but false.
+    fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        self.read_at(offset, buf).map(|()| true)
+    }
+
+    /// The open file behind one that opens itself when it is read; `None` for all others, which are open.
+    ///
+    /// # Errors
+    /// What the host reports.
+    fn opened(&self) -> Result<Option<Arc<dyn MediaFile>>> {
+        Ok(None)
+    }
+
+    /// Whether the host surely has the whole range in memory now.
+    fn is_cached(&self, _range: ByteRange) -> bool {
+        false
+    }
+
     /// Writes the whole buffer, growing the file if needed. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
@@ -197,16 +219,7 @@ pub trait MediaFile: Send + Sync {
     /// # Errors
     /// As [`read_at`](Self::read_at) and [`write_at`](Self::write_at).
     fn copy_range(&self, range: ByteRange, to: &dyn MediaFile, to_offset: u64) -> Result<()> {
-        let mut buf = vec![0; COPY_STEP.min(range.count().get()) as usize];
-        let mut done = 0;
-        while done < range.count().get() {
-            let step = (range.count().get() - done).min(COPY_STEP);
-            let piece = &mut buf[..step as usize];
-            self.read_at(range.start() + done, piece)?;
-            to.write_at(to_offset + done, piece)?;
-            done += step;
-        }
-        Ok(())
+        copy_bytes(self, range, to, to_offset)
     }
 
     /// The parts of the range that may hold something else than a hole, ascending.
@@ -222,6 +235,25 @@ pub trait MediaFile: Send + Sync {
 /// Bytes copied at a time where the host cannot copy by reference: large enough to be sequential, small enough to
 /// be nothing beside the daemon's memory limit.
 const COPY_STEP: u64 = 1 << 20;
+
+/// Copies by reading and writing.
+pub(crate) fn copy_bytes<F: MediaFile + ?Sized>(
+    from: &F,
+    range: ByteRange,
+    to: &dyn MediaFile,
+    to_offset: u64,
+) -> Result<()> {
+    let mut buf = vec![0; COPY_STEP.min(range.count().get()) as usize];
+    let mut done = 0;
+    while done < range.count().get() {
+        let step = (range.count().get() - done).min(COPY_STEP);
+        let piece = &mut buf[..step as usize];
+        from.read_at(range.start() + done, piece)?;
+        to.write_at(to_offset + done, piece)?;
+        done += step;
+    }
+    Ok(())
+}
 
 impl dyn Media + '_ {
     /// Reads a whole small file.

@@ -1,7 +1,8 @@
 //! The two block seams. A trait here contains blocks and nothing else; copying, comparing and slicing are functions
 //! and types over it.
 
-use crate::{ByteCount, ByteOffset, ByteRange, Error, RangeSet, Result};
+use crate::{ByteCount, ByteOffset, ByteRange, Error, MediaFile, RangeSet, Result};
+use std::any::Any;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -23,6 +24,31 @@ pub struct Extent {
     pub range: ByteRange,
     /// What is there.
     pub kind: ExtentKind,
+}
+
+/// Bytes of a source as they lie in a file of the host, for callers that can move them without a copy or without
+/// waiting. Drop it soon. A write that comes later may show in them, as it may in a read that is
+/// under way.
+#[derive(Clone)]
+pub struct Stored {
+    /// The file.
+    pub file: crate::sync::Arc<dyn MediaFile>,
+    /// First byte in the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub count: u64,
+    /// Whether they may be believed as they are. If not, reading them here only brings them nearer, and
+    /// [`BlockSource::read_at`] must be asked.
+    pub is_verified: bool,
+    /// Keeps the bytes where they are: whoever would give their place to others waits for it.
+    pub held: Option<crate::sync::Arc<dyn Any + Send + Sync>>,
+}
+
+impl Stored {
+    /// The bytes' place in the file.
+    pub fn range(&self) -> ByteRange {
+        ByteRange::between(self.offset, self.offset + self.count)
+    }
 }
 
 /// Receives extents; breaking stops the walk early, which is not an error.
@@ -47,6 +73,12 @@ pub trait BlockSource: Send + Sync {
     /// # Errors
     /// `OutOfRange` if the range passes the end; nothing is visited.
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()>;
+
+    /// Where the bytes at the front of `range` lie, as far as they lie together. `None` if that is no file or if they are
+    /// zeros: then [`read_at`](Self::read_at) is the only way.
+    fn stored(&self, _range: ByteRange) -> Option<Stored> {
+        None
+    }
 }
 
 /// Whether zeroing may give space back.

@@ -1,6 +1,6 @@
 //! A part of a source, as a source of its own: a partition of a disk, say.
 
-use crate::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, Result, Visit, check_range};
+use crate::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, Result, Stored, Visit, check_range};
 use std::sync::Arc;
 
 /// The bytes of `range` of another source, addressed from zero.
@@ -38,5 +38,11 @@ impl BlockSource for Window {
             let range = ByteRange::between(extent.range.start() - base, extent.range.end() - base);
             visit(Extent { range, kind: extent.kind })
         })
+    }
+
+    fn stored(&self, range: ByteRange) -> Option<Stored> {
+        check_range(range.offset(), range.count().get(), self.size()).ok()?;
+        let base = self.range.start();
+        self.source.stored(ByteRange::between(base + range.start(), base + range.end()))
     }
 }

@@ -55,11 +55,6 @@ impl Place<'_> {
     pub(crate) fn blocks(&self) -> u64 {
         self.size.blocks()
     }
-
-    /// Length of a layer's data file: the disk in whole blocks.
-    pub(crate) fn data_len(&self) -> u64 {
-        self.blocks() * block::BLOCK_SIZE
-    }
 }
 
 impl Active {

@@ -2,8 +2,8 @@
 //! does not exist. Format: `docs/chain.md`.
 
 use block::{
-    ByteCount, Cursor, DiskId, Epoch, Error, FileHeader, Generation, HEADER_LEN, MAX_DISK_SIZE, Malformed,
-    Result, StateId, Time,
+    BLOCK_SIZE, ByteCount, Cursor, DiskId, Epoch, Error, FileHeader, Generation, HEADER_LEN, MAX_DISK_SIZE,
+    Malformed, Result, StateId, Time,
 };
 
 const HEADER: FileHeader = FileHeader::new(*b"chai", 1);
@@ -30,6 +30,66 @@ pub struct LayerRecord {
     pub map: u64,
     /// The last epoch whose writes are in it.
     pub top_epoch: Epoch,
+    /// Its sums, once somebody began to make them.
+    pub sums: Option<SumsRecord>,
+    /// Blocks its map covers: those of the largest disk it ever was a layer of.
+    pub blocks: u64,
+    /// Blocks its data file has, at most `blocks`. Further ones have no bytes here.
+    pub file_blocks: u64,
+}
+
+/// The sums of a sealed layer; see `docs/sums.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SumsRecord {
+    /// Number of the sums file.
+    pub number: u64,
+    /// Whether every block that has bytes has its sum.
+    pub is_whole: bool,
+}
+
+impl LayerRecord {
+    /// Data file, map file, top epoch, sums file, flags, blocks, blocks of the data file.
+    const LEN: usize = 8 * 7;
+    /// The sums are whole.
+    const WHOLE_SUMS: u64 = 1;
+
+    /// The record of a layer that this seal ended.
+    pub(crate) fn sealed(layer: u64, map: u64, seal: &EpochRecord) -> Self {
+        let blocks = seal.size.blocks();
+        Self { layer, map, top_epoch: seal.epoch, sums: None, blocks, file_blocks: blocks }
+    }
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        let [sums, flags] = self.sums.map_or([0, 0], |sums| [sums.number, u64::from(sums.is_whole)]);
+        let epoch = self.top_epoch.get();
+        for field in [self.layer, self.map, epoch, sums, flags, self.blocks, self.file_blocks] {
+            bytes.extend(field.to_le_bytes());
+        }
+    }
+
+    fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let (layer, map, top_epoch) = (cursor.u64()?, cursor.u64()?, Epoch::new(cursor.u64()?));
+        let sums = match (cursor.u64()?, cursor.u64()?) {
+            (0, 0) => None,
+            (number @ 1.., flags @ 0..=Self::WHOLE_SUMS) => {
+                Some(SumsRecord { number, is_whole: flags == Self::WHOLE_SUMS })
+            }
+            _ => return Err(cursor.malformed("a layer's sums are no sums")),
+        };
+        let (blocks, file_blocks) = (cursor.u64()?, cursor.u64()?);
+        Ok(Self { layer, map, top_epoch, sums, blocks, file_blocks })
+    }
+}
+
+/// A fold under way: one of two neighbours is taken apart, the other takes its blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoldRecord {
+    /// Number of the layer that is taken apart.
+    pub source: u64,
+    /// Number of the layer that takes its blocks.
+    pub target: u64,
+    /// Blocks below this one have moved: of the two, only the target has them.
+    pub folded: u64,
 }
 
 /// A seal, remembered for as long as somebody may ask what changed since.
@@ -47,8 +107,12 @@ pub struct EpochRecord {
     pub size: ByteCount,
     /// How long writes were blocked, in nanoseconds.
     pub seal_ns: u64,
-    /// Whether it is a recovery point of the instant tier. Otherwise only its change map is left.
+    /// Whether it is a recovery point of the instant tier. If it is not kept either, only its change map is left.
     pub is_point: bool,
+    /// Whether something stands on the state: it stays readable, point or not, and its layer is never written.
+    pub is_pinned: bool,
+    /// Whether it was a recovery point and was deleted. Other states without a point never were one.
+    pub is_deleted: bool,
     /// Number of the map file that says what changed in this epoch.
     pub changes: u64,
     /// All members of the group sealed at the same instant, this disk among them; empty for a point of its own.
@@ -73,6 +137,8 @@ pub struct Chain {
     pub next_number: u64,
     /// Number of the active layer.
     pub active: u64,
+    /// The fold under way, if blocks have moved.
+    pub fold: Option<FoldRecord>,
     /// Sealed layers, oldest first.
     pub layers: Vec<LayerRecord>,
     /// Seals, oldest first.
@@ -87,20 +153,42 @@ impl Chain {
         number
     }
 
+    /// The generation of the next rewrite.
+    pub(crate) fn next_generation(&self) -> Generation {
+        Generation::new(self.generation.get() + 1)
+    }
+
     /// The newest seal.
     pub(crate) fn newest(&self) -> Option<&EpochRecord> {
         self.epochs.last()
     }
 
+    /// The epoch of the next seal, unless the disk is sealed together with one that is further on.
+    pub fn next_epoch(&self) -> Epoch {
+        Epoch::new(self.newest().map_or(1, |newest| newest.epoch.get() + 1))
+    }
+
+    /// The seal at the top of this layer, if the disk still remembers it.
+    pub(crate) fn top(&self, layer: &LayerRecord) -> Option<&EpochRecord> {
+        let found = self.epochs.binary_search_by_key(&layer.top_epoch, |epoch| epoch.epoch);
+        found.ok().map(|place| &self.epochs[place])
+    }
+
+    /// Place of the layer with this number.
+    pub(crate) fn place_of(&self, layer: u64) -> Option<usize> {
+        self.layers.iter().position(|record| record.layer == layer)
+    }
+
     /// Whether the state at the top of this layer must stay readable.
     pub(crate) fn is_boundary(&self, layer: &LayerRecord) -> bool {
-        let found = self.epochs.binary_search_by_key(&layer.top_epoch, |epoch| epoch.epoch);
-        found.is_ok_and(|place| self.epochs[place].is_point)
+        self.top(layer).is_some_and(|epoch| epoch.is_point || epoch.is_pinned)
     }
 
     /// Every number in use.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
-        let layers = self.layers.iter().flat_map(|layer| [layer.layer, layer.map]);
+        let sums = |layer: &LayerRecord| layer.sums.map(|sums| sums.number);
+        let layers =
+            self.layers.iter().flat_map(move |layer| [layer.layer, layer.map].into_iter().chain(sums(layer)));
         layers.chain(self.epochs.iter().map(|epoch| epoch.changes)).chain([self.active])
     }
 
@@ -114,13 +202,11 @@ impl Chain {
         bytes.extend(self.clean.map_or(0, |crc| CLEAN | u64::from(crc)).to_le_bytes());
         bytes.extend(self.next_number.to_le_bytes());
         bytes.extend(self.active.to_le_bytes());
+        let fold = self.fold.map_or([0; 3], |fold| [fold.source, fold.target, fold.folded]);
+        fold.iter().for_each(|field| bytes.extend(field.to_le_bytes()));
         bytes.extend((self.layers.len() as u32).to_le_bytes());
         bytes.extend((self.epochs.len() as u32).to_le_bytes());
-        for layer in &self.layers {
-            for field in [layer.layer, layer.map, layer.top_epoch.get()] {
-                bytes.extend(field.to_le_bytes());
-            }
-        }
+        self.layers.iter().for_each(|layer| layer.encode(&mut bytes));
         self.epochs.iter().for_each(|epoch| epoch.encode(&mut bytes));
         let crc = crc32fast::hash(&bytes);
         bytes.extend(crc.to_le_bytes());
@@ -155,14 +241,14 @@ impl Chain {
             clean: Some(cursor.u64()?).filter(|word| word & CLEAN != 0).map(|word| word as u32),
             next_number: cursor.u64()?,
             active: cursor.u64()?,
+            fold: FoldRecord::decode(cursor)?,
             layers: Vec::new(),
             epochs: Vec::new(),
         };
-        let layers = cursor.count_u32(MAX_LAYERS, 24)?;
+        let layers = cursor.count_u32(MAX_LAYERS, LayerRecord::LEN)?;
         let epochs = cursor.count_u32(MAX_EPOCHS, EpochRecord::MIN_LEN)?;
         for _ in 0..layers {
-            let (layer, map, top_epoch) = (cursor.u64()?, cursor.u64()?, Epoch::new(cursor.u64()?));
-            chain.layers.push(LayerRecord { layer, map, top_epoch });
+            chain.layers.push(LayerRecord::decode(cursor)?);
         }
         for _ in 0..epochs {
             chain.epochs.push(EpochRecord::decode(cursor)?);
@@ -177,6 +263,12 @@ impl Chain {
         if sizes.into_iter().any(|size| size == ByteCount::ZERO || size.get() > MAX_DISK_SIZE) {
             return Err("a size is no disk's size");
         }
+        let fits = |layer: &LayerRecord| {
+            (1..=layer.blocks).contains(&layer.file_blocks) && layer.blocks <= MAX_DISK_SIZE / BLOCK_SIZE
+        };
+        if !self.layers.iter().all(fits) {
+            return Err("a layer's length is no layer's length");
+        }
         if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch) {
             return Err("epochs are out of order");
         }
@@ -189,24 +281,69 @@ impl Chain {
         let has_layer = |epoch: &EpochRecord| {
             self.layers.binary_search_by_key(&epoch.epoch, |layer| layer.top_epoch).is_ok()
         };
-        if self.epochs.iter().any(|epoch| epoch.is_point && !has_layer(epoch)) {
+        if self.epochs.iter().any(|epoch| (epoch.is_point || epoch.is_pinned) && !has_layer(epoch)) {
             return Err("a recovery point has no layer");
         }
-        Ok(())
+        self.check_fold()
+    }
+
+    fn check_fold(&self) -> Result<(), &'static str> {
+        let Some(fold) = self.fold else { return Ok(()) };
+        match (self.place_of(fold.source), self.place_of(fold.target)) {
+            (Some(source), Some(target)) if source.abs_diff(target) == 1 => {
+                let older = &self.layers[source.min(target)];
+                if self.is_boundary(older) { Err("a fold takes a state that is needed") } else { Ok(()) }
+            }
+            _ => Err("a fold is not of two neighbours"),
+        }
+    }
+}
+
+impl FoldRecord {
+    /// No layer has the number 0.
+    fn decode(cursor: &mut Cursor<'_>) -> Result<Option<Self>, Malformed> {
+        let (source, target, folded) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
+        Ok((source != 0).then_some(Self { source, target, folded }))
     }
 }
 
 impl EpochRecord {
+    const POINT: u64 = 1;
+    const PINNED: u64 = 2;
+    const DELETED: u64 = 4;
+
+    /// The seal after the newest one of a disk, which makes no point.
+    pub(crate) fn after(chain: &Chain, state: StateId, time: Time, size: ByteCount, changes: u64) -> Self {
+        Self {
+            epoch: chain.next_epoch(),
+            state,
+            parent: chain.newest().map(|newest| newest.state),
+            time,
+            size,
+            seal_ns: 0,
+            is_point: false,
+            is_pinned: false,
+            is_deleted: false,
+            changes,
+            group: Vec::new(),
+        }
+    }
+
     /// Epoch, state, parent, time, size, seal time, flags, changes, group length.
     const MIN_LEN: usize = 8 + 16 + 16 + 8 + 8 + 8 + 8 + 8 + 4;
+
+    fn flags(&self) -> u64 {
+        let set = |is_set: bool, flag: u64| if is_set { flag } else { 0 };
+        set(self.is_point, Self::POINT)
+            | set(self.is_pinned, Self::PINNED)
+            | set(self.is_deleted, Self::DELETED)
+    }
 
     fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.epoch.get().to_le_bytes());
         bytes.extend(self.state.as_bytes());
         bytes.extend(self.parent.as_ref().map_or(&NO_STATE, StateId::as_bytes));
-        for field in
-            [self.time.unix_ms, self.size.get(), self.seal_ns, u64::from(self.is_point), self.changes]
-        {
+        for field in [self.time.unix_ms, self.size.get(), self.seal_ns, self.flags(), self.changes] {
             bytes.extend(field.to_le_bytes());
         }
         bytes.extend((self.group.len() as u32).to_le_bytes());
@@ -224,10 +361,20 @@ impl EpochRecord {
             time: Time { unix_ms: cursor.u64()? },
             size: ByteCount::new(cursor.u64()?),
             seal_ns: cursor.u64()?,
-            is_point: cursor.u64()? == 1,
-            changes: cursor.u64()?,
+            is_point: false,
+            is_pinned: false,
+            is_deleted: false,
+            changes: 0,
             group: Vec::new(),
         };
+        let flags = cursor.u64()?;
+        if flags & !(Self::POINT | Self::PINNED | Self::DELETED) != 0 {
+            return Err(cursor.malformed(format!("a seal has the unknown flags {flags:#x}")));
+        }
+        record.is_point = flags & Self::POINT != 0;
+        record.is_pinned = flags & Self::PINNED != 0;
+        record.is_deleted = flags & Self::DELETED != 0;
+        record.changes = cursor.u64()?;
         for _ in 0..cursor.count_u32(MAX_GROUP, 32)? {
             record.group.push((DiskId::from_bytes(cursor.array()?), StateId::from_bytes(cursor.array()?)));
         }
@@ -248,6 +395,8 @@ mod tests {
             size: ByteCount::new(40_960),
             seal_ns: 50_000,
             is_point: true,
+            is_pinned: false,
+            is_deleted: false,
             changes: 3,
             group: vec![(DiskId::from_bytes([0xd1; 16]), StateId::from_bytes([0x51; 16]))],
         };
@@ -257,9 +406,17 @@ mod tests {
             size: ByteCount::new(40_960),
             nonce: [0xee; 16],
             clean: None,
-            next_number: 4,
+            next_number: 5,
             active: 2,
-            layers: vec![LayerRecord { layer: 1, map: 3, top_epoch: Epoch::new(1) }],
+            fold: None,
+            layers: vec![LayerRecord {
+                layer: 1,
+                map: 3,
+                top_epoch: Epoch::new(1),
+                sums: Some(SumsRecord { number: 4, is_whole: true }),
+                blocks: 10,
+                file_blocks: 10,
+            }],
             epochs: vec![record],
         }
     }
@@ -275,11 +432,50 @@ mod tests {
         }
     }
 
+    /// A chain with three layers, of which the older two are folded.
+    fn folding() -> Chain {
+        let mut chain = example();
+        chain.next_number = 9;
+        chain.epochs[0].is_point = false;
+        chain.layers.extend([(4, 5, 2), (6, 7, 3)].map(|(layer, map, top)| LayerRecord {
+            layer,
+            map,
+            top_epoch: Epoch::new(top),
+            sums: None,
+            blocks: 10,
+            file_blocks: 10,
+        }));
+        chain.fold = Some(FoldRecord { source: 1, target: 4, folded: 3 });
+        chain
+    }
+
+    #[test]
+    fn a_fold_is_of_neighbours_whose_older_state_nobody_needs() {
+        for (source, target) in [(1, 4), (4, 1)] {
+            let mut chain = folding();
+            chain.fold = Some(FoldRecord { source, target, folded: 3 });
+            assert_eq!(Chain::decode(&chain.encode(), "c").ok(), Some(chain));
+        }
+        let spoil: [fn(&mut Chain); 4] = [
+            |chain| chain.epochs[0].is_point = true,
+            |chain| chain.epochs[0].is_pinned = true,
+            |chain| chain.fold = Some(FoldRecord { source: 1, target: 6, folded: 0 }),
+            |chain| chain.fold = Some(FoldRecord { source: 8, target: 6, folded: 0 }),
+        ];
+        for (number, spoil) in spoil.iter().enumerate() {
+            let mut chain = folding();
+            spoil(&mut chain);
+            assert!(Chain::decode(&chain.encode(), "c").is_err(), "spoiled {number}");
+        }
+    }
+
     #[test]
     fn chains_that_contradict_themselves_are_refused() {
-        let spoil: [fn(&mut Chain); 6] = [
+        let spoil: [fn(&mut Chain); 8] = [
+            |chain| chain.layers[0].file_blocks = 11,
+            |chain| chain.layers[0].blocks = MAX_DISK_SIZE / BLOCK_SIZE + 1,
             |chain| chain.size = ByteCount::ZERO,
-            |chain| chain.next_number = 3,
+            |chain| chain.next_number = 4,
             |chain| chain.layers.clear(),
             |chain| chain.epochs.push(chain.epochs[0].clone()),
             |chain| chain.layers.push(chain.layers[0]),
@@ -301,6 +497,6 @@ mod tests {
             .flat_map(|line| line.split_whitespace().skip(1).take(16))
             .map(|byte| u8::from_str_radix(byte, 16).expect("a hex byte"))
             .collect();
-        assert_eq!(shown, example().encode()[..112]);
+        assert_eq!(shown, example().encode()[..136]);
     }
 }

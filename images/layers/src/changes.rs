@@ -1,9 +1,10 @@
 //! What changed between two states: the union of the change maps along the recorded history.
 
+use crate::chain::EpochRecord;
 use crate::disk::{Disk, Roots};
 use crate::{BlockState, Error, FrozenMap, Result};
 use block::sync::lock;
-use block::{BLOCK_SIZE, ByteRange, RangeSet, StateId};
+use block::{BLOCK_SIZE, ByteCount, ByteRange, RangeSet, StateId};
 
 /// Up to which state changes are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,18 +43,26 @@ impl Disk {
     pub fn changes(&self, since: Option<StateId>, until: Until) -> Result<Changes> {
         let mut roots = lock(&self.roots);
         self.complete_seal(&mut roots)?;
-        let mut changed = FrozenMap::new(self.size.blocks());
-        for number in self.maps_between(&roots, since, until)? {
-            changed.overlay(&self.read_map(number)?);
+        let mut changed = FrozenMap::new(0);
+        let mut size = roots.chain.size;
+        for epoch in self.epochs_between(&roots, since, until)? {
+            changed.overlay(&self.read_map(epoch.changes, epoch.size.blocks())?);
+            size = epoch.size;
         }
         if until == Until::Live {
             changed.overlay(&self.view.load().active.map.freeze());
+            size = roots.chain.size;
         }
-        Ok(self.ranges(&changed))
+        Ok(ranges(&changed, size))
     }
 
-    /// The change maps after `since` up to `until`, oldest first.
-    fn maps_between(&self, roots: &Roots, since: Option<StateId>, until: Until) -> Result<Vec<u64>> {
+    /// The seals after `since` up to `until`, oldest first.
+    fn epochs_between<'a>(
+        &self,
+        roots: &'a Roots,
+        since: Option<StateId>,
+        until: Until,
+    ) -> Result<&'a [EpochRecord]> {
         let epochs = &roots.chain.epochs;
         let place = |state| epochs.iter().position(|epoch| epoch.state == state);
         let not_found = |state| Error::NotAnAncestor { disk: self.id, state };
@@ -73,20 +82,21 @@ impl Disk {
                 return Err(not_found(pair[0].state));
             }
         }
-        Ok(epochs[first..past].iter().map(|epoch| epoch.changes).collect())
+        Ok(&epochs[first..past])
     }
+}
 
-    fn ranges(&self, changed: &FrozenMap) -> Changes {
-        let mut changes = Changes::default();
-        let size = self.size.get();
-        changed.runs(|first, count, state| {
-            let range = ByteRange::between(first * BLOCK_SIZE, ((first + count) * BLOCK_SIZE).min(size));
-            match state {
-                BlockState::Data => changes.data.insert(range),
-                BlockState::Zero => changes.zero.insert(range),
-                BlockState::Hydrated | BlockState::Absent => {}
-            }
-        });
-        changes
-    }
+/// The changed ranges of a disk that ends up with this size. What lies past its end is not there to be named.
+fn ranges(changed: &FrozenMap, size: ByteCount) -> Changes {
+    let mut changes = Changes::default();
+    changed.runs(|first, count, state| {
+        let end = ((first + count) * BLOCK_SIZE).min(size.get());
+        let range = ByteRange::between(first * BLOCK_SIZE, end);
+        match state {
+            BlockState::Data => changes.data.insert(range),
+            BlockState::Zero => changes.zero.insert(range),
+            BlockState::Hydrated | BlockState::Absent => {}
+        }
+    });
+    changes
 }

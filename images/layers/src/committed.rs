@@ -3,6 +3,7 @@
 
 use crate::frozen::{FrozenMap, FrozenPage};
 use crate::journal::Entry;
+use crate::names::must_exist;
 use crate::state::{BlockState, PAGE_WORDS, PageWords, page_count};
 use block::sync::Arc;
 use block::{
@@ -14,6 +15,11 @@ const HEADER: FileHeader = FileHeader::new(*b"cmap", 1);
 const PAGE_BYTES: u64 = PAGE_WORDS as u64 * 8;
 /// Low half of a top word: the state all blocks share, or this for a spelled-out page. High half: the page's crc.
 const PAGED: u64 = 4;
+
+/// Bytes that the file of a disk of so many blocks takes from the start.
+pub(crate) fn top_bytes(blocks: u64) -> u64 {
+    PAGE_BYTES + (page_count(blocks) as u64 * 8).next_multiple_of(PAGE_BYTES)
+}
 
 /// The file.
 pub(crate) struct CommittedFile {
@@ -28,8 +34,7 @@ impl CommittedFile {
     }
 
     fn page_offset(&self, page: usize) -> u64 {
-        let pages = page_count(self.blocks) as u64;
-        PAGE_BYTES + (pages * 8).next_multiple_of(PAGE_BYTES) + page as u64 * PAGE_BYTES
+        top_bytes(self.blocks) + page as u64 * PAGE_BYTES
     }
 
     /// Makes the file: no block has a state. The top level has real blocks from the start, a page when it is spelled
@@ -64,7 +69,7 @@ impl CommittedFile {
         layer: u64,
         blocks: u64,
     ) -> Result<Self> {
-        let file = media.open(&path, OpenHow::Write)?;
+        let file = must_exist(&path, media.open(&path, OpenHow::Write))?;
         let committed = Self { file, path, blocks };
         let expected = committed.page_offset(page_count(blocks));
         let len = committed.file.size()?;

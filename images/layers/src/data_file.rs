@@ -2,16 +2,18 @@
 //! allows (ext4 ends a file one block before 16 TiB).
 
 use crate::active::Place;
-use crate::names::Numbered;
+use crate::files::OpenFiles;
+use crate::names::{Numbered, must_exist};
 use block::sync::Arc;
-use block::{ByteRange, Error, MediaFile, OpenHow, Result};
+use block::{BLOCK_SIZE, ByteRange, Error, MediaFile, OpenHow, Result};
 use std::os::fd::BorrowedFd;
 
 /// Bytes of a layer in one file: 8 TiB. Only disks larger than that have layers of several files.
 const SEGMENT_BYTES: u64 = 8 << 40;
 
-/// The files of a layer for a disk of this many bytes, in order, each with its length.
-pub(crate) fn segments(number: u64, data_len: u64) -> impl Iterator<Item = (Numbered, u64)> {
+/// The files of a layer of this many blocks, in order, each with its length.
+pub(crate) fn segments(number: u64, blocks: u64) -> impl Iterator<Item = (Numbered, u64)> {
+    let data_len = blocks * BLOCK_SIZE;
     let count = data_len.div_ceil(SEGMENT_BYTES).max(1);
     (0..count).map(move |segment| {
         let len = (data_len - segment * SEGMENT_BYTES).min(SEGMENT_BYTES);
@@ -19,7 +21,12 @@ pub(crate) fn segments(number: u64, data_len: u64) -> impl Iterator<Item = (Numb
     })
 }
 
-/// Makes a layer's empty files.
+/// The file of a layer that holds this byte of the disk.
+pub(crate) fn at(number: u64, offset: u64) -> Numbered {
+    Numbered::Data(number, (offset / SEGMENT_BYTES) as u8)
+}
+
+/// Makes the empty files of a layer for a disk of the place's size.
 pub(crate) fn create(place: &Place<'_>, number: u64) -> Result<Arc<dyn MediaFile>> {
     let make = |(name, len): (Numbered, u64)| {
         let file = place.media.open(&place.path(name), OpenHow::Truncate)?;
@@ -27,20 +34,30 @@ pub(crate) fn create(place: &Place<'_>, number: u64) -> Result<Arc<dyn MediaFile
         file.sync()?;
         Ok(file)
     };
-    Ok(joined(segments(number, place.data_len()).map(make).collect::<Result<_>>()?))
+    Ok(joined(segments(number, place.blocks()).map(make).collect::<Result<_>>()?))
 }
 
-/// Opens a layer's files and checks that none of it is missing.
-pub(crate) fn open(place: &Place<'_>, number: u64, how: OpenHow) -> Result<Arc<dyn MediaFile>> {
+/// Opens the files of a layer of this many blocks and checks that none of it is missing.
+pub(crate) fn open(place: &Place<'_>, number: u64, blocks: u64, how: OpenHow) -> Result<Arc<dyn MediaFile>> {
     let take = |(name, expected): (Numbered, u64)| {
         let path = place.path(name);
-        let file = place.media.open(&path, how)?;
+        let file = must_exist(&path, place.media.open(&path, how))?;
         match file.size()? {
             len if len == expected => Ok(file),
             len => Err(Error::corrupt(path, None, format!("{len} bytes long, should be {expected}"))),
         }
     };
-    Ok(joined(segments(number, place.data_len()).map(take).collect::<Result<_>>()?))
+    Ok(joined(segments(number, blocks).map(take).collect::<Result<_>>()?))
+}
+
+/// The files of a layer of this many blocks, each to be opened when it is read.
+pub(crate) fn lazy(
+    place: &Place<'_>,
+    files: &Arc<OpenFiles>,
+    number: u64,
+    blocks: u64,
+) -> Arc<dyn MediaFile> {
+    joined(segments(number, blocks).map(|(name, _)| files.lazy(place.path(name))).collect())
 }
 
 fn joined(mut files: Vec<Arc<dyn MediaFile>>) -> Arc<dyn MediaFile> {
@@ -111,19 +128,6 @@ impl MediaFile for Segmented {
 
     fn punch(&self, bytes: ByteRange) -> Result<()> {
         self.each(bytes, |file, at, _, count| file.punch(range(at, count)))
-    }
-
-    fn copy_range(&self, bytes: ByteRange, to: &dyn MediaFile, to_offset: u64) -> Result<()> {
-        const STEP: u64 = 1 << 20;
-        let mut buf = vec![0; STEP.min(bytes.count().get()) as usize];
-        let mut at = bytes.start();
-        while at < bytes.end() {
-            let piece = &mut buf[..STEP.min(bytes.end() - at) as usize];
-            self.read_at(at, piece)?;
-            to.write_at(to_offset + (at - bytes.start()), piece)?;
-            at += piece.len() as u64;
-        }
-        Ok(())
     }
 
     fn data_ranges(&self, bytes: ByteRange) -> Result<Vec<ByteRange>> {

@@ -2,19 +2,21 @@
 
 use crate::active::{Active, Place};
 use crate::chain::{Chain, EpochRecord};
+use crate::damage::Damage;
 use crate::data_file;
 use crate::flush::Flusher;
+use crate::fold::{Fold, Progress};
 use crate::identity::{self, Identity};
 use crate::names::{self, Numbered};
 use crate::poison::{Poison, heals, never_began};
-use crate::view::{Below, Layer, View};
+use crate::seen::Seen;
+use crate::source::Sources;
+use crate::succession::Succession;
+use crate::view::{Below, Retired, View};
 use crate::{Error, Result};
 use block::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use block::sync::{Arc, Condvar, Loaded, Mutex, Published, lock, wait};
-use block::{
-    ByteCount, ByteRange, Clock, DiskId, Entropy, Generation, Kind, Lock, Media, OpenHow, Session, planted,
-};
-use std::sync::Weak;
+use block::sync::{Arc, Condvar, Loaded, Mutex, lock, wait};
+use block::{ByteCount, ByteRange, Clock, DiskId, Entropy, Kind, Lock, Media, OpenHow, Session, planted};
 
 /// What a disk needs of the world.
 #[derive(Clone)]
@@ -27,7 +29,12 @@ pub struct Env {
     pub entropy: Arc<dyn Entropy>,
     /// Bytes set aside in each new layer for map changes between two checkpoints; [`JOURNAL_ROOM`] suits.
     pub journal_room: ByteCount,
+    /// Bytes a fold copies between two commits of the chain, and so the most that is stored twice; [`FOLD_BATCH`] suits.
+    pub fold_batch: ByteCount,
 }
+
+/// Bytes between two commits of a fold: large beside what a commit costs, small beside a disk.
+pub const FOLD_BATCH: ByteCount = ByteCount::new(16 << 20);
 
 /// Room in a map journal: about 65,000 changed words between two checkpoints.
 pub const JOURNAL_ROOM: ByteCount = ByteCount::new(1 << 20);
@@ -44,6 +51,7 @@ impl Env {
             clock: Arc::new(block::linux::SystemClock),
             entropy: Arc::new(block::linux::KernelEntropy),
             journal_room: JOURNAL_ROOM,
+            fold_batch: FOLD_BATCH,
         })
     }
 }
@@ -62,26 +70,14 @@ pub enum Opened {
     Committed,
 }
 
-/// Bytes a disk takes on the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// In layers.
-    pub data: ByteCount,
-    /// In maps and journals.
-    pub maps: ByteCount,
-    /// How many layers there are, the active one included.
-    pub layers: usize,
-}
-
 /// An open disk. It may be shared by any number of threads.
 pub struct Disk {
     pub(crate) env: Env,
     pub(crate) dir: String,
     pub(crate) id: DiskId,
-    pub(crate) size: ByteCount,
     pub(crate) session: Session,
     pub(crate) opened: Opened,
-    pub(crate) view: Published<View>,
+    pub(crate) view: Succession<View>,
     /// Even: the serial of the newest view. Odd: writers wait.
     pub(crate) serial: AtomicU64,
     waiting: Mutex<()>,
@@ -89,8 +85,20 @@ pub struct Disk {
     pub(crate) roots: Mutex<Roots>,
     pub(crate) flusher: Flusher,
     pub(crate) poison: Poison,
+    pub(crate) damage: Arc<Damage>,
+    pub(crate) seen: Seen,
+    /// Held by whoever writes sums. Taken after the roots, if both are.
+    pub(crate) summing: Mutex<()>,
+    pub(crate) sources: Sources,
+    /// The fold under way; held for the length of a step.
+    pub(crate) fold: Mutex<Option<Fold>>,
+    pub(crate) progress: Progress,
+    pub(crate) has_room: AtomicBool,
     is_closed: AtomicBool,
-    _lock: Box<dyn Lock>,
+    /// Nothing of the disk's files may be read or changed through this value any more.
+    is_abandoned: AtomicBool,
+    /// Until it is abandoned.
+    held: Mutex<Option<Box<dyn Lock>>>,
 }
 
 /// What only one thread at a time may change: the chain and what follows from it.
@@ -98,8 +106,18 @@ pub(crate) struct Roots {
     pub(crate) chain: Chain,
     /// A seal whose layer is frozen but whose record is not durable.
     pub(crate) unsealed: Option<Unsealed>,
+    /// Numbers of the two layers of the fold under way.
+    pub(crate) folding: Option<[u64; 2]>,
     /// Slots whose layer left the index, each until nobody can still look it up.
-    pub(crate) retired: Vec<(u16, Weak<Layer>)>,
+    pub(crate) retired: Vec<Retired>,
+}
+
+impl Roots {
+    /// Whether a fold is changing this layer, or was when the disk was last open.
+    pub(crate) fn is_folding(&self, layer: u64) -> bool {
+        let recorded = self.chain.fold.is_some_and(|fold| [fold.source, fold.target].contains(&layer));
+        recorded || self.folding.is_some_and(|pair| pair.contains(&layer))
+    }
 }
 
 /// A seal not yet durable.
@@ -122,6 +140,11 @@ impl Pass {
 
     pub(crate) fn active(&self) -> &Active {
         &self.view.active
+    }
+
+    /// The disk's size for as long as this writer is inside.
+    pub(crate) fn size(&self) -> ByteCount {
+        self.view.size
     }
 }
 
@@ -147,23 +170,32 @@ pub(crate) struct Parts {
 impl Disk {
     pub(crate) fn assemble(parts: Parts) -> Arc<Self> {
         let Parts { env, dir, session, opened, chain, active, below, unsealed, lock } = parts;
-        let view = View { serial: 0, active, below, is_sealing: unsealed.is_some() };
+        let view = View { serial: 0, size: chain.size, active, below, is_sealing: unsealed.is_some() };
+        let damage = Arc::new(Damage::new(env.clone(), dir.clone(), chain.clone()));
+        let seen = Seen::new(env.media.clone(), chain.size.blocks());
         Arc::new(Self {
             env,
             dir,
             id: chain.disk,
-            size: chain.size,
             session,
             opened,
-            view: Published::new(Arc::new(view)),
+            view: Succession::new(Arc::new(view)),
             serial: AtomicU64::new(0),
             waiting: Mutex::new(()),
             may_write: Condvar::new(),
-            roots: Mutex::new(Roots { chain, unsealed, retired: Vec::new() }),
+            roots: Mutex::new(Roots { chain, unsealed, folding: None, retired: Vec::new() }),
             flusher: Flusher::default(),
             poison: Poison::default(),
+            damage,
+            seen,
+            summing: Mutex::new(()),
+            sources: Sources::default(),
+            fold: Mutex::default(),
+            progress: Progress::default(),
+            has_room: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            _lock: lock,
+            is_abandoned: AtomicBool::new(false),
+            held: Mutex::new(Some(lock)),
         })
     }
 
@@ -184,7 +216,7 @@ impl Disk {
             journal_room: self.env.journal_room,
             dir: &self.dir,
             disk: self.id,
-            size: self.size,
+            size: self.view.load().size,
         }
     }
 
@@ -192,7 +224,7 @@ impl Disk {
         Identity {
             disk: self.id,
             layer: chain.active,
-            blocks: self.size.blocks(),
+            blocks: chain.size.blocks(),
             session: self.session,
             nonce: chain.nonce,
         }
@@ -241,16 +273,27 @@ impl Disk {
     pub(crate) fn admit_writers(&self, mut view: View) {
         let _waiting = lock(&self.waiting);
         view.serial = self.serial.load(Ordering::SeqCst) + 1;
-        self.view.store(Arc::new(view));
+        self.view.replace(Arc::new(view));
         self.serial.fetch_add(1, Ordering::SeqCst);
         self.may_write.notify_all();
     }
 
     /// Replaces what lies below the active layer, without barring writers.
     pub(crate) fn publish_below(&self, below: Below, is_sealing: bool) {
-        let now = self.view.load();
-        let next = View { serial: now.serial, active: now.active.clone(), below, is_sealing };
-        self.view.store(Arc::new(next));
+        let next = {
+            let now = self.view.load();
+            View { serial: now.serial, size: now.size, active: now.active.clone(), below, is_sealing }
+        };
+        self.view.replace(Arc::new(next));
+    }
+
+    /// Fails once the disk was abandoned.
+    pub(crate) fn check_held(&self) -> block::Result<()> {
+        if self.is_abandoned.load(Ordering::Relaxed) {
+            Err(Error::Closed { disk: self.id }.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the disk's promises after a failed sync.
@@ -264,7 +307,7 @@ impl Disk {
     }
 
     /// Poisons unless room or descriptors heal it.
-    fn poisoned_unless_it_heals(&self, error: block::Error) -> Error {
+    pub(crate) fn poisoned_unless_it_heals(&self, error: block::Error) -> Error {
         if heals(&error) { error.into() } else { self.poisoned(error) }
     }
 
@@ -278,17 +321,24 @@ impl Disk {
     /// # Errors
     /// `NoSpace` and a lack of descriptors heal: the old chain stands, or the new one that the next commit replaces.
     /// Any other error poisons the disk: which chain stands is not known.
-    pub(crate) fn commit_chain(&self, roots: &mut Roots, mut next: Chain) -> Result<()> {
-        next.generation = Generation::new(roots.chain.generation.get() + 1);
+    pub(crate) fn commit_chain(&self, roots: &mut Roots, next: Chain) -> Result<()> {
+        self.try_commit(roots, next).map_err(|error| match error {
+            ChainFailure::Before(error) => self.poisoned_unless_it_heals(error),
+            ChainFailure::After(error) => self.failed_sync(error),
+        })
+    }
+
+    /// As [`commit_chain`](Self::commit_chain), for a caller to whom it matters which chain stands. After a failure
+    /// the disk goes on with the old one.
+    pub(crate) fn try_commit(&self, roots: &mut Roots, mut next: Chain) -> Result<(), ChainFailure> {
+        self.check_held().map_err(ChainFailure::Before)?;
+        next.generation = roots.chain.next_generation();
         let view = self.view.load();
         let live: Vec<_> = std::iter::once(&view.active).chain(&view.below.pending).collect();
         live.iter().for_each(|layer| identity::announce_generation(layer.map.memory(), next.generation));
-        let media = &*self.env.media;
-        write_chain(media, &self.dir, &next).map_err(|error| match error {
-            ChainFailure::Before(error) => self.poisoned_unless_it_heals(error),
-            ChainFailure::After(error) => self.failed_sync(error),
-        })?;
+        write_chain(&*self.env.media, &self.dir, &next)?;
         live.iter().for_each(|layer| identity::settle_generation(layer.map.memory(), next.generation));
+        self.damage.chain.store(Arc::new(next.clone()));
         roots.chain = next;
         Ok(())
     }
@@ -306,10 +356,9 @@ impl Disk {
         }
     }
 
-    /// Removes a layer's bytes; as [`remove_files`](Self::remove_files).
-    pub(crate) fn remove_layer(&self, number: u64) {
-        let files: Vec<_> =
-            data_file::segments(number, self.place().data_len()).map(|(name, _)| name).collect();
+    /// Removes the bytes of a layer of this many blocks; as [`remove_files`](Self::remove_files).
+    pub(crate) fn remove_layer(&self, number: u64, blocks: u64) {
+        let files: Vec<_> = data_file::segments(number, blocks).map(|(name, _)| name).collect();
         self.remove_files(&files);
     }
 
@@ -318,31 +367,6 @@ impl Disk {
         if let Err(error) = self.env.media.remove_volatile(&names::live_map(self.id, layer)) {
             tracing::warn!(disk = %self.id, layer, %error, "a live map is left for the next open to remove");
         }
-    }
-
-    /// Bytes the disk takes on the host.
-    ///
-    /// # Errors
-    /// What the host reports.
-    pub fn usage(&self) -> Result<Usage> {
-        let roots = lock(&self.roots);
-        let view = self.view.load();
-        let sealed = view.below.slots.iter().flatten().map(|layer| &layer.file);
-        let live = std::iter::once(&view.active).chain(&view.below.pending).map(|layer| &layer.file);
-        let mut usage = Usage { layers: roots.chain.layers.len() + 1, ..Usage::default() };
-        let mut data = 0;
-        for file in sealed.chain(live) {
-            let ranges = file.data_ranges(ByteRange::between(0, file.size()?))?;
-            data += ranges.iter().map(|range| range.count().get()).sum::<u64>();
-        }
-        usage.data = ByteCount::new(data);
-        let mut maps = self.env.journal_room.get();
-        for epoch in &roots.chain.epochs {
-            maps +=
-                self.env.media.open(&Numbered::Map(epoch.changes).path(&self.dir), OpenHow::Read)?.size()?;
-        }
-        usage.maps = ByteCount::new(maps);
-        Ok(usage)
     }
 
     /// Flushes, marks the disk closed in order and refuses all later writes.
@@ -355,7 +379,8 @@ impl Disk {
         let view = self.view.load();
         let active = view.active.clone();
         let below = view.below.clone();
-        let next = View { serial: 0, active: active.clone(), below, is_sealing: view.is_sealing };
+        let next =
+            View { serial: 0, size: view.size, active: active.clone(), below, is_sealing: view.is_sealing };
         let was_closed = self.is_closed.swap(true, Ordering::SeqCst);
         self.admit_writers(next);
         if was_closed {
@@ -368,6 +393,40 @@ impl Disk {
         let next = Chain { clean, ..roots.chain.clone() };
         self.commit_chain(&mut roots, next)?;
         self.forget_live_map(active.number);
+        Ok(())
+    }
+}
+
+impl Disk {
+    /// Why the disk's promises ended, if they did: a sync failed.
+    pub fn poisoned_by(&self) -> Option<Error> {
+        self.poison.check(self.id).err()
+    }
+
+    /// Gives up a disk whose promises ended, so that it can be opened anew, at its last committed state. Whoever still holds
+    /// it gets `Closed` for every request. Returns when nothing can touch the disk's files through this value any more.
+    ///
+    /// # Errors
+    /// `Conflict` if no sync failed: then [`close`](Self::close) is what ends it.
+    pub fn abandon(&self) -> Result<()> {
+        if self.poisoned_by().is_none() {
+            let why = "no sync of it failed; there is nothing to recover from".to_owned();
+            return Err(block::Error::Conflict { what: format!("disk {}", self.id), why }.into());
+        }
+        let _no_fold = lock(&self.fold);
+        let _no_commit = lock(&self.roots);
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.is_abandoned.store(true, Ordering::SeqCst);
+        self.bar_writers();
+        let now = self.view.load();
+        let (active, below) = (now.active.clone(), now.below.clone());
+        let (size, is_sealing) = (now.size, now.is_sealing);
+        self.admit_writers(View { serial: 0, size, active: active.clone(), below, is_sealing });
+        let inside = std::iter::once(&active).chain(&now.below.pending);
+        inside.for_each(|layer| layer.in_flight.wait_until_empty());
+        self.wait_for_flush();
+        drop(lock(&self.summing));
+        lock(&self.held).take();
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with a disk.
 
+use crate::HurtBlock;
 use block::{DiskId, Failure, Kind, StateId};
 
 /// A result of this crate.
@@ -53,6 +54,14 @@ pub enum Error {
         /// Which disk.
         disk: DiskId,
     },
+    /// A block of a sealed layer is not what was sealed.
+    #[error("disk {disk}: {hurt}")]
+    Hurt {
+        /// Which disk.
+        disk: DiskId,
+        /// Which block, where, and who has it.
+        hurt: HurtBlock,
+    },
     /// A limit of the format.
     #[error("disk {disk} cannot have more than {limit} {what}")]
     TooMany {
@@ -66,6 +75,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// The disk it is about, where it is about one.
+    pub fn disk(&self) -> Option<DiskId> {
+        match self {
+            Self::Block(_) | Self::BadSize { .. } => None,
+            Self::Poisoned { disk, .. }
+            | Self::NoSuchPoint { disk, .. }
+            | Self::NotAnAncestor { disk, .. }
+            | Self::Closed { disk }
+            | Self::Hurt { disk, .. }
+            | Self::TooMany { disk, .. } => Some(*disk),
+        }
+    }
+
     /// The shared kind.
     pub fn kind(&self) -> Kind {
         match self {
@@ -75,6 +97,7 @@ impl Error {
             Self::NoSuchPoint { .. } => Kind::NotFound,
             Self::NotAnAncestor { .. } => Kind::Conflict,
             Self::Closed { .. } => Kind::Unavailable,
+            Self::Hurt { .. } => Kind::Corrupt,
             Self::TooMany { .. } => Kind::Unsupported,
         }
     }

@@ -55,6 +55,14 @@ impl Disk {
         done
     }
 
+    /// Returns when no flush is under way.
+    pub(crate) fn wait_for_flush(&self) {
+        let mut turns = lock(&self.flusher.turns);
+        while turns.is_running {
+            turns = wait(&self.flusher.finished, turns);
+        }
+    }
+
     /// Commits everything written so far.
     pub(crate) fn flush_commit(&self) -> Result<()> {
         self.poison.check(self.id)?;

@@ -2,9 +2,11 @@
 //! `docs/map.md`; held in memory only while something needs it.
 
 use crate::state::{
-    BlockState, PAGE_WORDS, PageWords, mask, page_count, page_of, run_in_word, shift_of, word_of,
+    BlockState, PAGE_BLOCKS, PAGE_WORDS, PageWords, WORD_BLOCKS, mask, page_count, page_of, run_in_word,
+    shift_of, word_of,
 };
 use block::{Cursor, DiskId, Error, FileHeader, HEADER_LEN, Malformed, Result};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 const HEADER: FileHeader = FileHeader::new(*b"lmap", 1);
@@ -44,6 +46,16 @@ impl FrozenPage {
         }
     }
 
+    /// The page with every block after its first `kept` ones in the state `rest`.
+    fn cut(&self, kept: u64, rest: BlockState) -> Self {
+        let words = std::array::from_fn(|index| {
+            let before = index as u64 * WORD_BLOCKS;
+            let kept = mask(0, kept.saturating_sub(before).min(WORD_BLOCKS));
+            self.word(index) & kept | rest.filled_word() & !kept
+        });
+        Self::simplified(Box::new(words))
+    }
+
     pub(crate) fn word(&self, index: usize) -> u64 {
         match self {
             Self::Uniform(state) => state.filled_word(),
@@ -62,7 +74,7 @@ impl FrozenMap {
     pub fn of_run(blocks: u64, first: u64, count: u64, state: BlockState) -> Self {
         let mut map = Self::new(blocks);
         for page in page_of(first)..page_count(first + count) {
-            let start = page as u64 * crate::state::PAGE_BLOCKS;
+            let start = page as u64 * PAGE_BLOCKS;
             let words = std::array::from_fn(|word| {
                 let word_start = start + word as u64 * 32;
                 let (from, to) = (first.max(word_start), (first + count).min(word_start + 32));
@@ -80,6 +92,11 @@ impl FrozenMap {
 
     pub(crate) fn pages(&self) -> impl Iterator<Item = (usize, &FrozenPage)> {
         self.pages.iter().map(|(&page, content)| (page as usize, content))
+    }
+
+    /// As [`pages`](Self::pages), from this page on.
+    pub(crate) fn pages_from(&self, page: usize) -> impl Iterator<Item = (usize, &FrozenPage)> {
+        self.pages.range(page as u32..).map(|(&page, content)| (page as usize, content))
     }
 
     /// The content of one page; a missing one is all absent.
@@ -115,8 +132,8 @@ impl FrozenMap {
     /// Calls `visit(first, count, state)` for the runs of blocks that are not absent, ascending.
     pub fn runs(&self, mut visit: impl FnMut(u64, u64, BlockState)) {
         for (&page, content) in &self.pages {
-            let first = u64::from(page) * crate::state::PAGE_BLOCKS;
-            let end = self.blocks.min(first + crate::state::PAGE_BLOCKS);
+            let first = u64::from(page) * PAGE_BLOCKS;
+            let end = self.blocks.min(first + PAGE_BLOCKS);
             let mut block = first;
             while block < end {
                 let (state, count) = match content {
@@ -132,11 +149,43 @@ impl FrozenMap {
         }
     }
 
+    /// Whether no block has a state.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// The map with room for at least this many blocks; those added are absent.
+    #[must_use]
+    pub(crate) fn covering(&self, blocks: u64) -> Cow<'_, Self> {
+        if self.blocks >= blocks {
+            return Cow::Borrowed(self);
+        }
+        let mut larger = Self { blocks, pages: self.pages.clone() };
+        // what the last page says of blocks past the end meant nothing; from now on it would
+        let (last, within) = (page_of(self.blocks), self.blocks % PAGE_BLOCKS);
+        if let Some(content) = self.page(last).filter(|_| within != 0) {
+            larger.put_content(last, content.cut(within, BlockState::Absent));
+        }
+        Cow::Owned(larger)
+    }
+
+    /// Makes every block from this one on zero.
+    pub(crate) fn zero_from(&mut self, first: u64) {
+        for page in page_of(first)..page_count(self.blocks) {
+            let kept = first.saturating_sub(page as u64 * PAGE_BLOCKS);
+            let content = self.page(page).unwrap_or(&FrozenPage::Uniform(BlockState::Absent));
+            let cut = content.cut(kept, BlockState::Zero);
+            self.put_content(page, cut);
+        }
+    }
+
     /// Lays `newer` over this map: where `newer` is not absent it decides. A block that is hydrated above stays
-    /// changed if it was changed below: its bytes are those of below.
+    /// changed if it was changed below: its bytes are those of below. The result covers the blocks of both.
     pub fn overlay(&mut self, newer: &Self) {
-        self.blocks = newer.blocks;
-        self.pages.retain(|&page, _| (page as usize) < page_count(newer.blocks));
+        if self.blocks < newer.blocks {
+            *self = self.covering(newer.blocks).into_owned();
+        }
+        let newer = newer.covering(self.blocks);
         for (&page, above) in &newer.pages {
             let below = self.pages.get(&page).cloned().unwrap_or(FrozenPage::Uniform(BlockState::Absent));
             let mut words = Box::new([0; PAGE_WORDS]);
@@ -258,4 +307,72 @@ fn decode_page(kind: u8, payload: &[u8]) -> Option<FrozenPage> {
         *word = u64::from_le_bytes(*bytes);
     }
     Some(FrozenPage::simplified(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The states of all blocks of a map, also past its end.
+    fn states(map: &FrozenMap, past: u64) -> Vec<(u64, BlockState)> {
+        let changed = |block: &(u64, BlockState)| block.0 == 0 || map.get(block.0 - 1) != block.1;
+        (0..past).map(|block| (block, map.get(block))).filter(changed).collect()
+    }
+
+    /// Every edge of a word and of a page, from both sides.
+    fn edges() -> impl Iterator<Item = u64> {
+        let around = |edge: u64| [edge - 1, edge, edge + 1];
+        [1, 32, 64, PAGE_BLOCKS - 32, PAGE_BLOCKS, PAGE_BLOCKS + 32, 2 * PAGE_BLOCKS]
+            .into_iter()
+            .flat_map(around)
+    }
+
+    #[test]
+    fn cut_off_blocks_are_zero_and_the_others_as_before() {
+        let blocks = 2 * PAGE_BLOCKS + 40;
+        for first in edges() {
+            let mut map = FrozenMap::of_run(blocks, 0, blocks, BlockState::Data);
+            map.zero_from(first);
+            let expected: Vec<_> = if first == 0 {
+                vec![(0, BlockState::Zero)]
+            } else {
+                vec![(0, BlockState::Data), (first, BlockState::Zero)]
+            };
+            assert_eq!(states(&map, blocks), expected, "from {first}");
+        }
+    }
+
+    #[test]
+    fn blocks_added_to_a_map_are_absent_whatever_its_last_page_said() {
+        for blocks in edges().filter(|&blocks| blocks > 0) {
+            let mut map = FrozenMap::new(blocks);
+            (0..page_count(blocks)).for_each(|page| map.put_uniform(page, BlockState::Zero));
+            let larger = map.covering(3 * PAGE_BLOCKS);
+            assert_eq!(
+                states(&larger, 3 * PAGE_BLOCKS),
+                [(0, BlockState::Zero), (blocks, BlockState::Absent)],
+                "{blocks} blocks"
+            );
+        }
+    }
+
+    #[test]
+    fn maps_of_different_lengths_are_united_both_ways() {
+        let (small, large) = (100, PAGE_BLOCKS + 100);
+        let zeros = |blocks: u64| {
+            let mut map = FrozenMap::new(blocks);
+            map.zero_from(0);
+            map
+        };
+        let data = FrozenMap::of_run(large, 90, 20, BlockState::Data);
+        let mut united = zeros(small);
+        united.overlay(&data);
+        let expected = [(0, BlockState::Zero), (90, BlockState::Data), (110, BlockState::Absent)];
+        assert_eq!(states(&united, large), expected);
+        let mut united = data.clone();
+        united.overlay(&zeros(small));
+        let expected = [(0, BlockState::Zero), (100, BlockState::Data), (110, BlockState::Absent)];
+        assert_eq!(states(&united, large), expected);
+        assert_eq!(united.blocks(), large, "a smaller map above cuts nothing off");
+    }
 }

@@ -4,7 +4,9 @@
 //! layer and starts the next, which is all a recovery point costs. The active layer's map of block states is the
 //! change map of its epoch: what is not in it did not happen, what is in it is both visible and changed.
 //!
-//! Formats: `docs/chain.md`, `docs/map.md`, `docs/journal.md`, `docs/live-map.md`. Why it is safe: `docs/durability.md`.
+//! Formats: `docs/chain.md`, `docs/map.md`, `docs/journal.md`, `docs/live-map.md`, `docs/sums.md`.
+//! Why it is safe: `docs/durability.md`.
+//! What becomes of deleted points: `docs/consolidation.md`.
 //!
 //! This crate knows no socket, no schedule and no vault.
 //!
@@ -25,12 +27,16 @@
 //! ```
 
 mod active;
+mod carry;
 mod chain;
 mod changes;
 mod committed;
+mod damage;
 mod data_file;
+mod depth;
 mod disk;
 mod error;
+mod files;
 mod flush;
 mod fold;
 mod frozen;
@@ -42,21 +48,38 @@ mod live_map;
 mod names;
 mod open;
 mod owner;
+mod pin;
 mod point;
 mod poison;
 mod read;
+mod resize;
+mod room;
+mod scrub;
 mod seal;
+mod seen;
+mod source;
 mod state;
+mod succession;
+mod summing;
+mod sums;
+mod usage;
+mod verify;
 mod view;
 mod write;
 
-pub use chain::{Chain, EpochRecord, LayerRecord, MAX_CHAIN_BYTES, MAX_GROUP};
+pub use chain::{Chain, EpochRecord, FoldRecord, LayerRecord, MAX_CHAIN_BYTES, MAX_GROUP, SumsRecord};
 pub use changes::{Changes, Until};
-pub use disk::{Disk, Env, JOURNAL_ROOM, Opened, Usage};
+pub use damage::HurtBlock;
+pub use depth::VisitDepth;
+pub use disk::{Disk, Env, FOLD_BATCH, JOURNAL_ROOM, Opened};
 pub use error::{Error, Result};
+pub use fold::{FoldProgress, Folding};
 pub use frozen::{FrozenMap, FrozenPage};
 pub use group::incomplete_groups;
 pub use journal::{Entry, read_records};
 pub use point::Point;
-pub use seal::seal_group;
+pub use scrub::{HurtRange, Scrubbed};
+pub use seal::{Numbering, seal_group};
 pub use state::BlockState;
+pub use sums::{SumPage, sum_of};
+pub use usage::Usage;

@@ -14,7 +14,7 @@ use crate::state::{
 };
 use block::sync::atomic::{AtomicU64, Ordering};
 use block::sync::{Arc, Mutex, lock};
-use block::{Memory, Result};
+use block::{BLOCK_SIZE, Memory, Result};
 use std::sync::OnceLock;
 
 /// Value of a top word whose page is spelled out; smaller values are the state all its blocks share.
@@ -71,6 +71,11 @@ impl Dirty {
         let bit = 1 << (page % 64);
         self.filled[page / 64].fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
+}
+
+/// How many blocks of a word of the map have bytes.
+fn with_bytes(word: u64) -> u64 {
+    u64::from((word & 0x5555_5555_5555_5555).count_ones())
 }
 
 fn for_each_bit(mut bits: u64, mut visit: impl FnMut(usize)) {
@@ -246,6 +251,24 @@ impl LiveMap {
         if was_filled {
             (0..PAGE_WORDS).for_each(push);
         }
+    }
+
+    /// Bytes of the blocks that have bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let in_page = |page: usize| match self.top(page).load(Ordering::Relaxed) {
+            PAGED => self.words(page).iter().map(|word| with_bytes(word.load(Ordering::Relaxed))).sum(),
+            top if BlockState::from_bits(top).has_bytes() => {
+                PAGE_BLOCKS.min(self.blocks - page as u64 * PAGE_BLOCKS)
+            }
+            _ => 0,
+        };
+        (0..self.pages).map(in_page).sum::<u64>() * BLOCK_SIZE
+    }
+
+    /// Memory it takes of the host, the pages that are spelled out and the top level.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let words = Self::first_page_word(self.pages) as u64 + self.spelled_out_pages() * PAGE_WORDS as u64;
+        words * 8
     }
 
     /// How many pages are spelled out.

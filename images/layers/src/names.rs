@@ -1,11 +1,13 @@
 //! The names of a disk's files and of its live maps.
 
-use block::DiskId;
+use block::{DiskId, Error, Kind};
 
 /// The one file that says what exists.
 pub(crate) const CHAIN: &str = "chain";
 /// The next chain while it is written; until then, blocks set aside for it.
 pub(crate) const CHAIN_NEW: &str = "chain.new";
+/// Blocks set aside for giving space back on a full filesystem.
+pub(crate) const ROOM: &str = "room";
 /// Held by the process that has the disk open.
 pub(crate) const LOCK: &str = "lock";
 
@@ -16,6 +18,8 @@ pub(crate) enum Numbered {
     Data(u64, u8),
     /// A frozen map.
     Map(u64),
+    /// The sums of a sealed layer's blocks.
+    Sums(u64),
     /// The committed map of an active layer.
     Committed(u64),
     /// The map journal of an active layer.
@@ -29,6 +33,7 @@ impl Numbered {
             Self::Data(number, segment @ 1..) => return format!("{number:016x}.layer{segment}"),
             Self::Data(number, 0) => ("layer", number),
             Self::Map(number) => ("map", number),
+            Self::Sums(number) => ("sums", number),
             Self::Committed(number) => ("committed", number),
             Self::Journal(number) => ("journal", number),
         };
@@ -42,6 +47,7 @@ impl Numbered {
         let file = match suffix {
             "layer" => Self::Data(number, 0),
             "map" => Self::Map(number),
+            "sums" => Self::Sums(number),
             "committed" => Self::Committed(number),
             "journal" => Self::Journal(number),
             _ => Self::Data(number, suffix.strip_prefix("layer")?.parse().ok()?),
@@ -53,6 +59,14 @@ impl Numbered {
     pub(crate) fn path(self, dir: &str) -> String {
         format!("{dir}/{}", self.name())
     }
+}
+
+/// What opening a file gave that must exist because the chain names it: a missing one is damage.
+pub(crate) fn must_exist<T>(path: &str, opened: block::Result<T>) -> block::Result<T> {
+    opened.map_err(|error| match error.kind() {
+        Kind::NotFound => Error::corrupt(path, None, "it is missing, and the chain names it"),
+        _ => error,
+    })
 }
 
 /// The volatile memory that holds the live map of a layer.
@@ -70,6 +84,7 @@ mod tests {
             Numbered::Data(0, 0),
             Numbered::Data(1, 7),
             Numbered::Map(255),
+            Numbered::Sums(256),
             Numbered::Committed(u64::MAX),
             Numbered::Journal(7),
         ] {

@@ -1,21 +1,23 @@
 //! Making, opening and destroying disks. Opening is recovery: it decides what to believe.
 
 use crate::active::{Active, Place};
-use crate::chain::{Chain, MAX_CHAIN_BYTES};
+use crate::chain::{Chain, EpochRecord, MAX_CHAIN_BYTES};
 use crate::committed::CommittedFile;
 use crate::data_file;
 use crate::disk::{ChainFailure, Disk, Env, Opened, Parts, Unsealed, write_chain};
+use crate::files::{MAX_OPEN, OpenFiles};
+use crate::fold::layer_map;
 use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::live_map::LiveMap;
-use crate::names::{self, Numbered};
+use crate::names::{self, Numbered, must_exist};
 use crate::owner::OwnerIndex;
-use crate::point::read_map;
 use crate::state::page_count;
 use crate::view::{Below, Layer};
 use crate::{Error, FrozenMap, Result};
+use block::sync::atomic::Ordering;
 use block::sync::{Arc, lock};
-use block::{ByteCount, DiskId, Epoch, Generation, MAX_DISK_SIZE, OpenHow, Session, StateId};
+use block::{ByteCount, DiskId, Generation, Kind, MAX_DISK_SIZE, Media, OpenHow, Session, StateId};
 
 impl Disk {
     /// Makes a disk of zeros in a new directory `dir` of the media; its parent must exist.
@@ -42,6 +44,7 @@ impl Disk {
             clean: None,
             next_number: 1,
             active: 0,
+            fold: None,
             layers: Vec::new(),
             epochs: Vec::new(),
         };
@@ -53,7 +56,8 @@ impl Disk {
         media.sync_dir(dir)?;
         write_chain(media, dir, &chain).map_err(ChainFailure::into_error)?;
         media.sync_dir(dir.rsplit_once('/').map_or("", |(parent, _)| parent))?;
-        let below = load_below(&place, &chain)?;
+        let files = OpenFiles::new(env.media.clone(), MAX_OPEN);
+        let below = load_below(&place, files, &chain)?;
         let disk = Disk::assemble(Parts {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -68,14 +72,15 @@ impl Disk {
         let roots = lock(&disk.roots);
         active.sign(disk.identity(&roots.chain), roots.chain.generation);
         drop(roots);
+        disk.make_room();
         Ok(disk)
     }
 
     /// Opens the disk in `dir`, after whatever happened to it.
     ///
     /// # Errors
-    /// `NotFound` if there is none, `Conflict` if it is open elsewhere, `Corrupt` naming the file that is damaged;
-    /// nothing is changed then.
+    /// `NotFound` if there is no such directory, `Conflict` if it is open elsewhere, `Corrupt` naming the file that is
+    /// damaged or missing; nothing is changed then.
     pub fn open(env: &Env, dir: &str) -> Result<Arc<Self>> {
         let media = &*env.media;
         let path = format!("{dir}/{}", names::CHAIN);
@@ -85,7 +90,7 @@ impl Disk {
             }
             held => held?,
         };
-        let mut chain = Chain::decode(&media.read_whole(&path, MAX_CHAIN_BYTES)?, &path)?;
+        let mut chain = read_chain(media, &path)?;
         let session = media.session()?;
         let place = Place {
             media,
@@ -95,7 +100,8 @@ impl Disk {
             disk: chain.disk,
             size: chain.size,
         };
-        let mut below = load_below(&place, &chain)?;
+        let files = OpenFiles::new(env.media.clone(), MAX_OPEN);
+        let mut below = load_below(&place, files, &chain)?;
         let found = find_active(&place, &chain, session)?;
         let mut active = found.layer;
         let mut opened = if chain.clean.is_some() { Opened::Clean } else { Opened::Committed };
@@ -134,10 +140,7 @@ impl Disk {
         self.commit_chain(&mut roots, next)?;
         self.view.load().active.sign(self.identity(&roots.chain), roots.chain.generation);
         self.remove_garbage(&roots.chain)?;
-        if let Err(error) = self.fold_all(&mut roots) {
-            self.check()?;
-            tracing::warn!(disk = %self.id, %error, "a deleted point's space could not be given back yet");
-        }
+        self.make_room();
         Ok(())
     }
 
@@ -148,7 +151,9 @@ impl Disk {
         for entry in media.list(&self.dir)? {
             let keep = match Numbered::parse(&entry.name) {
                 None => true,
-                Some(Numbered::Data(number, _) | Numbered::Map(number)) => named.contains(&number),
+                Some(Numbered::Data(number, _) | Numbered::Map(number) | Numbered::Sums(number)) => {
+                    named.contains(&number)
+                }
                 Some(Numbered::Committed(number) | Numbered::Journal(number)) => number == chain.active,
             };
             if !keep {
@@ -197,16 +202,28 @@ impl Disk {
     }
 }
 
-/// Opens the sealed layers and builds their owner index.
-pub(crate) fn load_below(place: &Place<'_>, chain: &Chain) -> Result<Below> {
-    let index = OwnerIndex::new(place.media, place.blocks())?;
+/// Reads the chain of a disk whose directory exists.
+fn read_chain(media: &dyn Media, path: &str) -> Result<Chain> {
+    let bytes = media.read_whole(path, MAX_CHAIN_BYTES).map_err(|error| match error.kind() {
+        Kind::NotFound => block::Error::corrupt(path, None, "it is missing, and the disk with it"),
+        _ => error,
+    })?;
+    Ok(Chain::decode(&bytes, path)?)
+}
+
+/// Opens the sealed layers and builds their owner index, large enough for them and for a disk of the place's size.
+pub(crate) fn load_below(place: &Place<'_>, files: Arc<OpenFiles>, chain: &Chain) -> Result<Below> {
+    let largest = chain.layers.iter().map(|layer| layer.blocks).max().unwrap_or(0);
+    let index = OwnerIndex::new(place.media, largest.max(place.blocks()))?;
     let mut slots = Vec::with_capacity(chain.layers.len());
-    for record in &chain.layers {
-        let file = data_file::open(place, record.layer, OpenHow::Read)?;
-        index.lay(&read_map(place, record.map)?, slots.len() as u16)?;
-        slots.push(Some(Arc::new(Layer { number: record.layer, file })));
+    for (at, record) in chain.layers.iter().enumerate() {
+        let map = layer_map(place, chain, at)?;
+        index.lay(&map, at as u16)?;
+        let layer = Layer::open(place, &files, record)?;
+        layer.bytes.store(map.bytes(), Ordering::Relaxed);
+        slots.push(Some(layer));
     }
-    Ok(Below { pending: Vec::new(), index: Arc::new(index), slots })
+    Ok(Below { pending: Vec::new(), index: Arc::new(index), slots, files })
 }
 
 struct FoundActive {
@@ -217,11 +234,11 @@ struct FoundActive {
 /// Opens the active layer: by its live map if that can be believed, else by what is committed.
 fn find_active(place: &Place<'_>, chain: &Chain, session: Session) -> Result<FoundActive> {
     let number = chain.active;
-    let file = data_file::open(place, number, OpenHow::Write)?;
+    let file = data_file::open(place, number, place.blocks(), OpenHow::Write)?;
     let path = place.path(Numbered::Committed(number));
     let committed = Arc::new(CommittedFile::open(place.media, path, place.disk, number, place.blocks())?);
     let path = place.path(Numbered::Journal(number));
-    let journal = place.media.open(&path, OpenHow::Write)?;
+    let journal = must_exist(&path, place.media.open(&path, OpenHow::Write))?;
     let mut entries = Journal::replay(&*journal, &path, place.disk, number, page_count(place.blocks()))?;
     if let Some(crc) = chain.clean {
         committed.check_top(crc)?;
@@ -289,7 +306,7 @@ fn find_successor(place: &Place<'_>, chain: &Chain, session: Session) -> Result<
     for name in place.media.list_volatile()? {
         let number = name.strip_prefix(&prefix).and_then(|digits| u64::from_str_radix(digits, 16).ok());
         let Some(number) = number.filter(|&number| number > chain.active) else { continue };
-        let Ok(file) = data_file::open(place, number, OpenHow::Write) else { continue };
+        let Ok(file) = data_file::open(place, number, place.blocks(), OpenHow::Write) else { continue };
         let path = place.path(Numbered::Committed(number));
         let committed = CommittedFile::open(place.media, path, place.disk, number, place.blocks());
         let journal = place.media.open(&place.path(Numbered::Journal(number)), OpenHow::Write);
@@ -309,16 +326,7 @@ fn find_successor(place: &Place<'_>, chain: &Chain, session: Session) -> Result<
 fn boundary(env: &Env, chain: &mut Chain, layer: Arc<Active>, next: &Active) -> Result<Unsealed> {
     chain.next_number = chain.next_number.max(next.number + 1);
     let map = chain.take_number();
-    let record = crate::EpochRecord {
-        epoch: Epoch::new(chain.newest().map_or(1, |newest| newest.epoch.get() + 1)),
-        state: StateId::random(&*env.entropy)?,
-        parent: chain.newest().map(|newest| newest.state),
-        time: env.clock.now(),
-        size: chain.size,
-        seal_ns: 0,
-        is_point: false,
-        changes: map,
-        group: Vec::new(),
-    };
+    let state = StateId::random(&*env.entropy)?;
+    let record = EpochRecord::after(chain, state, env.clock.now(), chain.size, map);
     Ok(Unsealed { layer, map, record })
 }

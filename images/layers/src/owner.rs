@@ -12,8 +12,13 @@ use block::{Media, Memory, Result};
 /// Entries in one word.
 const WORD_ENTRIES: u64 = 4;
 const PAGE_WORDS: usize = (PAGE_BLOCKS / WORD_ENTRIES) as usize;
-/// A top word with this bit is one entry for all blocks of the page; without it the page is spelled out.
-const UNIFORM: u64 = 1 << 63;
+/// A top word with this bit says that the page is spelled out; without it, it is one entry for all blocks of the page.
+const PAGED: u64 = 1 << 63;
+
+/// Where the pages begin: after the top words, at a page of the host's memory.
+const fn first_page_word(blocks: u64) -> usize {
+    page_count(blocks).next_multiple_of(512)
+}
 
 /// Who has a block's newest content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,26 +50,38 @@ impl Owner {
     }
 }
 
-/// The index.
+/// The index: memory with the top words first, then every page.
 pub(crate) struct OwnerIndex {
-    top: Vec<AtomicU64>,
+    blocks: u64,
     memory: Arc<dyn Memory>,
+    /// How many pages are spelled out.
+    spelled_out: AtomicU64,
 }
 
 impl OwnerIndex {
     /// An index in which nobody owns anything.
     pub(crate) fn new(media: &dyn Media, blocks: u64) -> Result<Self> {
-        let pages = page_count(blocks);
-        let top = (0..pages).map(|_| AtomicU64::new(UNIFORM)).collect();
-        Ok(Self { top, memory: media.scratch(pages * PAGE_WORDS)? })
+        let memory = media.scratch(first_page_word(blocks) + page_count(blocks) * PAGE_WORDS)?;
+        memory.reserve(0..first_page_word(blocks))?;
+        Ok(Self { blocks, memory, spelled_out: AtomicU64::new(0) })
+    }
+
+    /// Bytes of memory it takes of the host.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let pages = self.spelled_out.load(Ordering::Relaxed) as usize * PAGE_WORDS;
+        (first_page_word(self.blocks) + pages) as u64 * 8
+    }
+
+    fn top(&self, page: usize) -> &AtomicU64 {
+        &self.memory.words()[page]
     }
 
     /// Who owns a block, and for how many blocks from it, at most `limit`, surely the same.
     pub(crate) fn run(&self, block: u64, limit: u64) -> (Owner, u64) {
         let page = page_of(block);
         let to_page_end = (PAGE_BLOCKS - block % PAGE_BLOCKS).min(limit);
-        let top = self.top[page].load(Ordering::Acquire);
-        if top & UNIFORM != 0 {
+        let top = self.top(page).load(Ordering::Acquire);
+        if top & PAGED == 0 {
             return (Owner::from_entry(top as u16), to_page_end);
         }
         let entry = self.entry(block);
@@ -73,13 +90,17 @@ impl OwnerIndex {
         (Owner::from_entry(entry), count.min(to_page_end))
     }
 
+    fn word_of(&self, block: u64) -> &AtomicU64 {
+        &self.memory.words()[first_page_word(self.blocks) + (block / WORD_ENTRIES) as usize]
+    }
+
     fn entry(&self, block: u64) -> u16 {
-        let word = self.memory.words()[(block / WORD_ENTRIES) as usize].load(Ordering::Relaxed);
+        let word = self.word_of(block).load(Ordering::Relaxed);
         (word >> (block % WORD_ENTRIES * 16)) as u16
     }
 
     fn set_entry(&self, block: u64, entry: u16) {
-        let word = &self.memory.words()[(block / WORD_ENTRIES) as usize];
+        let word = self.word_of(block);
         let shift = block % WORD_ENTRIES * 16;
         let old = word.load(Ordering::Relaxed);
         word.store(old & !(0xffff << shift) | u64::from(entry) << shift, Ordering::Release);
@@ -90,27 +111,39 @@ impl OwnerIndex {
         self.change(map, slot, |_| true)
     }
 
+    /// Takes the room that [`repoint`](Self::repoint) of this map away from `from` needs.
+    pub(crate) fn prepare(&self, map: &FrozenMap, from: u16) -> Result<()> {
+        let uniform = u64::from(Owner::Slot(from).entry());
+        for (page, content) in map.pages() {
+            if matches!(content, FrozenPage::Words(_)) && self.top(page).load(Ordering::Acquire) == uniform {
+                self.spell_out(page)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the layer in `to` the blocks of the map that the layer in `from` owns.
     pub(crate) fn repoint(&self, map: &FrozenMap, from: u16, to: u16) -> Result<()> {
         self.change(map, to, |old| old == Owner::Slot(from).entry())
     }
 
     fn change(&self, map: &FrozenMap, slot: u16, applies: impl Fn(u16) -> bool) -> Result<()> {
+        let map = map.covering(self.blocks);
         for (page, content) in map.pages() {
-            let uniform = self.top[page].load(Ordering::Acquire);
+            let uniform = self.top(page).load(Ordering::Acquire);
             if let FrozenPage::Uniform(state) = content
-                && uniform & UNIFORM != 0
+                && uniform & PAGED == 0
                 && applies(uniform as u16)
             {
-                self.top[page].store(UNIFORM | u64::from(owner_of(*state, slot).entry()), Ordering::Release);
+                self.top(page).store(u64::from(owner_of(*state, slot).entry()), Ordering::Release);
             }
         }
         let mut spelled = Ok(());
         map.runs(|first, count, state| {
             let page = page_of(first);
             let entry = owner_of(state, slot).entry();
-            let top = self.top[page].load(Ordering::Acquire);
-            let settled = top & UNIFORM != 0 && (top as u16 == entry || !applies(top as u16));
+            let top = self.top(page).load(Ordering::Acquire);
+            let settled = top & PAGED == 0 && (top as u16 == entry || !applies(top as u16));
             if spelled.is_err() || settled {
                 return;
             }
@@ -124,17 +157,18 @@ impl OwnerIndex {
     }
 
     fn spell_out(&self, page: usize) -> Result<()> {
-        let top = self.top[page].load(Ordering::Acquire);
-        if top & UNIFORM == 0 {
+        let top = self.top(page).load(Ordering::Acquire);
+        if top & PAGED != 0 {
             return Ok(());
         }
-        let first = page * PAGE_WORDS;
+        let first = first_page_word(self.blocks) + page * PAGE_WORDS;
         self.memory.reserve(first..first + PAGE_WORDS)?;
         let fill = (top & 0xffff) * 0x0001_0001_0001_0001;
         self.memory.words()[first..first + PAGE_WORDS]
             .iter()
             .for_each(|word| word.store(fill, Ordering::Relaxed));
-        self.top[page].store(0, Ordering::Release);
+        self.top(page).store(PAGED, Ordering::Release);
+        self.spelled_out.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }

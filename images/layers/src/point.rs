@@ -1,17 +1,16 @@
 //! Recovery points of the instant tier: listing them, reading them.
 
-use crate::chain::EpochRecord;
-use crate::data_file;
+use crate::chain::{EpochRecord, LayerRecord};
 use crate::disk::Disk;
-use crate::names::Numbered;
+use crate::fold::layer_map;
+use crate::names::{Numbered, must_exist};
 use crate::owner::OwnerIndex;
-use crate::read::visit_extents;
-use crate::view::{Below, Layer, read_place, walk};
-use crate::{Error, FrozenMap, Result};
+use crate::source::Source;
+use crate::succession::Succession;
+use crate::view::{Below, Layer};
+use crate::{Error, FrozenMap, HurtBlock, Result};
 use block::sync::{Arc, lock};
-use block::{
-    BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Epoch, StateId, Time, Visit, check_range,
-};
+use block::{BlockSource, ByteCount, DiskId, Epoch, StateId, Time};
 
 /// A recovery point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,79 +57,61 @@ impl Disk {
         lock(&self.roots).chain.epochs.iter().map(|epoch| epoch.state).collect()
     }
 
-    /// The content of a recovery point. It stays readable while held, also when the point is deleted meanwhile.
+    /// The content of a recovery point or of a pinned state. It stays readable while held, also when the point is
+    /// deleted meanwhile. Every read is verified against the layers' sums, as far as they are made.
     ///
     /// Cost: O(blocks written up to the point), to build its owner index; then reads are as on the live disk.
     ///
     /// # Errors
     /// `NoSuchPoint`; `Corrupt` if a map is damaged; `NoSpace` if the host has no room for the index.
-    pub fn point_source(&self, state: StateId) -> Result<Arc<dyn BlockSource>> {
+    pub fn point_source(self: &Arc<Self>, state: StateId) -> Result<Arc<dyn BlockSource>> {
         let roots = lock(&self.roots);
-        let record = roots.chain.epochs.iter().find(|epoch| epoch.state == state && epoch.is_point);
-        let record = record.ok_or(Error::NoSuchPoint { disk: self.id, state })?;
-        let blocks = record.size.blocks();
-        let index = OwnerIndex::new(&*self.env.media, blocks)?;
+        let record = roots.chain.readable(state).ok_or(Error::NoSuchPoint { disk: self.id, state })?;
+        let layers = || roots.chain.layers.iter().take_while(|layer| layer.top_epoch <= record.epoch);
+        // the disk may have been larger before
+        let largest = layers().map(|layer| layer.blocks).max().unwrap_or(0);
+        let index = OwnerIndex::new(&*self.env.media, largest.max(record.size.blocks()))?;
         let mut slots: Vec<Option<Arc<Layer>>> = Vec::new();
-        for layer in roots.chain.layers.iter().take_while(|layer| layer.top_epoch <= record.epoch) {
-            index.lay(&self.read_map(layer.map)?, slots.len() as u16)?;
-            slots.push(Some(self.sealed_layer(layer.layer)?));
+        for (place, layer) in layers().enumerate() {
+            index.lay(&layer_map(&self.place(), &roots.chain, place)?, place as u16)?;
+            slots.push(Some(self.sealed_layer(layer)?));
         }
-        let below = Below { pending: Vec::new(), index: Arc::new(index), slots };
-        Ok(Arc::new(PointSource { size: record.size, below }))
+        let files = self.view.load().below.files.clone();
+        let below = Below { pending: Vec::new(), index: Arc::new(index), slots, files };
+        let source = Arc::new(Source {
+            disk: self.clone(),
+            state,
+            size: record.size,
+            below: Succession::new(Arc::new(below)),
+        });
+        self.sources.add(&source);
+        Ok(source)
     }
 
-    /// The open file of a sealed layer.
-    fn sealed_layer(&self, number: u64) -> Result<Arc<Layer>> {
+    /// A sealed layer, open.
+    pub(crate) fn sealed_layer(&self, record: &LayerRecord) -> Result<Arc<Layer>> {
         let view = self.view.load();
-        if let Some(layer) = view.below.slots.iter().flatten().find(|layer| layer.number == number) {
+        if let Some(layer) = view.below.slots.iter().flatten().find(|layer| layer.number == record.layer) {
             return Ok(layer.clone());
         }
-        let file = data_file::open(&self.place(), number, block::OpenHow::Read)?;
-        Ok(Arc::new(Layer { number, file }))
+        Ok(Layer::open(&self.place(), &view.below.files, record)?)
     }
 
-    /// Reads a map file of this disk.
-    pub(crate) fn read_map(&self, number: u64) -> Result<FrozenMap> {
-        read_map(&self.place(), number)
+    /// Damaged blocks that reads have met since the disk was opened, at most a thousand; a scrub finds all.
+    pub fn damage_met(&self) -> Vec<HurtBlock> {
+        self.damage.found()
+    }
+
+    /// Reads a map file of this disk, which covers this many blocks.
+    pub(crate) fn read_map(&self, number: u64, blocks: u64) -> Result<FrozenMap> {
+        read_map(&self.place(), number, blocks)
     }
 }
 
-/// Reads a map file.
-pub(crate) fn read_map(place: &crate::active::Place<'_>, number: u64) -> Result<FrozenMap> {
+/// Reads a map file that covers this many blocks.
+pub(crate) fn read_map(place: &crate::active::Place<'_>, number: u64, blocks: u64) -> Result<FrozenMap> {
     let path = place.path(Numbered::Map(number));
-    let bytes = place.media.read_whole(&path, FrozenMap::max_encoded_len(place.blocks()))?;
-    Ok(FrozenMap::decode(&bytes, place.disk, number, place.blocks(), &path)?)
-}
-
-/// A sealed state.
-struct PointSource {
-    size: ByteCount,
-    below: Below,
-}
-
-impl BlockSource for PointSource {
-    fn size(&self) -> ByteCount {
-        self.size
-    }
-
-    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
-        check_range(offset, buf.len() as u64, self.size)?;
-        let (first, count) = (offset.get(), buf.len() as u64);
-        walk(
-            offset,
-            count,
-            |block, limit| self.below.locate(block, limit),
-            |at, end, place| {
-                read_place(place, at, &mut buf[(at - first) as usize..(end - first) as usize])?;
-                Ok(true)
-            },
-        )?;
-        Ok(())
-    }
-
-    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
-        check_range(range.offset(), range.count().get(), self.size)?;
-        visit_extents(range, |block, limit| self.below.locate(block, limit), visit)?;
-        Ok(())
-    }
+    let bytes = place.media.read_whole(&path, FrozenMap::max_encoded_len(blocks));
+    let bytes = must_exist(&path, bytes)?;
+    Ok(FrozenMap::decode(&bytes, place.disk, number, blocks, &path)?)
 }

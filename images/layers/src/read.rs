@@ -1,55 +1,93 @@
 //! Reading the live disk.
 
 use crate::disk::Disk;
-use crate::view::{Walk, read_place, walk};
-use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, Result, Visit, check_range};
+use crate::succession::Succession;
+use crate::view::{Layer, Locate, Walk, read_place, stored_in, walk};
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, Result, Stored, Visit, check_range};
 
 impl BlockSource for Disk {
+    /// The size now: [`Disk::resize`] changes it. Whoever must not see that, as an export that told its client a size,
+    /// keeps what this returned.
     fn size(&self) -> ByteCount {
-        self.size
+        self.view.load().size
     }
 
     /// Cost: one look-up in the active map and, for what it lacks, one in the owner index per run of blocks; one file
     /// read per run.
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(offset, buf.len() as u64, self.size)?;
-        let (first, count) = (offset.get(), buf.len() as u64);
-        let mut done = 0;
-        loop {
-            let view = self.view.load();
-            let start = ByteOffset::new(first + done);
-            let walked = walk(
-                start,
-                count - done,
-                |block, limit| view.locate(block, limit),
-                |at, end, place| {
-                    read_place(place, at, &mut buf[(at - first) as usize..(end - first) as usize])?;
-                    Ok(true)
-                },
-            )?;
-            match walked {
-                Walk::Done => return Ok(()),
-                Walk::OutdatedAt(at) => done = at - first,
-            }
-        }
+        self.check_held()?;
+        let sealed = |layer: &Layer, at: u64, buf: &mut [u8], since| self.read_sealed(layer, at, buf, since);
+        read_from(&self.view, |view| view.size, offset, buf, || self.seen.since(), sealed)
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {
-        check_range(range.offset(), range.count().get(), self.size)?;
-        let mut at = range.start();
-        loop {
-            let view = self.view.load();
-            let rest = ByteRange::between(at, range.end());
-            match visit_extents(rest, |block, limit| view.locate(block, limit), visit)? {
-                Walk::Done => return Ok(()),
-                Walk::OutdatedAt(outdated) => at = outdated,
-            }
+        extents_of(&self.view, |view| view.size, range, visit)
+    }
+
+    fn stored(&self, range: ByteRange) -> Option<Stored> {
+        // `read_at` says why not
+        self.check_held().ok()?;
+        let view = self.view.load();
+        check_range(range.offset(), range.count().get(), view.size).ok()?;
+        stored_in(&view, range, |layer, start, end| self.is_verified(layer, start, end))
+    }
+}
+
+/// Reads through the newest of the published values, and through the next where one proves too old. Bytes of sealed
+/// layers are read by `sealed`, which is told what `before` said before the value was loaded.
+pub(crate) fn read_from<T: Locate, S: Copy>(
+    published: &Succession<T>,
+    size: impl Fn(&T) -> ByteCount,
+    offset: ByteOffset,
+    buf: &mut [u8],
+    before: impl Fn() -> S,
+    sealed: impl Fn(&Layer, u64, &mut [u8], S) -> Result<()>,
+) -> Result<()> {
+    let (first, count) = (offset.get(), buf.len() as u64);
+    let mut done = 0;
+    loop {
+        let moment = before();
+        let view = published.load();
+        check_range(offset, count, size(&view))?;
+        let start = ByteOffset::new(first + done);
+        let walked = walk(
+            start,
+            count - done,
+            |block, limit| view.locate(block, limit),
+            |at, end, place| {
+                let buf = &mut buf[(at - first) as usize..(end - first) as usize];
+                read_place(place, at, buf, |layer, buf| sealed(layer, at, buf, moment))?;
+                Ok(true)
+            },
+        )?;
+        match walked {
+            Walk::Done => return Ok(()),
+            Walk::OutdatedAt(at) => done = at - first,
+        }
+    }
+}
+
+/// Visits the extents of a range in the same way.
+pub(crate) fn extents_of<T: Locate>(
+    published: &Succession<T>,
+    size: impl Fn(&T) -> ByteCount,
+    range: ByteRange,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    let mut at = range.start();
+    loop {
+        let view = published.load();
+        check_range(range.offset(), range.count().get(), size(&view))?;
+        let rest = ByteRange::between(at, range.end());
+        match visit_extents(rest, |block, limit| view.locate(block, limit), visit)? {
+            Walk::Done => return Ok(()),
+            Walk::OutdatedAt(outdated) => at = outdated,
         }
     }
 }
 
 /// Visits extents, neighbours of one kind as one.
-pub(crate) fn visit_extents<'a>(
+fn visit_extents<'a>(
     range: ByteRange,
     locate: impl Fn(u64, u64) -> (crate::view::Place<'a>, u64),
     visit: &mut Visit<'_>,

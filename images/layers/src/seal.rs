@@ -11,7 +11,7 @@
 //! the next flush or seal completes the boundary without making a point of it. A daemon that dies there finds both
 //! live maps and does the same at the next open.
 
-use crate::active::Active;
+use crate::active::{Active, Place};
 use crate::chain::{Chain, EpochRecord, LayerRecord, MAX_EPOCHS, MAX_GROUP, MAX_LAYERS};
 use crate::disk::{Disk, Roots, Unsealed};
 use crate::frozen::FrozenMap;
@@ -20,19 +20,28 @@ use crate::view::{Below, Layer, View};
 use crate::{Error, Point, Result};
 use block::sync::atomic::Ordering;
 use block::sync::{Arc, MutexGuard, lock};
-use block::{ByteRange, DiskId, Epoch, OpenHow, StateId, planted};
+use block::{ByteRange, DiskId, Epoch, OpenHow, StateId, Time, planted};
 
 /// Makes one recovery point of several disks, all at the same instant: every write acknowledged before the call is in,
 /// none issued after it returns is. The points come in the order of `disks`.
 ///
 /// # Errors
 /// Nothing is made if any member fails. `TooMany` for more than [`MAX_GROUP`] disks; a disk named twice is `Invalid`.
-pub fn seal_group(disks: &[&Disk]) -> Result<Vec<Point>> {
-    seal_disks(disks, true)
+pub fn seal_group(disks: &[&Disk], numbering: Numbering) -> Result<Vec<Point>> {
+    seal_disks(disks, true, numbering)
+}
+
+/// How the points of a group are numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbering {
+    /// Each disk goes on from its own last epoch.
+    Own,
+    /// All get the same epoch, the lowest that is new to every one of them: the disks of one machine.
+    Common,
 }
 
 /// Seals disks at one instant, with or without making recovery points of it.
-fn seal_disks(disks: &[&Disk], is_point: bool) -> Result<Vec<Point>> {
+fn seal_disks(disks: &[&Disk], is_point: bool, numbering: Numbering) -> Result<Vec<Point>> {
     let mut order: Vec<usize> = (0..disks.len()).collect();
     order.sort_by_key(|&index| disks[index].id);
     if order.windows(2).any(|pair| disks[pair[0]].id == disks[pair[1]].id) {
@@ -48,7 +57,7 @@ fn seal_disks(disks: &[&Disk], is_point: bool) -> Result<Vec<Point>> {
         match Member::prepare(disks[index], is_point) {
             Ok(member) => members.push(member),
             Err(error) => {
-                members.iter().for_each(|member| member.disk.discard_layer(member.next.number, member.map));
+                members.iter().for_each(Member::discard);
                 return Err(error);
             }
         }
@@ -56,6 +65,11 @@ fn seal_disks(disks: &[&Disk], is_point: bool) -> Result<Vec<Point>> {
     if members.len() > 1 {
         let group: Vec<_> = members.iter().map(|member| (member.disk.id, member.state)).collect();
         members.iter_mut().for_each(|member| member.group = group.clone());
+    }
+    if let Some(common) = members.iter().map(|member| member.epoch).max()
+        && numbering == Numbering::Common
+    {
+        members.iter_mut().for_each(|member| member.epoch = common);
     }
     exchange(&mut members);
     let sealed: Vec<Result<Point>> = members.iter_mut().map(Member::finish).collect();
@@ -79,6 +93,7 @@ struct Member<'a> {
     next: Arc<Active>,
     map: u64,
     state: StateId,
+    epoch: Epoch,
     is_point: bool,
     group: Vec<(DiskId, StateId)>,
 }
@@ -87,10 +102,20 @@ struct Member<'a> {
 fn exchange(members: &mut [Member<'_>]) {
     let clock = members.first().map(|member| member.disk.env.clock.clone());
     let now = || clock.as_ref().map_or(0, |clock| clock.monotonic_ns());
+    // one instant, one time
+    let time = || clock.as_ref().map_or(Time { unix_ms: 0 }, |clock| clock.now());
     let began = now();
+    if planted!("group-sealed-one-by-one") {
+        for member in members.iter_mut() {
+            member.disk.bar_writers();
+            member.exchange(time());
+        }
+        return;
+    }
     members.iter().for_each(|member| member.disk.bar_writers());
+    let time = time();
     for member in members.iter_mut() {
-        member.exchange();
+        member.exchange(time);
     }
     let blocked = now().saturating_sub(began);
     for member in members.iter_mut() {
@@ -102,8 +127,8 @@ fn exchange(members: &mut [Member<'_>]) {
 
 impl<'a> Member<'a> {
     fn prepare(disk: &'a Disk, is_point: bool) -> Result<Self> {
-        disk.check()?;
         let mut roots = lock(&disk.roots);
+        disk.check()?;
         disk.complete_seal(&mut roots)?;
         if roots.chain.layers.len() >= MAX_LAYERS {
             return Err(Error::TooMany { disk: disk.id, what: "layers", limit: MAX_LAYERS });
@@ -114,29 +139,32 @@ impl<'a> Member<'a> {
         let (number, map) = (roots.chain.take_number(), roots.chain.take_number());
         let state = StateId::random(&*disk.env.entropy)?;
         let prepared = disk.prepare_layer(&roots.chain, number, map);
-        let next = prepared.inspect_err(|_| disk.discard_layer(number, map))?;
-        Ok(Self { disk, roots, next, map, state, is_point, group: Vec::new() })
+        let blocks = roots.chain.size.blocks();
+        let next = prepared.inspect_err(|_| disk.discard_layer(number, map, blocks))?;
+        let epoch = roots.chain.next_epoch();
+        Ok(Self { disk, roots, next, map, state, epoch, is_point, group: Vec::new() })
     }
 
-    fn exchange(&mut self) {
+    /// Takes back what was prepared for a seal that does not happen.
+    fn discard(&self) {
+        self.disk.discard_layer(self.next.number, self.map, self.roots.chain.size.blocks());
+    }
+
+    fn exchange(&mut self, time: Time) {
         let disk = self.disk;
         let view = disk.view.load();
         let mut below = view.below.clone();
         below.pending.insert(0, view.active.clone());
         let chain = &self.roots.chain;
         let record = EpochRecord {
-            epoch: Epoch::new(chain.newest().map_or(1, |newest| newest.epoch.get() + 1)),
-            state: self.state,
-            parent: chain.newest().map(|newest| newest.state),
-            time: disk.env.clock.now(),
-            size: disk.size,
-            seal_ns: 0,
+            epoch: self.epoch,
             is_point: self.is_point,
-            changes: self.map,
             group: self.group.clone(),
+            ..EpochRecord::after(chain, self.state, time, view.size, self.map)
         };
         self.roots.unsealed = Some(Unsealed { layer: view.active.clone(), map: self.map, record });
-        disk.admit_writers(View { serial: 0, active: self.next.clone(), below, is_sealing: true });
+        let (size, active) = (view.size, self.next.clone());
+        disk.admit_writers(View { serial: 0, size, active, below, is_sealing: true });
     }
 
     fn finish(&mut self) -> Result<Point> {
@@ -158,6 +186,7 @@ impl<'a> Member<'a> {
         let mut next = self.roots.chain.clone();
         if let Some(newest) = next.epochs.last_mut() {
             newest.is_point = false;
+            newest.is_deleted = true;
         }
         if let Err(error) = self.disk.commit_chain(&mut self.roots, next) {
             // the record lists all members, so an incomplete group is recognised wherever it is listed
@@ -172,34 +201,39 @@ impl Disk {
     /// # Errors
     /// `NoSpace` heals; no point is made. A failed sync poisons the disk.
     pub fn seal(&self) -> Result<Point> {
-        let points = seal_group(&[self])?;
+        let points = seal_group(&[self], Numbering::Own)?;
         points.into_iter().next().ok_or(Error::Closed { disk: self.id })
     }
 
     /// Ends the active layer without making a recovery point, so that the layers below it can be folded.
     pub(crate) fn seal_without_point(&self) -> Result<()> {
-        seal_disks(&[self], false).map(drop)
+        seal_disks(&[self], false, Numbering::Own).map(drop)
     }
 
     /// Removes a layer prepared for a seal that did not happen.
-    fn discard_layer(&self, number: u64, map: u64) {
-        self.remove_layer(number);
+    pub(crate) fn discard_layer(&self, number: u64, map: u64, blocks: u64) {
+        self.remove_layer(number, blocks);
         self.remove_files(&[Numbered::Committed(number), Numbered::Journal(number), Numbered::Map(map)]);
         self.forget_live_map(number);
     }
 
     /// Makes the next layer, and sets aside the room the frozen map of this one will need.
     fn prepare_layer(&self, chain: &Chain, number: u64, map: u64) -> Result<Arc<Active>> {
+        let next = self.make_layer(&self.place(), number, map)?;
+        next.sign(self.identity(chain), chain.generation);
+        Ok(next)
+    }
+
+    /// Makes a layer and the room for the frozen map of the one before it, all but the room durable.
+    pub(crate) fn make_layer(&self, place: &Place<'_>, number: u64, map: u64) -> Result<Arc<Active>> {
         /// Map pages that may come to be while the seal is under way.
         const SLACK_PAGES: u64 = 16;
-        let place = self.place();
-        let next = Active::create(&place, number)?;
+        let next = Active::create(place, number)?;
         let room =
             FrozenMap::max_encoded_len(0) + (self.touched_pages() + SLACK_PAGES) * FrozenMap::max_page_len();
         let file = self.env.media.open(&place.path(Numbered::Map(map)), OpenHow::Truncate)?;
         file.allocate(ByteRange::between(0, room))?;
         self.env.media.sync_dir(&self.dir).map_err(|error| self.failed_sync(error))?;
-        next.sign(self.identity(chain), chain.generation);
         Ok(next)
     }
 
@@ -222,7 +256,7 @@ impl Disk {
         }
         self.write_map(map, &frozen)?;
         let mut next = roots.chain.clone();
-        next.layers.push(LayerRecord { layer: layer.number, map, top_epoch: unsealed.record.epoch });
+        next.layers.push(LayerRecord::sealed(layer.number, map, &unsealed.record));
         next.epochs.push(unsealed.record.clone());
         next.active = self.view.load().active.number;
         self.commit_chain(roots, next)?;
@@ -255,7 +289,12 @@ impl Disk {
         let mut below = view.below.clone();
         while let Some(layer) = below.pending.last().cloned() {
             let frozen = if below.pending.len() == 1 { newest.clone() } else { layer.map.freeze() };
-            let sealed = Arc::new(Layer { number: layer.number, file: layer.file.clone() });
+            let sealed = Layer::unsummed(&self.place(), &below.files, layer.number, frozen.blocks());
+            sealed.bytes.store(frozen.bytes(), Ordering::Relaxed);
+            let sealed = Arc::new(sealed);
+            if let Err(error) = self.learn_sums(&roots.chain, &sealed) {
+                tracing::warn!(disk = %self.id, %error, "a layer's sums cannot be read: its blocks are not verified");
+            }
             if let Err(error) = roots.take_slot(&mut below, sealed).and_then(|slot| {
                 // readers must know the slot before the index names it
                 self.publish_below(below.clone(), false);
@@ -263,6 +302,9 @@ impl Disk {
             }) {
                 tracing::warn!(disk = %self.id, %error, "no room for the owner index: a layer stays outside it");
                 return;
+            }
+            if !planted!("verified-outlives-its-owner") {
+                self.seen.forget(&frozen);
             }
             below.pending.pop();
             self.publish_below(below.clone(), false);
@@ -273,10 +315,10 @@ impl Disk {
 impl Roots {
     /// Gives a layer a slot of the table that no view still uses for another.
     pub(crate) fn take_slot(&mut self, below: &mut Below, layer: Arc<Layer>) -> Result<u16> {
-        self.retired.retain(|(_, old)| old.strong_count() > 0);
+        self.retired.retain(|old| old.layer.strong_count() > 0);
         let is_free = |slot: usize| {
             below.slots.get(slot).is_none_or(Option::is_none)
-                && !self.retired.iter().any(|(retired, _)| usize::from(*retired) == slot)
+                && !self.retired.iter().any(|old| usize::from(old.slot) == slot)
         };
         let slot = (0..=MAX_LAYERS).find(|&slot| is_free(slot));
         let slot = slot.ok_or(Error::TooMany { disk: self.chain.disk, what: "layers", limit: MAX_LAYERS })?;

@@ -7,7 +7,7 @@ use crate::active::{Active, STRIPE_BLOCKS};
 use crate::disk::{Disk, Pass};
 use crate::gate::pause;
 use crate::state::{BlockState, PAGE_BLOCKS, page_of};
-use crate::view::{Place, read_place};
+use crate::view::{Layer, Locate, Place, read_place};
 use block::sync::atomic::Ordering;
 use block::sync::lock;
 use block::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, Provision, Result, check_range, planted};
@@ -17,8 +17,8 @@ const PAGE_BYTES: u64 = PAGE_BLOCKS * BLOCK_SIZE;
 
 impl BlockDevice for Disk {
     fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> Result<()> {
-        check_range(offset, buf.len() as u64, self.size)?;
         let pass = self.enter()?;
+        check_range(offset, buf.len() as u64, pass.size())?;
         let (start, end) = (offset.get(), offset.get() + buf.len() as u64);
         for (at, until) in pieces(start, end, STRIPE_BYTES) {
             self.write_piece(&pass, at, &buf[(at - start) as usize..(until - start) as usize])?;
@@ -27,11 +27,11 @@ impl BlockDevice for Disk {
     }
 
     fn zero(&self, range: ByteRange, provision: Provision) -> Result<()> {
-        check_range(range.offset(), range.count().get(), self.size)?;
         let pass = self.enter()?;
+        check_range(range.offset(), range.count().get(), pass.size())?;
         let (start, end) = (range.start(), range.end());
         // bytes of blocks only partly inside are written as zeros; the blocks between become zero in the map
-        let (first, past) = self.whole_blocks(start, end);
+        let (first, past) = pass.whole_blocks(start, end);
         if first >= past {
             return self.write_zeros(&pass, start, end);
         }
@@ -41,9 +41,9 @@ impl BlockDevice for Disk {
     }
 
     fn discard(&self, range: ByteRange) -> Result<()> {
-        check_range(range.offset(), range.count().get(), self.size)?;
         let pass = self.enter()?;
-        let (first, past) = self.whole_blocks(range.start(), range.end());
+        check_range(range.offset(), range.count().get(), pass.size())?;
+        let (first, past) = pass.whole_blocks(range.start(), range.end());
         if planted!("trim-not-tracked") {
             return Ok(());
         }
@@ -65,19 +65,21 @@ fn pieces(start: u64, end: u64, step: u64) -> impl Iterator<Item = (u64, u64)> {
     })
 }
 
-impl Disk {
+impl Pass {
     /// The blocks wholly inside a byte range, as (first, past). The disk's last block ends where the disk ends.
     fn whole_blocks(&self, start: u64, end: u64) -> (u64, u64) {
-        let past = if end == self.size.get() { end.div_ceil(BLOCK_SIZE) } else { end / BLOCK_SIZE };
+        let past = if end == self.size().get() { end.div_ceil(BLOCK_SIZE) } else { end / BLOCK_SIZE };
         (start.div_ceil(BLOCK_SIZE), past)
     }
+}
 
+impl Disk {
     /// Writes bytes that lie within one stripe.
     fn write_piece(&self, pass: &Pass, at: u64, bytes: &[u8]) -> Result<()> {
         let active = pass.active();
         let first = at / BLOCK_SIZE;
         let count = (at + bytes.len() as u64).div_ceil(BLOCK_SIZE) - first;
-        if active.map.all_data(first, count) {
+        if cfg!(feature = "untracked") || active.map.all_data(first, count) {
             return active.file.write_at(at, bytes);
         }
         active.map.prepare(first, count)?;
@@ -99,7 +101,7 @@ impl Disk {
     /// stripe.
     fn put(&self, pass: &Pass, at: u64, bytes: &[u8]) -> Result<()> {
         let end = at + bytes.len() as u64;
-        let (whole_first, whole_past) = self.whole_blocks(at, end);
+        let (whole_first, whole_past) = pass.whole_blocks(at, end);
         let (first, past) = (at / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE));
         let file = &pass.active().file;
         let mut from = at;
@@ -149,13 +151,15 @@ impl Disk {
                 pause(turns);
             }
         }
+        let (at, since) = (block * BLOCK_SIZE, self.seen.since());
+        let sealed = |layer: &Layer, buf: &mut [u8]| self.read_sealed(layer, at, buf, since);
         match pass.view().below.locate(block, 1).0 {
             // the pass keeps this view's layer active, but a fold or a seal's index may be newer: ask again
             Place::Outdated => {
                 let view = self.view.load();
-                read_place(&view.below.locate(block, 1).0, block * BLOCK_SIZE, whole)
+                read_place(&view.below.locate(block, 1).0, at, whole, sealed)
             }
-            place => read_place(&place, block * BLOCK_SIZE, whole),
+            place => read_place(&place, at, whole, sealed),
         }
     }
 
@@ -175,7 +179,7 @@ impl Disk {
         }
         for (at, until) in pieces(first * BLOCK_SIZE, past * BLOCK_SIZE, PAGE_BYTES) {
             let (first, past) = (at / BLOCK_SIZE, until / BLOCK_SIZE);
-            let reaches_end = past == self.size.blocks();
+            let reaches_end = past == pass.size().blocks();
             if first % PAGE_BLOCKS == 0 && (past % PAGE_BLOCKS == 0 || reaches_end) {
                 zero_page(active, first, past, provision)?;
                 continue;

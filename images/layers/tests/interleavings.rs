@@ -5,7 +5,7 @@
 #![cfg(blockd_shuttle)]
 
 use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Provision, Time};
-use layers::{Disk, Env};
+use layers::{Disk, Env, Numbering, seal_group};
 use shuttle::thread;
 use sim::{Rng, SeededEntropy, SimClock, SimMedia};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +23,12 @@ struct Scene {
     bugs: &'static [&'static str],
 }
 
-const SCENES: [Scene; 5] = [
+const SCENES: [Scene; 8] = [
+    Scene {
+        name: "resize against a writer, then a power cut",
+        run: resize_against_writer,
+        bugs: &["resize-without-waiting-for-writers"],
+    },
     Scene {
         name: "two sub-block writers and a seal",
         run: halves,
@@ -44,7 +49,17 @@ const SCENES: [Scene; 5] = [
         run: seal_against_writer,
         bugs: &["seal-without-waiting-for-writers"],
     },
-    Scene { name: "reader against a fold", run: reader_against_fold, bugs: &[] },
+    Scene {
+        name: "readers against a fold",
+        run: reader_against_fold,
+        bugs: &["fold-without-waiting-for-readers"],
+    },
+    Scene {
+        name: "a group seal against a writer",
+        run: group_against_writer,
+        bugs: &["group-sealed-one-by-one"],
+    },
+    Scene { name: "a writer and a seal against a fold", run: writer_and_seal_against_fold, bugs: &[] },
 ];
 
 #[test]
@@ -82,6 +97,7 @@ fn env(media: &SimMedia) -> Env {
         entropy: Arc::new(SeededEntropy::new(7)),
         // one record of two entries: every flush of more makes a checkpoint
         journal_room: ByteCount::new(64),
+        fold_batch: ByteCount::new(2 * BLOCK),
     }
 }
 
@@ -205,25 +221,113 @@ fn seal_against_writer() {
     );
 }
 
-/// Folding layers under a reader changes nothing it sees.
-fn reader_against_fold() {
-    let (_media, disk) = machine();
-    let oldest = disk.points()[0].state;
-    disk.write_at(ByteOffset::new(BLOCK), &[5; BLOCK as usize]).unwrap();
-    let newer = disk.seal().unwrap();
-    let reader = {
+/// A writer flushes and goes on while the disk shrinks and grows: nothing acknowledged is lost, nothing cut off is back.
+fn resize_against_writer() {
+    let (media, disk) = machine();
+    disk.write_at(ByteOffset::ZERO, &[6; BLOCK as usize]).unwrap();
+    let writer = {
         let disk = disk.clone();
         thread::spawn(move || {
-            for _ in 0..2 {
-                assert!(
-                    is_all(&block(&*disk, 0), OLD) && is_all(&block(&*disk, 1), 5),
-                    "a fold changed the disk"
-                );
-            }
+            disk.write_at(ByteOffset::ZERO, &[2; BLOCK as usize]).unwrap();
+            disk.write_at(ByteOffset::new(BLOCK), &[3; 512]).unwrap();
+            disk.flush().unwrap();
         })
     };
-    disk.delete_point(oldest).unwrap();
+    disk.resize(ByteCount::new(10 * BLOCK)).unwrap();
+    disk.resize(ByteCount::new(12 * BLOCK)).unwrap();
+    writer.join().unwrap();
+    drop(disk);
+    let media = media.power_cut(&mut Rng::new(1));
+    let disk = Disk::open(&env(&media), "d").unwrap();
+    assert!(is_all(&block(&*disk, 0), 2) && is_all(&block(&*disk, 1)[..512], 3), "a flushed write is lost");
+    assert!(is_all(&block(&*disk, 9), OLD) && is_all(&block(&*disk, 10), 0), "what was cut off is back");
+}
+
+/// A writer writes to one disk and, once that is acknowledged, to another: a point of both never has only the second.
+fn group_against_writer() {
+    let media = SimMedia::new();
+    let env = env(&media);
+    // sealed in the order of their ids, as they are written: between two seals both writes fit
+    let [first, second] = [1, 2].map(|id| {
+        Disk::create(&env, &format!("{id}"), DiskId::from_bytes([id; 16]), ByteCount::new(BLOCK)).unwrap()
+    });
+    let writer = {
+        let disks = [first.clone(), second.clone()];
+        thread::spawn(move || {
+            disks.iter().for_each(|disk| disk.write_at(ByteOffset::ZERO, &[2; BLOCK as usize]).unwrap());
+        })
+    };
+    let points = seal_group(&[&first, &second], Numbering::Own).unwrap();
+    writer.join().unwrap();
+    let is_in = |disk: &Arc<Disk>, state| is_all(&block(&*disk.point_source(state).unwrap(), 0), 2);
+    let (first_in, second_in) = (is_in(&first, points[0].state), is_in(&second, points[1].state));
+    assert!(first_in || !second_in, "only the later write is in");
+}
+
+/// A disk with two points: of [`OLD`] everywhere, and of 5 in the second half.
+fn two_layers() -> (SimMedia, Arc<Disk>) {
+    let (media, disk) = machine();
+    disk.write_at(ByteOffset::new(BLOCKS / 2 * BLOCK), &vec![5; (BLOCKS / 2 * BLOCK) as usize]).unwrap();
     disk.seal().unwrap();
-    reader.join().unwrap();
-    assert!(is_all(&block(&*disk.point_source(newer.state).unwrap(), 0), OLD));
+    (media, disk)
+}
+
+/// Folding layers under readers, of the live disk and of an open source, changes nothing they see.
+fn reader_against_fold() {
+    let (_media, disk) = two_layers();
+    let [oldest, newer] = [disk.points()[0].state, disk.points()[1].state];
+    let source = disk.point_source(newer).unwrap();
+    let readers: [Arc<dyn BlockSource>; 2] = [disk.clone(), source];
+    let readers = readers.map(|reader| {
+        thread::spawn(move || {
+            for _ in 0..2 {
+                let is_right = is_all(&block(&*reader, 1), OLD) && is_all(&block(&*reader, BLOCKS - 1), 5);
+                assert!(is_right, "a fold changed what is read");
+            }
+        })
+    });
+    disk.delete_point(oldest).unwrap();
+    disk.fold_all().unwrap();
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    assert!(is_all(&block(&*disk.point_source(newer).unwrap(), 0), OLD));
+}
+
+/// While two layers are folded, a part of a block is written, which brings the rest of it up from below, and a point is
+/// made: both stand, also after a power cut.
+fn writer_and_seal_against_fold() {
+    let (media, disk) = two_layers();
+    let oldest = disk.points()[0].state;
+    let folder = {
+        let disk = disk.clone();
+        thread::spawn(move || {
+            disk.delete_point(oldest).unwrap();
+            disk.fold_all().unwrap();
+        })
+    };
+    let writer = {
+        let disk = disk.clone();
+        thread::spawn(move || disk.write_at(ByteOffset::new(2 * BLOCK), &[2; 512]).unwrap())
+    };
+    let point = disk.seal().unwrap();
+    folder.join().unwrap();
+    writer.join().unwrap();
+    let is_right = |source: &dyn BlockSource, written: Option<bool>| {
+        let found = block(source, 2);
+        let is_written = is_all(&found[..512], 2);
+        assert!(is_written || is_all(&found[..512], OLD), "what was never written");
+        assert!(is_all(&found[512..], OLD), "the rest of the block is lost");
+        assert!(written.is_none_or(|written| written == is_written));
+        assert!(
+            is_all(&block(source, 3), OLD) && is_all(&block(source, BLOCKS - 2), 5),
+            "a fold lost blocks"
+        );
+        is_written
+    };
+    is_right(&*disk, Some(true));
+    let in_point = is_right(&*disk.point_source(point.state).unwrap(), None);
+    disk.flush().unwrap();
+    drop(disk);
+    let disk = Disk::open(&env(&media.power_cut(&mut Rng::new(1))), "d").unwrap();
+    is_right(&*disk, Some(true));
+    is_right(&*disk.point_source(point.state).unwrap(), Some(in_point));
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use block::{ByteCount, ByteRange};
 
 use crate::index::{Entry, Index};
+use crate::inner::Inner;
 use crate::manifest::{Node, NodeReader, Ref, Shape, walk};
 use crate::name::{Address, ContentId, Shelf};
 use crate::pack::{FOOTER_LEN, MAX_PACK_LEN, PackHead, Trailer, open_entry, read_head};
 use crate::progress::Progress;
-use crate::vault::Inner;
 use crate::{Error, ManifestId, Result};
 
 /// Damage listed in one report; more is only counted. A vault that damaged needs no longer list.
@@ -73,6 +73,8 @@ pub struct CheckReport {
     pub damage_count: u64,
     /// Points that do not restore completely.
     pub hurt: Vec<HurtPoint>,
+    /// Bytes in packs that no point needs; unknown if a point cannot be followed to its end.
+    pub unreferenced: Option<ByteCount>,
 }
 
 impl CheckReport {
@@ -96,6 +98,9 @@ pub(crate) fn run(vault: &Inner, progress: &dyn Progress) -> Result<CheckReport>
     check.packs(progress)?;
     check.indexes(progress)?;
     check.points(progress)?;
+    if check.report.hurt.is_empty() {
+        check.report.unreferenced = Some(crate::reach::of(vault, progress)?.unreferenced);
+    }
     Ok(check.report)
 }
 

@@ -125,7 +125,9 @@ impl Failure for Error {
         match self {
             Self::NoVault | Self::NoPoint(_) => Kind::NotFound,
             Self::Exists(_) | Self::Refused { .. } => Kind::Conflict,
-            Self::WrongKey { .. } | Self::KeyText { .. } | Self::Invalid { .. } => Kind::Invalid,
+            Self::KeyText { .. } | Self::Invalid { .. } => Kind::Invalid,
+            // nothing is wrong with the vault: it stays locked until its own key comes
+            Self::WrongKey { .. } => Kind::Unavailable,
             Self::Damaged { .. } | Self::Missing { .. } | Self::NotDecodable { .. } => Kind::Corrupt,
             Self::Store { source, .. } | Self::Source(source) | Self::Entropy(source) => source.kind(),
             Self::Unsupported(source) => source.kind(),

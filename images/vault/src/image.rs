@@ -8,9 +8,9 @@ use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, V
 use crate::Result;
 use crate::cache::Cache;
 use crate::chunk::CHUNK_SIZE;
+use crate::inner::Inner;
 use crate::manifest::{Node, NodeReader, Point, Ref, Run, Shape, find, walk};
 use crate::name::ContentId;
-use crate::vault::Inner;
 
 /// Decoded chunks an image keeps: 4 MiB, a few readers' worth of small sequential reads.
 const KEPT_CHUNKS: usize = 64;

@@ -1,27 +1,23 @@
 //! Making, opening and asking a vault. Backup, image and check have their own modules.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use block::sync::{Arc, Mutex, Published, lock};
-use block::{BlobStore, BlockSource, ByteCount, ByteRange, Clock, Entropy, Failure, Kind, VaultId};
+use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, VaultId};
 
 use crate::backup::{Backup, Report};
 use crate::check::{CheckReport, Damage};
 use crate::chunk::Compression;
-use crate::front::{Front, INDEX, INFO};
+use crate::front::{Front, INFO};
 use crate::gate::{DeleteGate, Deletion, RefuseAll};
 use crate::image::VaultImage;
-use crate::index::{
-    Entry, INDEX_RECORDS, Index, IndexContent, MAX_INDEX_LEN, PackRow, Spot, decode_blob, encode_blob,
-};
 use crate::info::{self, Info};
+use crate::inner::Inner;
 use crate::key::Keys;
-use crate::manifest::{MAX_POINT_LEN, Node, Point, VaultPoint, decode_point};
-use crate::name::{Address, ApplianceId, BlobId, ContentId, INFO_NAME, Shelf};
-use crate::pack::{PackHead, open_entry, read_head};
+use crate::manifest::VaultPoint;
+use crate::name::{Address, ApplianceId, BlobId, INFO_NAME, Shelf};
 use crate::progress::Progress;
-use crate::seal::BlobKey;
+use crate::reach::Reach;
 use crate::{Error, ManifestId, Result, VaultKey};
 
 /// What a vault needs from its surroundings.
@@ -73,22 +69,6 @@ pub struct Usage {
 /// An open vault. Shared between threads as an `Arc`; several backups and readers may run at once.
 pub struct Vault {
     pub(crate) inner: Arc<Inner>,
-}
-
-/// What the vault, its images and its jobs share.
-pub(crate) struct Inner {
-    pub(crate) store: Arc<dyn BlobStore>,
-    pub(crate) keys: Keys,
-    pub(crate) id: VaultId,
-    pub(crate) appliance: ApplianceId,
-    pub(crate) env: Env,
-    pub(crate) options: Options,
-    pub(crate) index: Published<Index>,
-    // held while a new index is published
-    publishing: Mutex<()>,
-    // points are immutable, so what was read once stays true until deleted
-    points: Mutex<HashMap<Address, Arc<Point>>>,
-    found_at_open: Vec<Damage>,
 }
 
 impl Vault {
@@ -235,26 +215,22 @@ impl Vault {
         crate::check::run(&self.inner, progress)
     }
 
+    /// How much of what the packs hold is needed by a recovery point, and how much by none. Reads every node once.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if asked, [`Error::Damaged`] or [`Error::Missing`] if a point cannot be followed to its end,
+    /// [`Error::Store`] if the store fails.
+    pub fn reach(&self, progress: &dyn Progress) -> Result<Reach> {
+        crate::reach::of(&self.inner, progress)
+    }
+
     /// Writes fresh index blobs for all packs that no readable index blob names, from the packs' own trailers. Gives
     /// the number of packs.
     ///
     /// # Errors
     /// [`Error::Store`] if the store fails. Packs whose trailer is damaged are left out; see [`check`](Self::check).
     pub fn rebuild_index(&self) -> Result<u64> {
-        let (blobs, _) = self.inner.index_blobs()?;
-        let (left, _) = self.inner.unindexed(&Index::of(&blobs))?;
-        let packs = left.len() as u64;
-        let mut batch = Batch::default();
-        for content in left {
-            if !batch.fits(&content) {
-                self.inner.put_index(std::mem::take(&mut batch).content)?;
-            }
-            batch.add(content);
-        }
-        if !batch.ids.is_empty() {
-            self.inner.put_index(batch.content)?;
-        }
-        Ok(packs)
+        self.inner.rebuild_index()
     }
 
     /// What the vault takes in its store.
@@ -277,27 +253,6 @@ impl Vault {
     }
 }
 
-/// Packs that go into one index blob, which has no id twice and not too many.
-#[derive(Default)]
-struct Batch {
-    content: (Vec<PackRow>, Vec<Entry>),
-    ids: HashSet<ContentId>,
-}
-
-impl Batch {
-    fn fits(&self, content: &IndexContent) -> bool {
-        self.ids.len() + content.entries.len() <= INDEX_RECORDS
-            && !content.entries.iter().any(|entry| self.ids.contains(&entry.record.id))
-    }
-
-    fn add(&mut self, content: IndexContent) {
-        let row = self.content.0.len() as u32;
-        self.ids.extend(content.entries.iter().map(|entry| entry.record.id));
-        self.content.0.extend(content.packs);
-        self.content.1.extend(content.entries.into_iter().map(|entry| Entry { pack: row, ..entry }));
-    }
-}
-
 fn check_empty(store: &dyn BlobStore) -> Result<()> {
     match Info::load(store) {
         Ok((info, _)) => return Err(Error::Exists(info.front.vault)),
@@ -316,229 +271,4 @@ fn check_empty(store: &dyn BlobStore) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-impl Inner {
-    pub(crate) fn fresh_address(&self) -> Result<Address> {
-        Ok(Address { appliance: self.appliance, id: BlobId::random(&*self.env.entropy)? })
-    }
-
-    /// The addresses on a shelf, ascending. Names no writer of ours made are passed over.
-    pub(crate) fn addresses(&self, shelf: Shelf) -> Result<Vec<Address>> {
-        Ok(self.sizes(shelf)?.into_iter().map(|(address, _)| address).collect())
-    }
-
-    pub(crate) fn sizes(&self, shelf: Shelf) -> Result<Vec<(Address, u64)>> {
-        let mut found = Vec::new();
-        let mut look = |name: &str, size: ByteCount| {
-            found.extend(Address::parse(shelf, name).map(|address| (address, size.get())));
-            ControlFlow::Continue(())
-        };
-        self.store.list(shelf.prefix(), &mut look).map_err(Error::store("list", shelf.prefix()))?;
-        Ok(found)
-    }
-
-    /// Reads a whole blob of at most `limit` bytes.
-    pub(crate) fn fetch(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
-        let gone = |error: block::Error| match error.kind() {
-            Kind::NotFound => Error::Missing { blob: name.to_owned(), needed_for: "this request".to_owned() },
-            _ => Error::store("read", name)(error),
-        };
-        let size = self.store.size(name).map_err(gone)?;
-        if size.get() > limit {
-            return Err(Error::damaged(
-                name,
-                "length",
-                format!("{size} bytes long, at most {limit} are valid"),
-            ));
-        }
-        self.store.get(name, ByteRange::whole(size)).map_err(gone)
-    }
-
-    pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.store.put(name, bytes).map_err(Error::store("write", name))
-    }
-
-    // ---- points
-
-    pub(crate) fn point_address(&self, id: &ManifestId) -> Result<Address> {
-        let id = BlobId::from_bytes(*id.as_bytes());
-        let own = Address { appliance: self.appliance, id };
-        let name = own.name(Shelf::Points);
-        match self.store.size(&name) {
-            Ok(_) => return Ok(own),
-            Err(error) if error.kind() == Kind::NotFound => {}
-            Err(error) => return Err(Error::store("read", &name)(error)),
-        }
-        let mut all = self.addresses(Shelf::Points)?.into_iter();
-        all.find(|address| address.id == id).ok_or(Error::NoPoint(ManifestId::from_bytes(*id.as_bytes())))
-    }
-
-    pub(crate) fn find_point(&self, id: &ManifestId) -> Result<(Address, Arc<Point>)> {
-        let address = self.point_address(id)?;
-        Ok((address, self.point(address)?))
-    }
-
-    /// The point of this blob, from memory if it was read before.
-    pub(crate) fn point(&self, address: Address) -> Result<Arc<Point>> {
-        if let Some(known) = lock(&self.points).get(&address) {
-            return Ok(known.clone());
-        }
-        let point = Arc::new(self.read_point(address)?);
-        lock(&self.points).insert(address, point.clone());
-        Ok(point)
-    }
-
-    /// Reads a point blob from the store, whatever is in memory.
-    pub(crate) fn read_point(&self, address: Address) -> Result<Point> {
-        let name = address.name(Shelf::Points);
-        let bytes = self.fetch(&name, MAX_POINT_LEN).map_err(|error| match error {
-            Error::Missing { .. } => Error::NoPoint(ManifestId::from_bytes(*address.id.as_bytes())),
-            error => error,
-        })?;
-        decode_point(&self.keys, self.id, address, &bytes)
-    }
-
-    // ---- index
-
-    fn index_blobs(&self) -> Result<(Vec<IndexContent>, Vec<Damage>)> {
-        let (mut contents, mut damage) = (Vec::new(), Vec::new());
-        for address in self.addresses(Shelf::Index)? {
-            match self.read_index(address) {
-                Ok(content) => contents.push(content),
-                Err(error) if error.is_damage() => {
-                    damage.push(Damage::of(&error, &address.name(Shelf::Index)))
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((contents, damage))
-    }
-
-    pub(crate) fn read_index(&self, address: Address) -> Result<IndexContent> {
-        let bytes = self.fetch(&address.name(Shelf::Index), MAX_INDEX_LEN)?;
-        decode_blob(&self.keys, self.id, address, &bytes)
-    }
-
-    /// What the trailers say of the packs that an index does not know.
-    fn unindexed(&self, index: &Index) -> Result<(Vec<IndexContent>, Vec<Damage>)> {
-        let (mut contents, mut damage) = (Vec::new(), Vec::new());
-        for (address, len) in self.sizes(Shelf::Packs)? {
-            if index.knows(&address) {
-                continue;
-            }
-            match self.pack_head(address, len) {
-                Ok(head) => contents.push(content_of(&head, len)),
-                Err(error) if error.is_damage() => {
-                    damage.push(Damage::of(&error, &address.name(Shelf::Packs)))
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((contents, damage))
-    }
-
-    fn load_index(&self) -> Result<(Index, Vec<Damage>)> {
-        let (blobs, mut damage) = self.index_blobs()?;
-        let index = Index::of(&blobs);
-        let (left, more) = self.unindexed(&index)?;
-        damage.extend(more);
-        Ok((left.iter().fold(index, |index, content| index.with(content)), damage))
-    }
-
-    /// Puts an index blob, reads it back, and publishes what it says. Gives its length.
-    pub(crate) fn put_index(&self, (packs, entries): (Vec<PackRow>, Vec<Entry>)) -> Result<u64> {
-        let content = IndexContent::sorted(packs, entries);
-        let address = self.fresh_address()?;
-        let front = Front::fresh(INDEX, self.id, address, &*self.env.entropy)?;
-        let bytes = encode_blob(&self.keys, &front, &content);
-        let not = |why: String| Error::NotDecodable { what: "a new index".to_owned(), why };
-        let back =
-            decode_blob(&self.keys, self.id, address, &bytes).map_err(|error| not(error.to_string()))?;
-        if back != content {
-            return Err(not("other content".to_owned()));
-        }
-        self.put(&address.name(Shelf::Index), &bytes)?;
-        if self.read_index(address)? != content {
-            return Err(not("the store gave back something else".to_owned()));
-        }
-        let _publishing = lock(&self.publishing);
-        let next = self.index.load().with(&content);
-        self.index.store(Arc::new(next));
-        Ok(bytes.len() as u64)
-    }
-
-    // ---- packs
-
-    /// Front, footer and trailer of a pack of this length.
-    pub(crate) fn pack_head(&self, address: Address, len: u64) -> Result<PackHead> {
-        let name = address.name(Shelf::Packs);
-        let get = |range| self.store.get(&name, range).map_err(|error| gone(error, &name, "its own listing"));
-        read_head(&self.keys, self.id, address, len, &get)
-    }
-
-    /// Reads and verifies the entry at one place.
-    pub(crate) fn read_spot(&self, spot: &Spot) -> Result<Vec<u8>> {
-        let Spot { entry, pack } = spot;
-        let name = pack.address.name(Shelf::Packs);
-        let start = u64::from(entry.offset);
-        let range = ByteRange::between(start, start + u64::from(entry.record.stored));
-        let mut sealed =
-            self.store.get(&name, range).map_err(|error| gone(error, &name, "a chunk it holds"))?;
-        let front =
-            Front { format: crate::front::PACK, vault: self.id, address: pack.address, salt: pack.salt };
-        let key = BlobKey::derive(&self.keys, &front);
-        open_entry(&self.keys, &key, &pack.address, entry.number, &entry.record, &mut sealed)
-    }
-
-    /// Reads and verifies a chunk or node from the first of its places that is whole.
-    pub(crate) fn read_content(&self, index: &Index, id: &ContentId) -> Result<Vec<u8>> {
-        let mut first = None;
-        for spot in index.find(id) {
-            match self.read_spot(&spot) {
-                Ok(raw) => return Ok(raw),
-                Err(error) if error.is_damage() => drop(first.get_or_insert(error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(first.unwrap_or_else(|| Error::Missing {
-            blob: "(of a pack no index or listing names)".to_owned(),
-            needed_for: format!("content {id}"),
-        }))
-    }
-
-    /// Reads, verifies and decodes a node, which must have this level and count.
-    pub(crate) fn read_node(&self, index: &Index, id: &ContentId, level: u8, count: usize) -> Result<Node> {
-        let raw = self.read_content(index, id)?;
-        let wrong = |why: String| Error::damaged(&format!("(node {id})"), "content", why);
-        let node = Node::decode(&raw).map_err(|why| wrong(why.to_string()))?;
-        if (node.level, node.refs.len()) != (level, count) {
-            return Err(wrong(format!(
-                "level {} with {} references, level {level} with {count} expected",
-                node.level,
-                node.refs.len()
-            )));
-        }
-        Ok(node)
-    }
-}
-
-/// What a store's error says of a pack that should be there.
-fn gone(error: block::Error, name: &str, needed_for: &str) -> Error {
-    match error.kind() {
-        Kind::NotFound => Error::Missing { blob: name.to_owned(), needed_for: needed_for.to_owned() },
-        Kind::OutOfRange => Error::damaged(name, "length", "it ends before what it should hold"),
-        _ => Error::store("read", name)(error),
-    }
-}
-
-fn content_of(head: &PackHead, len: u64) -> IndexContent {
-    let row = PackRow { address: head.front.address, salt: head.front.salt, len };
-    let entries = head.trailer.entries().map(|(number, offset, record)| Entry {
-        record: *record,
-        pack: 0,
-        number,
-        offset,
-    });
-    IndexContent::sorted(vec![row], entries.collect())
 }

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let known =
         flags.iter().all(|flag| ["--foreground", "--allow-other", "--umount"].iter().any(|its| *flag == its));
     let done = match (rest.as_slice(), known) {
-        ([dir], true) if has("--umount") => mount::umount(Path::new(dir)),
+        ([dir], true) if has("--umount") => mount::umount(Path::new(dir)).map(|()| None),
         ([uri, dir], true) => {
             let options = mount::Options {
                 foreground: has("--foreground"),
@@ -32,11 +32,14 @@ fn main() -> ExitCode {
         }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(log) => {
+            if let Some(log) = log {
+                println!("what cannot be read is explained in {}", log.display());
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            let cause =
-                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            eprintln!("error: {error}{cause}");
+            eprintln!("error: {}", error.with_causes());
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,8 @@ mod running;
 pub mod sandbox;
 pub mod wire;
 
+pub(crate) use sandbox::close_descriptors;
+
 use crate::{Error, Result};
 use block::BlockSource;
 use block::sync::{Mutex, lock};

@@ -37,8 +37,9 @@ fn failed(part: &str, why: impl std::fmt::Display) -> Error {
     Error::Sandbox { why: format!("{part}: {why}") }
 }
 
-/// Closes everything but the pipe, which is descriptors 0, 1 and 2: what the starting process left open by mistake.
-fn close_descriptors() -> Result<()> {
+/// Closes everything but descriptors 0, 1 and 2: what the starting process, or a shell before it, left open. Only for a
+/// process that has just begun, with one thread and nothing opened yet.
+pub(crate) fn close_descriptors() -> Result<()> {
     let mut open: Vec<RawFd> = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").map_err(|error| failed("list descriptors", error))? {
         let entry = entry.map_err(|error| failed("list descriptors", error))?;

@@ -287,7 +287,7 @@ fn sized(value: &[u8], size: u32, reply: ReplyXattr) {
 
 fn errno(op: &str, error: &Error) -> Errno {
     if !matches!(error.kind(), Kind::NotFound | Kind::Invalid) {
-        tracing::warn!("cannot {op}: {error}");
+        tracing::warn!("cannot {op}: {}", error.with_causes());
     }
     match error.kind() {
         Kind::Invalid => Errno::EINVAL,

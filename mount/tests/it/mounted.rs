@@ -347,6 +347,21 @@ fn damage_is_shown_where_it_is() {
     let disk = OpenOptions::new().write(true).open(&scene.image).unwrap();
     disk.write_all_at(&damage, MIB + names_block * 4096 + 24).unwrap();
     let server = scene.server();
+    // in the background the reason is in a file, and only if there is one
+    let options = Options { executable: Some(OWN.into()), ..Options::new(server.uri(), &scene.point) };
+    for (look, says) in [("files/1/deep", None), ("files/1/names", Some("cannot list"))] {
+        let log = mount::run(&options).unwrap().expect("a log");
+        assert_eq!(fs::read_dir(scene.point.join(look)).unwrap().last().unwrap().is_err(), says.is_some());
+        mount::umount(&scene.point).unwrap();
+        match says {
+            None => assert!(!log.exists(), "nothing was wrong"),
+            Some(says) => {
+                let said = fs::read_to_string(&log).unwrap();
+                assert!(said.contains("damaged") && said.contains(says), "{said}");
+                fs::remove_file(log).unwrap();
+            }
+        }
+    }
     let here = Here::new(&server.uri(), &scene.point);
     assert_eq!(fs::read(here.at("files/1/deep/er/still/file")).unwrap(), b"here");
     let error = fs::read_dir(here.at("files/1/names")).unwrap().last().unwrap().unwrap_err();

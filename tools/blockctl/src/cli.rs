@@ -2,6 +2,7 @@
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
+use formats::Format;
 use std::path::PathBuf;
 
 /// Disks that are backed up: recovery points in milliseconds, a deduplicated vault, restores, files.
@@ -55,6 +56,9 @@ pub enum Verb {
     /// Backups, restores and checks, under way and past
     #[command(subcommand)]
     Job(JobVerb),
+    /// A disk's files, dumped and checked without the daemon
+    #[command(subcommand)]
+    Inspect(InspectVerb),
     /// Completions for a shell
     Completions {
         /// Which shell
@@ -65,6 +69,37 @@ pub enum Verb {
         /// Write a page for every verb into this directory; else the first page goes to standard output
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum InspectVerb {
+    /// A sealed layer, or what is committed of the active one
+    Layer {
+        /// NUMBER.layer in a disk's directory
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Hold every block against its checksum
+        #[arg(long)]
+        check: bool,
+    },
+    /// A map: which blocks a layer has, or what changed in an epoch
+    Map {
+        /// NUMBER.map in a disk's directory
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Hold it against the chain beside it too
+        #[arg(long)]
+        check: bool,
+    },
+    /// A disk's whole directory
+    Disk {
+        /// The directory, disks/ID in the daemon's state
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Check every file, and every block against its checksum
+        #[arg(long)]
+        check: bool,
     },
 }
 
@@ -90,9 +125,13 @@ pub enum DiskVerb {
         /// An image: a file, or an NBD URI
         #[arg(long, value_name = "FILE|NBD-URI")]
         from: Option<String>,
-        /// The image's format; this version reads raw
-        #[arg(long, default_value = "raw", value_parser = raw_only)]
-        format: String,
+        /// The image's format: raw, qcow2, vhd, vhdx or vmdk. Without it, the one that the file's name ends like and its
+        /// bytes begin like; where these disagree you are asked to say it. An NBD export is raw
+        #[arg(long, requires = "from", value_parser = str::parse::<Format>)]
+        format: Option<Format>,
+        /// Read other files that the image names (a backing file, extents) wherever they are, not only in its folder
+        #[arg(long, requires = "from")]
+        follow: bool,
     },
     /// Every disk
     List,
@@ -105,6 +144,20 @@ pub enum DiskVerb {
     Uri {
         /// The name of a disk or a recovery point
         name: String,
+    },
+    /// Make a disk larger or smaller, while it serves
+    Resize {
+        /// Its name
+        name: String,
+        /// Its new size, such as 20G; in bytes without a unit
+        #[arg(value_parser = size::parse)]
+        size: u64,
+        /// Shrink also while clients are connected; they keep the size they were told
+        #[arg(long)]
+        attached: bool,
+        /// Shrink without asking
+        #[arg(long)]
+        yes: bool,
     },
     /// What changed since a recovery point
     Changes {
@@ -124,13 +177,37 @@ pub enum DiskVerb {
         /// The file to write
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
-        /// The image's format; this version writes raw
-        #[arg(long, default_value = "raw", value_parser = raw_only)]
-        format: String,
+        #[command(flatten)]
+        image: ImageOptions,
         /// Replace a file that exists, without asking
         #[arg(long)]
         yes: bool,
     },
+    /// Read every sealed layer of a disk and hold it against its checksums; names what is damaged
+    Scrub {
+        /// Its name
+        name: String,
+    },
+    /// Open a disk again at its last committed state, after a failed sync or a failed open
+    Recover {
+        /// Its name
+        name: String,
+    },
+    /// Let a second client write to the disk, as a live migration needs for a while
+    Share {
+        /// The disk's name
+        name: String,
+        /// One client only again; those who are connected stay
+        #[arg(long)]
+        stop: bool,
+    },
+    /// Let remote clients write again after the host went down before the disk was closed
+    Release {
+        /// The disk's name
+        name: String,
+    },
+    /// How the exports are used: requests, bytes, errors, latencies
+    Stats,
     /// Delete a disk and its instant recovery points; those in vaults stay
     Delete {
         /// Its name
@@ -139,6 +216,20 @@ pub enum DiskVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// How to write an image file.
+#[derive(Args)]
+pub struct ImageOptions {
+    /// The image's format: raw, qcow2, vhd, vhdx or vmdk
+    #[arg(long, default_value_t = Format::Raw, value_parser = str::parse::<Format>)]
+    pub format: Format,
+    /// Compress a qcow2's clusters (zstd; qemu reads it since 5.1)
+    #[arg(long)]
+    pub compress: bool,
+    /// Write a VHD of the fixed kind, as Azure takes it
+    #[arg(long)]
+    pub fixed: bool,
 }
 
 #[derive(Subcommand)]
@@ -152,6 +243,13 @@ pub enum PointVerb {
     Show {
         /// DISK@NUMBER, DISK@latest or DISK@TIME
         point: String,
+    },
+    /// What differs between two recovery points of a disk
+    Diff {
+        /// DISK@NUMBER, DISK@latest or DISK@TIME
+        a: String,
+        /// Another point of the same disk; which of both is older does not matter
+        b: String,
     },
     /// Delete a recovery point from every tier, or from one
     Delete {
@@ -194,9 +292,8 @@ pub enum RestoreVerb {
         point: String,
         #[command(flatten)]
         target: RestoreTarget,
-        /// The image's format; this version writes raw
-        #[arg(long, default_value = "raw", value_parser = raw_only)]
-        format: String,
+        #[command(flatten)]
+        image: ImageOptions,
         /// Replace a file that exists, without asking
         #[arg(long)]
         yes: bool,
@@ -235,14 +332,19 @@ pub enum VaultVerb {
     Create {
         /// Its name: a-z 0-9 . _ -
         name: String,
-        /// The directory it is to live in, better on another device than the disks
+        /// The directory it is to live in, or file:///DIR; better on another device than the disks
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-        store: PathBuf,
+        store: String,
     },
     /// Every vault
     List,
     /// One vault, and where its key and recovery sheet are
     Show {
+        /// Its name
+        name: String,
+    },
+    /// What a vault takes, and how much of it no recovery point needs
+    Usage {
         /// Its name
         name: String,
     },
@@ -274,17 +376,6 @@ pub enum JobVerb {
     },
 }
 
-/// Image formats have names long before this version can read them: say so instead of guessing.
-fn raw_only(text: &str) -> Result<String, String> {
-    match text {
-        "raw" => Ok(text.to_owned()),
-        "qcow2" | "vhd" | "vhdx" | "vmdk" => Err(format!(
-            "{text} is not supported by this version, only raw; `qemu-img convert` goes between them"
-        )),
-        _ => Err("no such format; this version knows raw".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,12 +387,15 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_are_refused_by_name() {
-        let error = raw_only("qcow2").expect_err("not supported");
-        assert!(error.contains("qcow2"), "{error}");
-        assert!(raw_only("zip").is_err());
-        let parsed =
-            Arguments::try_parse_from(["blockctl", "disk", "export", "web", "f", "--format", "vhdx"]);
-        assert_eq!(parsed.err().map(|error| error.exit_code()), Some(2));
+    fn formats_are_known_by_name() {
+        let parse = |format: &str| {
+            Arguments::try_parse_from(["blockctl", "disk", "export", "web", "f", "--format", format])
+                .err()
+                .map(|error| error.exit_code())
+        };
+        for format in Format::ALL {
+            assert_eq!(parse(format.name()), None);
+        }
+        assert_eq!(parse("zip"), Some(2));
     }
 }

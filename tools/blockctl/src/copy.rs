@@ -2,66 +2,13 @@
 
 use crate::failure::{Failure, Result};
 use crate::output::Progress;
-use block::linux::LinuxMedia;
-use block::{
-    BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Media,
-    MediaFile, OpenHow, Visit, check_range,
-};
-use std::ops::ControlFlow;
+use block::linux::{KernelEntropy, LinuxMedia};
+use block::{BLOCK_SIZE, BlockDevice, BlockSource, ByteOffset, Media, MediaFile, OpenHow};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Bytes copied at a time.
+/// Bytes compared at a time.
 const STEP: u64 = 4 << 20;
-
-/// Extents are asked for in parts of this size.
-const WINDOW: u64 = 1 << 30;
-
-/// A host file as a source of blocks; its holes are holes.
-pub struct FileSource {
-    file: Arc<dyn MediaFile>,
-    size: ByteCount,
-}
-
-impl FileSource {
-    /// Opens a file for reading.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = open(path, OpenHow::Read)?;
-        let size = ByteCount::new(file.size()?);
-        Ok(Self { file, size })
-    }
-}
-
-impl BlockSource for FileSource {
-    fn size(&self) -> ByteCount {
-        self.size
-    }
-
-    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
-        self.file.read_at(offset.get(), buf)
-    }
-
-    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
-        check_range(range.offset(), range.count().get(), self.size)?;
-        let mut at = range.start();
-        for data in self.file.data_ranges(range)? {
-            for (end, kind) in [(data.start(), ExtentKind::Hole), (data.end(), ExtentKind::Data)] {
-                if end > at && visit(Extent { range: ByteRange::between(at, end), kind }).is_break() {
-                    return Ok(());
-                }
-                at = at.max(end);
-            }
-        }
-        if at < range.end() {
-            // the last extent: there is no walk left to stop
-            let _stop = visit(Extent { range: ByteRange::between(at, range.end()), kind: ExtentKind::Hole });
-        }
-        Ok(())
-    }
-}
 
 /// Opens a host file through the storage side's own seam.
 fn open(path: &Path, how: OpenHow) -> Result<Arc<dyn MediaFile>> {
@@ -77,26 +24,30 @@ fn split(path: &Path) -> Result<(&Path, &str)> {
     Ok((dir, name))
 }
 
-/// Copies everything that may not be zero to a device that is all zeros. Gives the bytes written.
+/// Copies everything that is not zero to a device that is all zeros, durably. Gives the bytes written.
 ///
 /// # Errors
 /// What either side reports.
 pub fn to_device(from: &dyn BlockSource, to: &dyn BlockDevice, progress: &mut Progress) -> Result<u64> {
-    let mut written = 0;
-    each_data(from, progress, &mut |at, bytes| {
-        written += write_data(bytes, &mut |skip, part| Ok(to.write_at(ByteOffset::new(at + skip), part)?))?;
+    let written = block::copy(from, to, &mut |walked| {
+        progress.at(walked.done, walked.total);
         Ok(())
     })?;
     to.flush()?;
-    Ok(written)
+    Ok(written.get())
 }
 
-/// Writes a source as a sparse raw file. It appears under its name when it is whole and on the disk.
+/// Writes a source as a sparse image file. It appears under its name when it is whole and on the disk.
 ///
 /// # Errors
 /// What either side reports; nothing is left under the name then.
 #[expect(clippy::disallowed_methods, reason = "the file is the person's own, outside of any media")]
-pub fn to_file(from: &dyn BlockSource, path: &Path, progress: &mut Progress) -> Result<u64> {
+pub fn to_file(
+    from: &dyn BlockSource,
+    path: &Path,
+    output: formats::Output,
+    progress: &mut Progress,
+) -> Result<u64> {
     let (dir, name) = split(path)?;
     let is_special = path.metadata().is_ok_and(|meta| !meta.is_file());
     if is_special {
@@ -104,7 +55,7 @@ pub fn to_file(from: &dyn BlockSource, path: &Path, progress: &mut Progress) -> 
             .with_help("`nbdcopy` writes to devices: blockctl disk uri gives the URI"));
     }
     let part = dir.join(format!(".{name}.part"));
-    let done = fill_file(from, &part, progress).and_then(|written| {
+    let done = fill_file(from, &part, name, output, progress).and_then(|written| {
         std::fs::rename(&part, path)
             .map_err(|error| Failure::host(format!("rename to {}", path.display()), &error))?;
         Ok(written)
@@ -118,16 +69,21 @@ pub fn to_file(from: &dyn BlockSource, path: &Path, progress: &mut Progress) -> 
     done.map_err(|failure| failure.while_doing(format!("write {}", path.display())))
 }
 
-fn fill_file(from: &dyn BlockSource, path: &Path, progress: &mut Progress) -> Result<u64> {
+fn fill_file(
+    from: &dyn BlockSource,
+    path: &Path,
+    name: &str,
+    output: formats::Output,
+    progress: &mut Progress,
+) -> Result<u64> {
     let file = open(path, OpenHow::Truncate)?;
-    file.set_len(from.size().get())?;
-    let mut written = 0;
-    each_data(from, progress, &mut |at, bytes| {
-        written += write_data(bytes, &mut |skip, part| Ok(file.write_at(at + skip, part)?))?;
+    let pace = &mut |walked: block::Walked| {
+        progress.at(walked.done, walked.total);
         Ok(())
-    })?;
+    };
+    let written = formats::write(from, &*file, output, name, &KernelEntropy, pace)?;
     file.sync()?;
-    Ok(written)
+    Ok(written.get())
 }
 
 /// Makes a device equal to a source of the same size by writing the blocks that differ. Gives the bytes written.
@@ -180,58 +136,12 @@ pub fn compare(
     Ok(Ok(size))
 }
 
-/// Visits the bytes of every data extent, piece by piece.
-fn each_data(
-    from: &dyn BlockSource,
-    progress: &mut Progress,
-    visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
-) -> Result<()> {
-    let size = from.size().get();
-    let mut buf = Vec::new();
-    for start in (0..size).step_by(WINDOW as usize) {
-        let window = ByteRange::between(start, size.min(start + WINDOW));
-        let mut data = Vec::new();
-        from.extents(window, &mut |extent| {
-            if extent.kind == ExtentKind::Data {
-                data.push(extent.range);
-            }
-            ControlFlow::Continue(())
-        })?;
-        for range in data {
-            for at in (range.start()..range.end()).step_by(STEP as usize) {
-                buf.resize((range.end() - at).min(STEP) as usize, 0);
-                from.read_at(ByteOffset::new(at), &mut buf)?;
-                visit(at, &buf)?;
-                progress.at(at + buf.len() as u64, size);
-            }
-        }
-        progress.at(window.end(), size);
-    }
-    Ok(())
-}
-
-/// Writes the runs of blocks that are not all zeros. Gives the bytes written.
-fn write_data(bytes: &[u8], write: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<u64> {
-    let is_zero = |block: &[u8]| block.iter().all(|&byte| byte == 0);
-    let (mut start, mut written) = (0, 0);
-    while start < bytes.len() {
-        let blocks = bytes[start..].chunks(BLOCK_SIZE as usize);
-        let zero = blocks.clone().next().is_some_and(is_zero);
-        let run: usize = blocks.take_while(|block| is_zero(block) == zero).map(<[u8]>::len).sum();
-        if !zero {
-            write(start as u64, &bytes[start..start + run])?;
-            written += run as u64;
-        }
-        start += run;
-    }
-    Ok(written)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::output::Output;
-    use block::MemoryDisk;
+    use block::linux::open_named;
+    use block::{ByteCount, FileSource, MemoryDisk};
 
     #[test]
     fn a_file_and_back() {
@@ -241,9 +151,9 @@ mod tests {
         disk.write_at(ByteOffset::new((3 << 20) + 510), b"end").expect("written");
         let path = dir.path().join("image");
         let mut quiet = Output::new(true).progress("");
-        let written = to_file(&disk, &path, &mut quiet).expect("exported");
+        let written = to_file(&disk, &path, formats::Output::Raw, &mut quiet).expect("exported");
         assert_eq!(written, 4096 + 513);
-        let file = FileSource::open(&path).expect("opened");
+        let file = open_named(&path).and_then(FileSource::new).expect("opened");
         assert_eq!(compare(&disk, &file, &mut quiet).expect("read"), Ok(3 << 20 | 513));
         let back = MemoryDisk::new(file.size());
         to_device(&file, &back, &mut quiet).expect("copied");

@@ -1,15 +1,21 @@
 //! `blockctl disk …`.
 
-use crate::cli::DiskVerb;
-use crate::copy::{self, FileSource};
+use crate::cli::{DiskVerb, ImageOptions};
+use crate::copy;
 use crate::failure::{Failure, Result};
+use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::size;
 use block::BlockSource;
-use control::{ChangeKind, Changes, ChangesQuery, Client, CreateDisk, Disk, DiskState};
+use control::{
+    ChangeKind, Changes, ChangesQuery, Client, CreateDisk, Disk, DiskScrub, DiskState, Export, ExportCommand,
+    Hurt, JobState, Kind, ResizeDisk,
+};
+use formats::{Format, Output as Image, Reach};
 use nbd::Uri;
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Connections to a daemon on this host.
 pub const CONNECTIONS: usize = 2;
@@ -17,10 +23,10 @@ pub const CONNECTIONS: usize = 2;
 /// Runs the verb.
 pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
-        DiskVerb::Create { name, size, from, format: _ } => {
+        DiskVerb::Create { name, size, from, format, follow } => {
             let disk = match from {
-                None => client.create_disk(&CreateDisk { name, size: size.unwrap_or(0) })?,
-                Some(from) => create_from(client, output, &name, size, &from)?,
+                None => client.create_disk(&CreateDisk { name, size: size.unwrap_or(0), fill: false })?,
+                Some(from) => create_from(client, output, &name, size, &source(&from, format, follow)?)?,
             };
             output.answer(&disk, |disk| {
                 format!("{}: {}\n{}", disk.name, disk.size.map(size::show).unwrap_or_default(), disk.uri)
@@ -32,16 +38,41 @@ pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
             let uri = export_uri(client, &name)?;
             output.answer(&Named { name, uri: uri.to_string() }, |named| named.uri.clone())
         }
+        DiskVerb::Resize { name, size, attached, yes } => {
+            let disk = client.disk(&name)?;
+            if let Some(now) = disk.size.filter(|now| size < *now) {
+                let (now, then) = (size::show(now), size::show(size));
+                output.confirm(
+                    &format!("shrink disk {name} from {now} to {then}, with what lies past that"),
+                    yes,
+                )?;
+            }
+            let resized = client.resize_disk(&name, &ResizeDisk { size, attached })?;
+            output.answer(&resized, |disk| {
+                format!("{}: {}", disk.name, disk.size.map(size::show).unwrap_or_default())
+            })
+        }
         DiskVerb::Changes { name, since, until } => {
             output.answer(&client.changes(&name, &ChangesQuery { since, until })?, changes)
         }
-        DiskVerb::Export { name, file, format: _, yes } => {
-            let written = export(client, output, &name, &file, yes)?;
+        DiskVerb::Export { name, file, image, yes } => {
+            let written = export(client, output, &name, &file, &image, yes)?;
             output.answer(&written, Written::show)
         }
+        DiskVerb::Scrub { name } => scrub(client, output, &name),
+        DiskVerb::Recover { name } => output.answer(&client.recover_disk(&name)?, show),
+        DiskVerb::Share { name, stop } => {
+            let said = if stop { "takes one client" } else { "takes several clients" };
+            output.answer(&client.share_disk(&name, !stop)?, |disk| format!("{}: {said}", disk.name))
+        }
+        DiskVerb::Release { name } => output.answer(&client.release_disk(&name)?, |disk| {
+            format!("{}: remote clients may write again", disk.name)
+        }),
+        DiskVerb::Stats => output.answer(&client.exports()?, |exports| stats(exports)),
         DiskVerb::Delete { name, yes } => {
             let disk = client.disk(&name)?;
-            let what = format!("delete disk {name} with {} instant recovery points", disk.points);
+            let points = size::count(disk.points, "instant recovery point");
+            let what = format!("delete disk {name} with {points}");
             output.confirm(&what, yes)?;
             output.answer(&client.delete_disk(&name)?, |disk| format!("deleted {}", disk.name))
         }
@@ -59,6 +90,7 @@ struct Named {
 pub struct Written {
     name: String,
     file: String,
+    format: &'static str,
     size: u64,
     bytes_written: u64,
 }
@@ -67,7 +99,8 @@ impl Written {
     /// For people.
     pub fn show(&self) -> String {
         let written = size::show(self.bytes_written);
-        format!("{}: {} as {}, {written} of it data", self.name, size::show(self.size), self.file)
+        let (size, file, format) = (size::show(self.size), &self.file, self.format);
+        format!("{}: {size} as {file} ({format}), {written} of it data", self.name)
     }
 }
 
@@ -79,39 +112,141 @@ pub fn export_uri(client: &Client, name: &str) -> Result<Uri> {
 
 /// Opens an export.
 pub fn connect(client: &Client, name: &str) -> Result<nbd::Client> {
-    Ok(nbd::Client::connect(&export_uri(client, name)?, CONNECTIONS)?)
+    let uri = export_uri(client, name)?;
+    nbd::Client::connect(&uri, CONNECTIONS).map_err(|error| explained(client, name, error.into()))
 }
 
-/// Writes a disk or a recovery point as a raw file.
-pub fn export(client: &Client, output: &Output, name: &str, file: &Path, yes: bool) -> Result<Written> {
+/// A failure that came over NBD, which has one error number for everything that is wrong with a disk: the daemon knows
+/// whether it is damage.
+pub fn explained(client: &Client, name: &str, failure: Failure) -> Failure {
+    if !matches!(failure.kind, Kind::Io | Kind::Unavailable | Kind::NotFound) {
+        return failure;
+    }
+    let item = name.split_once('@').map_or(name, |(item, _)| item);
+    let Ok(disk) = client.disk(item) else { return failure };
+    if let Some(body) = disk.error {
+        return Failure::from(body);
+    }
+    match disk.damage.first() {
+        Some(hurt) if failure.kind == Kind::Io => {
+            let points = if hurt.points.is_empty() { "none".to_owned() } else { hurt.points.join(", ") };
+            let what = format!("{} bytes at {} ({}; points: {points})", hurt.length, hurt.offset, hurt.why);
+            Failure::new(Kind::Corrupt, format!("{}: {} damages {what}", failure.message, hurt.file))
+                .with_help(format!("`blockctl disk scrub {item}` names everything that is damaged"))
+        }
+        _ => failure,
+    }
+}
+
+fn scrub(client: &Client, output: &Output, name: &str) -> Result<()> {
+    let begun = client.scrub_disk(name)?;
+    let job = job::follow(client, output, &begun)?;
+    if let Some(found) = &job.scrub {
+        output.answer(found, scrubbed)?;
+    }
+    if job.state == JobState::Done { Ok(()) } else { Err(job::failure(&job)) }
+}
+
+fn scrubbed(found: &DiskScrub) -> String {
+    let verdict = if found.ok { "all as it was sealed" } else { "DAMAGED" };
+    let read = size::show(found.bytes_read);
+    let sum = format!("disk {}: {} sealed layers, {read} read: {verdict}\n", found.disk, found.layers);
+    if found.hurt.is_empty() {
+        return sum;
+    }
+    let row = |hurt: &Hurt| {
+        let mut who = hurt.points.clone();
+        who.extend(hurt.live.then(|| "live".to_owned()));
+        vec![
+            hurt.offset.to_string(),
+            hurt.length.to_string(),
+            who.join(" "),
+            hurt.file.clone(),
+            hurt.why.clone(),
+        ]
+    };
+    let titles = [">offset", ">length", "hurts", "file", "why"];
+    sum + &table(&titles, found.hurt.iter().map(row).collect())
+}
+
+/// Writes a disk or a recovery point as an image file.
+pub fn export(
+    client: &Client,
+    output: &Output,
+    name: &str,
+    file: &Path,
+    options: &ImageOptions,
+    yes: bool,
+) -> Result<Written> {
+    let image = image(options)?;
+    if file.is_dir() {
+        let inside = file.join(format!("{}.{}", name.replace('/', "-"), options.format));
+        return Err(Failure::usage(format!("{}: is a directory, and this writes a file", file.display()))
+            .with_help(format!("name a file in it, such as {}", inside.display())));
+    }
     let source = connect(client, name)?;
+    let size = image.size(source.size())?.get();
     if file.metadata().is_ok_and(|meta| meta.len() > 0) {
         output.confirm(&format!("replace the file {}", file.display()), yes)?;
     }
     let mut progress = output.progress(name);
-    let bytes_written = copy::to_file(&source, file, &mut progress)?;
-    let size = source.size().get();
-    Ok(Written { name: name.to_owned(), file: file.display().to_string(), size, bytes_written })
+    let bytes_written = copy::to_file(&source, file, image, &mut progress)
+        .map_err(|failure| explained(client, name, failure))?;
+    let (name, file) = (name.to_owned(), file.display().to_string());
+    Ok(Written { name, file, format: options.format.name(), size, bytes_written })
 }
 
-fn create_from(client: &Client, output: &Output, name: &str, size: Option<u64>, from: &str) -> Result<Disk> {
-    let source: Box<dyn BlockSource> = if from.contains("://") {
-        Box::new(nbd::Client::connect(&from.parse()?, CONNECTIONS)?)
-    } else {
-        Box::new(FileSource::open(Path::new(from))?)
+/// What the options ask to write.
+fn image(options: &ImageOptions) -> Result<Image> {
+    let refuse = |option: &str, format: Format| {
+        Err(Failure::usage(format!("{option}: is for --format {format}, not {}", options.format)))
     };
-    let least = source.size().get();
+    match (Image::plain(options.format), options) {
+        (Image::Qcow2 { .. }, options) if !options.fixed => Ok(Image::Qcow2 { compressed: options.compress }),
+        (Image::Vhd { .. }, options) if !options.compress => Ok(Image::Vhd { fixed: options.fixed }),
+        (_, ImageOptions { compress: true, .. }) => refuse("--compress", Format::Qcow2),
+        (_, ImageOptions { fixed: true, .. }) => refuse("--fixed", Format::Vhd),
+        (plain, _) => Ok(plain),
+    }
+}
+
+/// An image to fill a disk from.
+struct Source {
+    name: String,
+    disk: Arc<dyn BlockSource>,
+}
+
+/// Opens an image: a file, or an NBD URI.
+fn source(from: &str, format: Option<Format>, follow: bool) -> Result<Source> {
+    let name = from.to_owned();
+    if from.contains("://") {
+        let export = Arc::new(nbd::Client::connect(&from.parse()?, CONNECTIONS)?);
+        return Ok(Source { disk: formats::read(from, export, format.unwrap_or(Format::Raw))?, name });
+    }
+    let reach = if follow { Reach::Anywhere } else { Reach::Below };
+    Ok(Source { disk: formats::open(Path::new(from), format, reach)?.disk, name })
+}
+
+fn create_from(
+    client: &Client,
+    output: &Output,
+    name: &str,
+    size: Option<u64>,
+    from: &Source,
+) -> Result<Disk> {
+    let least = from.disk.size().get();
     let size = size.unwrap_or(least);
     if size < least {
-        let sizes = format!("{} hold {from}, which has {least} bytes", size::show(size));
+        let sizes = format!("{} hold {}, which has {least} bytes", size::show(size), from.name);
         return Err(Failure::usage(format!("disk {name}: {sizes}")).with_help("leave --size away"));
     }
-    client.create_disk(&CreateDisk { name: name.to_owned(), size })?;
+    client.create_disk(&CreateDisk { name: name.to_owned(), size, fill: true })?;
+    // the connections end before the disk is ready
     let filled = connect(client, name)
-        .and_then(|disk| copy::to_device(&*source, &disk, &mut output.progress(name)))
-        .and_then(|_| Ok(client.disk(name)?));
+        .and_then(|disk| copy::to_device(&*from.disk, &disk, &mut output.progress(name)))
+        .and_then(|_| Ok(client.disk_ready(name)?));
     filled.map_err(|failure| {
-        // a disk with half an image on it is worse than none
+        // half an image is worse than none
         match client.delete_disk(name) {
             Ok(_) => failure,
             Err(error) => {
@@ -132,6 +267,7 @@ pub fn table_of(disks: &[Disk]) -> String {
             disk.writers.to_string(),
             match disk.state {
                 DiskState::Ready => "ready".to_owned(),
+                DiskState::Filling => "filling".to_owned(),
                 DiskState::Failed => "failed".to_owned(),
             },
         ]
@@ -149,19 +285,65 @@ fn show(disk: &Disk) -> String {
                 .map_or_else(|| "?".to_owned(), |bytes| format!("{} ({bytes} bytes)", size::show(bytes))),
         ),
         ("stored", disk.stored.map_or_else(|| "?".to_owned(), size::show)),
+        ("maps", disk.maps.map_or_else(|| "?".to_owned(), size::show)),
+        ("index", disk.index.map_or_else(|| "?".to_owned(), size::show)),
         ("points", disk.points.to_string()),
-        ("clients", disk.writers.to_string()),
+        ("clients", clients(disk)),
         ("created", disk.created.clone()),
         ("opened", disk.opened.clone().unwrap_or_else(|| "failed".to_owned())),
         ("uri", disk.uri.clone()),
     ];
+    if let Some(left) = &disk.consolidation {
+        let (done, total) = (size::show(left.bytes_done), size::show(left.bytes_total));
+        rows.push(("consolidating", format!("{} layers, {done} of {total} copied", left.layers)));
+    }
     if let Some(error) = &disk.error {
         rows.push(("error", error.message.clone()));
     }
     sheet(&rows)
 }
 
-fn changes(changes: &Changes) -> String {
+fn clients(disk: &Disk) -> String {
+    let mut text: Vec<String> = disk
+        .clients
+        .iter()
+        .map(|client| format!("{} ({} connections)", client.client, client.connections))
+        .collect();
+    if text.is_empty() {
+        text.push("none".to_owned());
+    }
+    if disk.shared {
+        text.push("shared: others may write too".to_owned());
+    }
+    if disk.awaits_release {
+        text.push(format!("remote clients wait for `blockctl disk release {}`", disk.name));
+    }
+    text.join("; ")
+}
+
+/// How exports are used, for people.
+fn stats(exports: &[Export]) -> String {
+    let time = |ns: Option<u64>| ns.map_or_else(|| "?".to_owned(), |ns| format!("{:.0}", ns as f64 / 1000.0));
+    let row = |export: &Export, command: &ExportCommand| {
+        vec![
+            export.name.clone(),
+            command.command.clone(),
+            command.requests.to_string(),
+            size::show(command.bytes),
+            command.errors.to_string(),
+            time(command.p50_ns),
+            time(command.p99_ns),
+            time(command.p999_ns),
+        ]
+    };
+    let rows =
+        exports.iter().flat_map(|export| export.commands.iter().map(move |command| row(export, command)));
+    let head = ["export", "command", ">requests", ">bytes", ">errors", ">p50 µs", ">p99 µs", ">p99.9 µs"];
+    table(&head, rows.collect())
+}
+
+/// Changed ranges for people.
+pub fn changes(changes: &Changes) -> String {
     let row = |range: &control::Change| {
         let kind = match range.kind {
             ChangeKind::Data => "data",

@@ -1,7 +1,6 @@
 //! How a command fails: a sentence, advice, and the kind that decides the exit code.
 
-use control::{ErrorBody, Kind};
-use std::error::Error;
+use control::{ErrorBody, Kind, with_causes};
 use std::fmt::Display;
 use std::io;
 
@@ -68,55 +67,47 @@ impl From<ErrorBody> for Failure {
 
 impl From<control::Error> for Failure {
     fn from(error: control::Error) -> Self {
-        Self { help: error.help(), ..Self::new(error.kind(), chain(&error)) }
+        Self { help: error.help(), ..Self::new(error.kind(), with_causes(&error)) }
     }
 }
 
 impl From<block::Error> for Failure {
     fn from(error: block::Error) -> Self {
-        Self::new(kind(error.kind()), chain(&error))
+        let failure = Self::new(kind(error.kind()), with_causes(&error));
+        match failure.kind {
+            // files are opened here, and the daemon knows nothing of them
+            Kind::NotFound => failure.with_help("check the path; the directory it is in must exist"),
+            _ => failure,
+        }
     }
 }
 
 impl From<nbd::Error> for Failure {
     fn from(error: nbd::Error) -> Self {
-        Self::new(kind(block::Failure::kind(&error)), chain(&error))
+        let failure = Self::new(kind(block::Failure::kind(&error)), with_causes(&error));
+        match failure.kind {
+            Kind::Unavailable => {
+                failure.with_help("see whether the NBD server runs, with `blockctl status` if it is blockd")
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl From<formats::Error> for Failure {
+    fn from(error: formats::Error) -> Self {
+        let help = error.help().map(str::to_owned);
+        Self { help, ..Self::new(kind(block::Failure::kind(&error)), with_causes(&error)) }
     }
 }
 
 impl From<mount::Error> for Failure {
     fn from(error: mount::Error) -> Self {
-        Self::new(kind(block::Failure::kind(&error)), chain(&error))
+        Self::new(kind(block::Failure::kind(&error)), with_causes(&error))
     }
 }
 
-/// The message with its causes, each said once.
-fn chain(error: &dyn Error) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !message.ends_with(&text) {
-            message = format!("{message}: {text}");
-        }
-        next = cause.source();
-    }
-    message
-}
-
+/// The wire's word for a kind of the storage side.
 fn kind(kind: block::Kind) -> Kind {
-    match kind {
-        block::Kind::Invalid => Kind::Invalid,
-        block::Kind::OutOfRange => Kind::OutOfRange,
-        block::Kind::NotFound => Kind::NotFound,
-        block::Kind::Conflict => Kind::Conflict,
-        block::Kind::ReadOnly => Kind::ReadOnly,
-        block::Kind::NoSpace => Kind::NoSpace,
-        block::Kind::Io => Kind::Io,
-        block::Kind::Corrupt => Kind::Corrupt,
-        block::Kind::Unsupported => Kind::Unsupported,
-        block::Kind::Unavailable => Kind::Unavailable,
-        block::Kind::Poisoned => Kind::Poisoned,
-        block::Kind::Cancelled => Kind::Cancelled,
-    }
+    Kind::named(kind.name())
 }

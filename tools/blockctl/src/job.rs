@@ -44,17 +44,7 @@ pub fn answer(output: &Output, job: &Job, text: impl FnOnce(&Job) -> String) -> 
 pub fn failure(job: &Job) -> Failure {
     match job.error.clone() {
         Some(body) => Failure::from(body).while_doing(format!("job {}", &job.id[..job.id.len().min(8)])),
-        None => Failure::new(Kind::Io, format!("job {}: ended as {}", job.id, state(job.state))),
-    }
-}
-
-fn state(state: JobState) -> &'static str {
-    match state {
-        JobState::Queued => "queued",
-        JobState::Running => "running",
-        JobState::Done => "done",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
+        None => Failure::new(Kind::Io, format!("job {}: ended as {}", job.id, job.state.name())),
     }
 }
 
@@ -65,7 +55,7 @@ fn list(jobs: &[Job]) -> String {
             job.operation.clone(),
             job.point.clone().unwrap_or_else(|| job.item.clone()),
             job.target.clone().or_else(|| job.vault.clone()).unwrap_or_default(),
-            state(job.state).to_owned(),
+            job.state.name().to_owned(),
             job.created.clone(),
             format!("{:.2} s", job.duration_ms as f64 / 1000.0),
             job.error.as_ref().map(|error| error.message.clone()).unwrap_or_default(),
@@ -85,7 +75,7 @@ fn show(job: &Job) -> String {
         ("base", optional(&job.base)),
         ("vault", optional(&job.vault)),
         ("target", optional(&job.target)),
-        ("state", state(job.state).to_owned()),
+        ("state", job.state.name().to_owned()),
         ("created", job.created.clone()),
         ("ended", optional(&job.ended)),
         ("took", format!("{:.2} s", job.duration_ms as f64 / 1000.0)),

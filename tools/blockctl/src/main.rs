@@ -6,6 +6,7 @@ mod copy;
 mod demo;
 mod disk;
 mod failure;
+mod inspect;
 mod job;
 mod mounts;
 mod output;
@@ -24,7 +25,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // the sandboxed child of a mount is this very program and begins here
     mount::child_entry();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misused(&error),
+    };
     let output = Output::new(arguments.json);
     match run(arguments, &output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,11 +36,27 @@ fn main() -> ExitCode {
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {}", failure.message);
-            if let Some(help) = &failure.help {
+            if let Some(help) = failure.help.as_deref().or(failure.kind.advice()) {
                 eprintln!("help: {help}");
             }
             ExitCode::from(failure.kind.exit_code())
         }
+    }
+}
+
+/// What the parser says, with the help line where every other error has it. Help and version are no errors.
+fn misused(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let told = match text.trim_end().strip_suffix("For more information, try '--help'.") {
+        Some(why) => {
+            eprintln!("{}\nhelp: --help behind the command shows what it takes", why.trim_end());
+            Ok(())
+        }
+        None => error.print(),
+    };
+    match told {
+        Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -60,6 +80,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Umount { dir } => mounts::umount(output, &dir),
         Verb::Vault(verb) => vault::run(verb, &client()?, output),
         Verb::Job(verb) => job::run(verb, &client()?, output),
+        Verb::Inspect(verb) => inspect::run(verb, output),
         Verb::Completions { shell } => shell::completions(shell, output),
         Verb::Man { dir } => shell::man(dir.as_deref(), output),
     }

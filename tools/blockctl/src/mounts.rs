@@ -3,7 +3,7 @@
 use crate::cli::MountOptions;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use control::Client;
+use control::{Client, Kind};
 use mount::Options;
 use serde::Serialize;
 use std::path::Path;
@@ -12,6 +12,7 @@ use std::path::Path;
 struct Mounted {
     point: String,
     dir: String,
+    log: Option<String>,
 }
 
 /// Shows a recovery point as a tree of files.
@@ -24,17 +25,37 @@ pub fn mount(client: &Client, output: &Output, options: &MountOptions) -> Result
     let mut how = Options::new(&point.uri, &options.dir);
     how.foreground = options.foreground;
     how.allow_other = options.allow_other;
-    mount::run(&how)?;
+    let log = mount::run(&how).map_err(|error| {
+        let failure = Failure::from(error);
+        match failure.kind {
+            Kind::Conflict => {
+                failure.with_help("mount at an empty directory; `blockctl umount DIR` ends a mount")
+            }
+            Kind::NotFound => failure.with_help("the directory must exist: `mkdir -p DIR` makes it"),
+            _ => failure,
+        }
+    })?;
     if options.foreground {
         return Ok(());
     }
-    let mounted = Mounted { point: point.name, dir: options.dir.display().to_string() };
-    output.answer(&mounted, |mounted| format!("{} is at {}", mounted.point, mounted.dir))
+    let log = log.map(|log| log.display().to_string());
+    let mounted = Mounted { point: point.name, dir: options.dir.display().to_string(), log };
+    output.answer(&mounted, |mounted| {
+        let log = mounted.log.as_deref().unwrap_or_default();
+        format!("{} is at {}; what cannot be read is explained in {log}", mounted.point, mounted.dir)
+    })
 }
 
 /// Ends a mount.
 pub fn umount(output: &Output, dir: &Path) -> Result<()> {
-    mount::umount(dir)?;
+    mount::umount(dir).map_err(|error| {
+        let failure = Failure::from(error);
+        match failure.kind {
+            Kind::Conflict | Kind::NotFound => failure
+                .with_help("`findmnt -t fuse.blockd` lists the mounts; `fuser -vm DIR` says who uses one"),
+            _ => failure,
+        }
+    })?;
     let dir = dir.display().to_string();
     output.answer(&serde_json::json!({ "dir": dir }), |_| String::new())
 }

@@ -6,7 +6,9 @@ use crate::failure::Result;
 use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::size;
-use control::{BackupRequest, Client, DeletePointQuery, Job, Point, RestoreRequest, Tier, TransferKind};
+use control::{
+    BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, RestoreRequest, Tier, TransferKind,
+};
 
 /// `blockctl snapshot`.
 pub fn snapshot(client: &Client, output: &Output, disks: &[String]) -> Result<()> {
@@ -24,6 +26,14 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&found.points, |points| list(points))
         }
         PointVerb::Show { point } => output.answer(&client.point(&point)?, show),
+        PointVerb::Diff { a, b } => {
+            let (mut older, mut newer) = (client.point(&a)?, client.point(&b)?);
+            if older.epoch > newer.epoch {
+                std::mem::swap(&mut older, &mut newer);
+            }
+            let query = ChangesQuery { since: Some(older.name), until: Some(newer.name) };
+            output.answer(&client.changes(&newer.disk, &query)?, disk::changes)
+        }
         PointVerb::Delete { point, tier, yes } => {
             let tier = tier.map(|tier| match tier {
                 TierName::Instant => Tier::Instant,
@@ -76,10 +86,10 @@ pub fn backed_up(job: &Job) -> String {
 
 /// `blockctl restore …`.
 pub fn restore(client: &Client, output: &Output, verb: RestoreVerb) -> Result<()> {
-    let RestoreVerb::Disk { point, target, format: _, yes } = verb;
+    let RestoreVerb::Disk { point, target, image, yes } = verb;
     if let Some(file) = target.output {
         let point = client.point(&point)?.name;
-        let written = disk::export(client, output, &point, &file, yes)?;
+        let written = disk::export(client, output, &point, &file, &image, yes)?;
         return output.answer(&written, disk::Written::show);
     }
     let to = target.to.unwrap_or_default();
@@ -97,11 +107,7 @@ pub fn restore(client: &Client, output: &Output, verb: RestoreVerb) -> Result<()
 }
 
 fn tiers(tiers: &[Tier]) -> String {
-    let name = |tier: &Tier| match tier {
-        Tier::Instant => "instant",
-        Tier::Vault => "vault",
-    };
-    tiers.iter().map(name).collect::<Vec<_>>().join("+")
+    tiers.iter().map(|tier| tier.name()).collect::<Vec<_>>().join("+")
 }
 
 fn list(points: &[Point]) -> String {

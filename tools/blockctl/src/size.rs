@@ -1,4 +1,4 @@
-//! Sizes as people write and read them, in powers of 1024.
+//! Sizes as people write and read them, in powers of 1024; and counts of things.
 
 /// Takes `20G`, `512M`, `1.5T` or plain bytes. Units are K M G T, with or without `iB` or `B` behind.
 pub fn parse(text: &str) -> Result<u64, String> {
@@ -42,6 +42,11 @@ pub fn show(bytes: u64) -> String {
     format!("{value:.1} {}", units[unit])
 }
 
+/// `1 pack`, `2 packs`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +75,10 @@ mod tests {
         assert_eq!(show(1 << 20), "1.0 MiB");
         assert_eq!(show((1 << 20) - 1), "1.0 MiB");
         assert_eq!(show(20 << 30), "20.0 GiB");
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|number| count(number, "pack")), ["0 packs", "1 pack", "2 packs"]);
     }
 }

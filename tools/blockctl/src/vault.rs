@@ -5,23 +5,30 @@ use crate::failure::{Failure, Result};
 use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::size;
-use control::{Client, CreateVault, JobState, Vault, VaultCheck};
+use control::{Client, CreateVault, JobState, Vault, VaultCheck, VaultUsage};
 use std::path::absolute;
 
 /// Runs the verb.
 pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
         VaultVerb::Create { name, store } => {
-            let store = absolute(&store).map_err(|error| Failure::host(store.display(), &error))?;
-            let vault = client.create_vault(&CreateVault { name, store: store.display().to_string() })?;
+            let store = if store.contains("://") { store } else { absolute_text(&store)? };
+            let vault = client.create_vault(&CreateVault { name, store })?;
             output.answer(&vault, |vault| {
                 format!("{}\nPrint {} and keep it away from this host.", show(vault), vault.recovery_sheet)
             })
         }
         VaultVerb::List => output.answer(&client.vaults()?, |vaults| table_of(vaults)),
         VaultVerb::Show { name } => output.answer(&client.vault(&name)?, show),
+        VaultVerb::Usage { name } => output.answer(&client.vault_usage(&name)?, usage),
         VaultVerb::Check { name } => check(client, output, &name),
     }
+}
+
+/// The path as the daemon understands it, whose working directory is another.
+fn absolute_text(path: &str) -> Result<String> {
+    let path = absolute(path).map_err(|error| Failure::host(format!("store {path:?}"), &error))?;
+    Ok(path.display().to_string())
 }
 
 fn check(client: &Client, output: &Output, name: &str) -> Result<()> {
@@ -35,18 +42,32 @@ fn check(client: &Client, output: &Output, name: &str) -> Result<()> {
 
 fn found(check: &VaultCheck) -> String {
     let mut text = format!(
-        "vault {}: {} recovery points, {} packs, {} chunks, {} read: {}\n",
+        "vault {}: {}, {}, {}, {} read: {}\n",
         check.vault,
-        check.points,
-        check.packs,
-        check.chunks,
+        size::count(check.points, "recovery point"),
+        size::count(check.packs, "pack"),
+        size::count(check.chunks, "chunk"),
         size::show(check.bytes_read),
         if check.ok { "all as it was written" } else { "DAMAGED" },
     );
+    if let Some(bytes) = check.bytes_unreferenced.filter(|&bytes| bytes > 0) {
+        text.push_str(&format!("  {} no recovery point needs\n", size::show(bytes)));
+    }
     for problem in &check.problems {
         text.push_str(&format!("  {}: {}\n", problem.what, problem.why));
     }
     text
+}
+
+fn usage(usage: &VaultUsage) -> String {
+    sheet(&[
+        ("vault", usage.vault.clone()),
+        ("points", usage.points.to_string()),
+        ("packs", usage.packs.to_string()),
+        ("stored", size::show(usage.bytes_stored)),
+        ("needed", size::show(usage.bytes_referenced)),
+        ("not needed", size::show(usage.bytes_unreferenced)),
+    ])
 }
 
 /// Vaults for people.

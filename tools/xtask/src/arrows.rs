@@ -17,6 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blockd-sim", &["blockd-block"]),
     ("blockd-nbd", &["blockd-block"]),
     ("blockd-layers", &["blockd-block"]),
+    // it judges what layers writes, so it shares nothing with it
+    ("blockd-check", &["blockd-block"]),
     ("blockd-vault", &["blockd-block"]),
     ("blockd-formats", &["blockd-block"]),
     ("blockd-mount", &["blockd-block", "blockd-nbd"]),
@@ -28,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "blockctl",
         &[
             "blockd-block",
+            "blockd-check",
             "blockd-control",
             "blockd-formats",
             "blockd-layers",

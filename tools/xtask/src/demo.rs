@@ -19,7 +19,7 @@ pub struct Args {
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub struct BenchArgs {
-    /// The workload and its options, such as `nbd-4k --rounds 5`; none lists the workloads
+    /// The workload and its options, such as `nbd --rounds 5`; none lists the workloads
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORKLOAD")]
     rest: Vec<OsString>,
 }
@@ -40,8 +40,15 @@ pub fn run(args: &Args) -> Result<()> {
 /// As [`run`].
 pub fn bench(args: &BenchArgs) -> Result<()> {
     packages::ensure(packages::TEST)?;
+    let untracked = release_folder().join("blockd-untracked");
+    if args.rest.first().is_some_and(|workload| workload == "tracking") {
+        let build = ["build", "--release", "--locked", "--package", "blockd", "--features", "untracked"];
+        run_program(&mut cargo(build))?;
+        std::fs::copy(built("blockd")?, &untracked)?;
+    }
     build(&["blockd", "blockctl", "blockd-bench"])?;
-    run_program(program(built("bench")?, &args.rest).env("BLOCKD_BIN_DIR", release_folder()))
+    let mut bench = program(built("bench")?, &args.rest);
+    run_program(bench.env("BLOCKD_BIN_DIR", release_folder()).env("BLOCKD_UNTRACKED", untracked))
 }
 
 fn build(packages: &[&str]) -> Result<()> {

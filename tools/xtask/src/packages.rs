@@ -1,4 +1,7 @@
 //! The Debian packages that demo and tests call: installed if we are root, named with one line otherwise.
+//!
+//! A line is a name, or `name/suite` for one that must come from a suite of Debian that is not the host's main one: the
+//! packages of qemu come from one build, and installing one of them from another suite would remove the others.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +20,8 @@ pub const TEST: &str = include_str!("../packages.txt");
 /// Packages are missing and we are not root, or apt-get fails; nothing is skipped silently.
 pub fn ensure(list: &str) -> Result<()> {
     let wanted: Vec<&str> = names(list).collect();
-    let missing = missing(&wanted, &installed(&wanted)?);
+    let plain: Vec<&str> = wanted.iter().map(|entry| split(entry).0).collect();
+    let missing = missing(&wanted, &installed(&plain)?);
     if missing.is_empty() {
         return Ok(());
     }
@@ -27,9 +31,38 @@ pub fn ensure(list: &str) -> Result<()> {
             missing.join(" ")
         );
     }
+    let suites: BTreeSet<Option<&str>> = missing.iter().map(|entry| split(entry).1).collect();
+    suites.iter().flatten().try_for_each(|suite| add_suite(suite))?;
     run(&mut program("apt-get", ["update"]))?;
-    let install = ["install", "--yes", "--no-install-recommends"];
-    run(program("apt-get", install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive"))
+    for suite in suites {
+        let of_suite = missing.iter().map(|entry| split(entry)).filter(|(_, of)| *of == suite);
+        let mut install = program("apt-get", ["install", "--yes", "--no-install-recommends"]);
+        if let Some(suite) = suite {
+            install.args(["-t", suite]);
+        }
+        run(install.args(of_suite.map(|(name, _)| name)).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    }
+    Ok(())
+}
+
+/// An entry's name and suite.
+fn split(entry: &str) -> (&str, Option<&str>) {
+    match entry.split_once('/') {
+        Some((name, suite)) => (name, Some(suite)),
+        None => (entry, None),
+    }
+}
+
+/// Names a suite to apt, unless it knows it.
+fn add_suite(suite: &str) -> Result<()> {
+    if output(&mut program("apt-cache", ["policy"]))?.contains(&format!("n={suite}")) {
+        return Ok(());
+    }
+    let source = format!(
+        "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: {suite}\nComponents: main\n\
+         Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+    );
+    Ok(std::fs::write(format!("/etc/apt/sources.list.d/{suite}.sources"), source)?)
 }
 
 fn names(list: &str) -> impl Iterator<Item = &str> {
@@ -37,7 +70,7 @@ fn names(list: &str) -> impl Iterator<Item = &str> {
 }
 
 fn missing<'a>(wanted: &[&'a str], installed: &BTreeSet<String>) -> Vec<&'a str> {
-    wanted.iter().filter(|name| !installed.contains(**name)).copied().collect()
+    wanted.iter().filter(|entry| !installed.contains(split(entry).0)).copied().collect()
 }
 
 /// Which of the wanted packages dpkg calls installed.
@@ -67,7 +100,8 @@ mod tests {
     #[test]
     fn a_removed_package_counts_as_missing() {
         let installed = parse_status("fio installed\nfuse3 config-files\n");
-        assert_eq!(missing(&["fio", "fuse3", "strace"], &installed), ["fuse3", "strace"]);
+        assert_eq!(missing(&["fio", "fuse3", "strace/sid"], &installed), ["fuse3", "strace/sid"]);
+        assert_eq!(missing(&["fio/sid"], &installed), [""; 0]);
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Session {
     fn send(&mut self, command: Command, payload: &[u8]) -> Result<(), Error> {
         self.cookie = self.cookie.wrapping_add(1);
         let Command { number, flags, offset, length } = command;
+        let length = length.into();
         let request = Request { flags, command: number, cookie: self.cookie, offset, length };
         self.stream.begin();
         self.stream.send(&request.encode(), payload)
@@ -265,6 +266,9 @@ impl Session {
             _ => "describe",
         };
         let (offset, count) = (command.offset, u64::from(command.length));
+        // our own server begins with the same again
+        let same = format!("{}: ", wire::in_words(command.number, offset, count));
+        let why = why.strip_prefix(&same).map(str::to_owned).unwrap_or(why);
         Err(Fault::Failed(Error::Failed { at: self.stream.at().to_owned(), op, offset, count, errno, why }))
     }
 }

@@ -2,7 +2,7 @@
 //! knows no socket, no clock and no thread, so that a fuzzer can be its client.
 //!
 //! Everything a client sends here is untrusted: lengths are checked before anything is kept, and at most one option
-//! of 64 KiB is looked at at a time.
+//! of 32 KiB is looked at at a time.
 
 mod context;
 mod options;
@@ -13,7 +13,7 @@ use crate::export::{Access, Export, Exports, Peer};
 use crate::limits::{MAX_OPTION_LEN, MAX_OPTIONS};
 use crate::wire::{
     self, ExportFacts, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, GREETING_LEN, Greeting, OptionHeader,
-    OptionReply, Refusal,
+    OptionReply, Refusal, ReplyStyle,
 };
 
 /// What comes next.
@@ -22,8 +22,22 @@ pub enum Step {
     Input(usize),
     /// The data phase.
     Transmission(Box<Negotiated>),
+    /// TLS, once the replies are sent: from then on both sides speak it. What else the client sent before it must be
+    /// thrown away, or somebody on the way could put words into its mouth. Go on with [`Handshake::secured`].
+    StartTls,
     /// The end of the connection. Replies are still to be sent.
     Close(End),
+}
+
+/// What a handshake says about TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// This server has none here.
+    Unsupported,
+    /// Nothing is told or done before it.
+    Required,
+    /// It is spoken already.
+    Active,
 }
 
 /// Why a handshake ended without an export.
@@ -45,10 +59,12 @@ pub struct Negotiated {
     pub export: Export,
     /// What the client was told of it.
     pub facts: ExportFacts,
-    /// Whether replies are structured.
-    pub structured: bool,
+    /// How requests and replies look.
+    pub style: ReplyStyle,
     /// The metadata contexts of block status requests.
     pub contexts: Vec<Context>,
+    /// The client's place inside the export's gate, if it has one.
+    pub entered: Option<Box<dyn Send>>,
 }
 
 /// The state of one handshake.
@@ -56,27 +72,43 @@ pub struct Handshake<'a> {
     exports: &'a dyn Exports,
     peer: &'a Peer,
     flags: Option<u32>,
-    structured: bool,
+    tls: Tls,
+    style: ReplyStyle,
     // the contexts last selected, and for which export
     selected: Option<(String, Vec<Context>)>,
     // the export last looked at, so that INFO and GO give the same answer and it is opened once
     opened: Option<(String, Export)>,
+    entered: Option<Box<dyn Send>>,
     options: u32,
     stopping: bool,
 }
 
 impl<'a> Handshake<'a> {
     /// A handshake with a client that has sent nothing yet.
-    pub fn new(exports: &'a dyn Exports, peer: &'a Peer) -> Self {
+    pub fn new(exports: &'a dyn Exports, peer: &'a Peer, tls: Tls) -> Self {
         Self {
             exports,
             peer,
             flags: None,
-            structured: false,
+            tls,
+            style: ReplyStyle::Simple,
             selected: None,
             opened: None,
+            entered: None,
             options: 0,
             stopping: false,
+        }
+    }
+
+    /// The handshake that goes on inside TLS, with a client now known as `peer`. Only the client's flags are left of
+    /// `plain`: everything it negotiated must be negotiated again.
+    pub fn secured(plain: Handshake<'_>, exports: &'a dyn Exports, peer: &'a Peer) -> Self {
+        let options = plain.options;
+        Self {
+            flags: plain.flags,
+            options,
+            stopping: plain.stopping,
+            ..Self::new(exports, peer, Tls::Active)
         }
     }
 
@@ -147,8 +179,16 @@ impl<'a> Handshake<'a> {
             OptionReply::refuse(out, option, Refusal::Shutdown, "the server is stopping");
             return None;
         }
+        if self.tls == Tls::Required && !matches!(option, wire::OPT_STARTTLS | wire::OPT_ABORT) {
+            if option == wire::OPT_EXPORT_NAME {
+                return Some(Step::Close(End::Refused("not without TLS".into())));
+            }
+            OptionReply::refuse(out, option, Refusal::TlsRequired, "not without TLS");
+            return None;
+        }
         match option {
             wire::OPT_EXPORT_NAME => return Some(self.export_name(data, out)),
+            wire::OPT_STARTTLS => return self.start_tls(data, out),
             wire::OPT_ABORT => {
                 OptionReply::ack(out, option);
                 return Some(Step::Close(End::Aborted));
@@ -159,8 +199,8 @@ impl<'a> Handshake<'a> {
             }
             wire::OPT_GO => return self.info(option, data, out).then(|| self.transmission()),
             wire::OPT_STRUCTURED_REPLY => self.structured_reply(data, out),
+            wire::OPT_EXTENDED_HEADERS => self.extended_headers(data, out),
             wire::OPT_LIST_META_CONTEXT | wire::OPT_SET_META_CONTEXT => self.meta_context(option, data, out),
-            // STARTTLS too: a server without TLS answers it like an option it does not know
             _ => OptionReply::refuse(out, option, Refusal::Unsupported, "not an option of this server"),
         }
         None
@@ -174,9 +214,9 @@ impl<'a> Handshake<'a> {
                     Some((of, contexts)) if of == name => contexts,
                     _ => Vec::new(),
                 };
-                let facts = facts(&export, self.structured);
-                let structured = self.structured;
-                Step::Transmission(Box::new(Negotiated { name, export, facts, structured, contexts }))
+                let (style, facts) = (self.style, facts(&export, self.style, !contexts.is_empty()));
+                let entered = self.entered.take();
+                Step::Transmission(Box::new(Negotiated { name, export, facts, style, contexts, entered }))
             }
             None => Step::Close(End::Refused("no export is open".into())),
         }
@@ -196,21 +236,30 @@ impl<'a> Handshake<'a> {
         }
     }
 
+    /// Goes through the gate of the export that is open.
+    fn enter(&mut self) -> Result<(), block::Error> {
+        let gate = self.opened.as_ref().and_then(|(_, export)| export.gate.as_ref());
+        self.entered = gate.map(|gate| gate.enter(self.peer)).transpose()?;
+        Ok(())
+    }
+
     fn no_zeroes(&self) -> bool {
         self.flags.is_some_and(|flags| flags & u32::from(FLAG_NO_ZEROES) != 0)
     }
 }
 
 /// What a client is told of an export. The flags stand in one table, so that none is forgotten.
-fn facts(export: &Export, structured: bool) -> ExportFacts {
+fn facts(export: &Export, style: ReplyStyle, has_contexts: bool) -> ExportFacts {
     let both =
         wire::SEND_HAS_FLAGS | wire::SEND_FLUSH | wire::SEND_FUA | wire::SEND_CACHE | wire::SEND_MULTI_CONN;
     let access = match export.access {
         Access::ReadOnly(_) => wire::SEND_READ_ONLY,
         Access::ReadWrite(_) => wire::SEND_TRIM | wire::SEND_WRITE_ZEROES | wire::SEND_FAST_ZERO,
     };
-    let df = if structured { wire::SEND_DF } else { 0 };
-    ExportFacts { size: export.access.size().get(), flags: both | access | df }
+    let df = if style > ReplyStyle::Simple { wire::SEND_DF } else { 0 };
+    let payload = style == ReplyStyle::Extended && has_contexts;
+    let payload = if payload { wire::SEND_BLOCK_STATUS_PAYLOAD } else { 0 };
+    ExportFacts { size: export.access.size().get(), flags: both | access | df | payload }
 }
 
 #[cfg(test)]

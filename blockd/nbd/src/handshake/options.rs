@@ -1,10 +1,11 @@
 //! What each option does.
 
-use super::{Context, End, Handshake, Step, facts};
+use super::{Context, End, Handshake, Step, Tls, facts};
 use crate::limits::{MAX_PAYLOAD_ADVERTISED, MAX_TEXT_LEN, MIN_BLOCK, PREFERRED_BLOCK};
+use crate::transmission::with_causes;
 use crate::wire::{
-    self, BlockSizes, GoRequest, MetaRequest, OptionReply, Refusal, put_info_block_size, put_info_export,
-    put_info_text, put_meta_context, put_server,
+    self, BlockSizes, GoRequest, MetaRequest, OptionReply, Refusal, ReplyStyle, put_info_block_size,
+    put_info_export, put_info_text, put_meta_context, put_server,
 };
 use block::Kind;
 
@@ -27,11 +28,17 @@ impl Handshake<'_> {
                 ));
             }
         };
-        let structured = self.structured;
+        if self.style == ReplyStyle::Extended {
+            return close(End::Broken("EXPORT_NAME after extended headers".into()));
+        }
+        let (style, has_contexts) = (self.style, self.has_contexts(name));
         let facts = match self.open(name) {
-            Ok(export) => facts(export, structured),
+            Ok(export) => facts(export, style, has_contexts),
             Err(error) => return close(End::Refused(error.to_string())),
         };
+        if let Err(error) = self.enter() {
+            return close(End::Refused(error.to_string()));
+        }
         out.extend_from_slice(&facts.encode());
         if !self.no_zeroes() {
             out.extend_from_slice(&[0; 124]);
@@ -44,7 +51,7 @@ impl Handshake<'_> {
         if !data.is_empty() {
             return OptionReply::refuse(out, option, Refusal::Invalid, "LIST has no data");
         }
-        for export in self.exports.list() {
+        for export in self.exports.list(self.peer) {
             put_server(out, option, &export.name, &export.description);
         }
         OptionReply::ack(out, option);
@@ -55,8 +62,42 @@ impl Handshake<'_> {
         if !data.is_empty() {
             return OptionReply::refuse(out, option, Refusal::Invalid, "STRUCTURED_REPLY has no data");
         }
-        self.structured = true;
+        if self.style == ReplyStyle::Extended {
+            let why = "extended headers were negotiated already";
+            return OptionReply::refuse(out, option, Refusal::ExtendedHeaders, why);
+        }
+        self.style = ReplyStyle::Structured;
         OptionReply::ack(out, option);
+    }
+
+    pub(super) fn extended_headers(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        let option = wire::OPT_EXTENDED_HEADERS;
+        if !data.is_empty() {
+            return OptionReply::refuse(out, option, Refusal::Invalid, "EXTENDED_HEADERS has no data");
+        }
+        self.style = ReplyStyle::Extended;
+        OptionReply::ack(out, option);
+    }
+
+    pub(super) fn start_tls(&mut self, data: &[u8], out: &mut Vec<u8>) -> Option<Step> {
+        let option = wire::OPT_STARTTLS;
+        let refusal = match self.tls {
+            Tls::Unsupported => Some((Refusal::Unsupported, "this server has no TLS here")),
+            Tls::Active => Some((Refusal::Invalid, "TLS is spoken already")),
+            Tls::Required if !data.is_empty() => Some((Refusal::Invalid, "STARTTLS has no data")),
+            Tls::Required => None,
+        };
+        if let Some((refusal, why)) = refusal {
+            OptionReply::refuse(out, option, refusal, why);
+            return None;
+        }
+        OptionReply::ack(out, option);
+        Some(Step::StartTls)
+    }
+
+    /// Whether metadata contexts are selected for this export.
+    fn has_contexts(&self, name: &str) -> bool {
+        self.selected.as_ref().is_some_and(|(of, contexts)| of == name && !contexts.is_empty())
     }
 
     /// INFO and GO. Says whether the export is open and the client knows all of it.
@@ -68,14 +109,20 @@ impl Handshake<'_> {
                 return false;
             }
         };
-        let structured = self.structured;
+        let (style, has_contexts) = (self.style, self.has_contexts(go.name));
         let (facts, description) = match self.open(go.name) {
-            Ok(export) => (facts(export, structured), export.description.clone()),
+            Ok(export) => (facts(export, style, has_contexts), export.description.clone()),
             Err(error) => {
-                OptionReply::refuse(out, option, refusal(&error), &error.to_string());
+                OptionReply::refuse(out, option, refusal(&error), &with_causes(&error));
                 return false;
             }
         };
+        if option == wire::OPT_GO
+            && let Err(error) = self.enter()
+        {
+            OptionReply::refuse(out, option, refusal(&error), &with_causes(&error));
+            return false;
+        }
         put_info_export(out, option, facts);
         if go.wants_name {
             put_info_text(out, option, wire::INFO_NAME, go.name);
@@ -97,25 +144,33 @@ impl Handshake<'_> {
             // replaced even by a request that fails
             self.selected = None;
         }
-        if !self.structured {
+        if self.style == ReplyStyle::Simple {
             return OptionReply::refuse(out, option, Refusal::Invalid, "structured replies come first");
         }
         let request = match MetaRequest::decode(data) {
             Ok(request) => request,
             Err(why) => return OptionReply::refuse(out, option, Refusal::Invalid, &why.why),
         };
-        if let Err(error) = self.open(request.name) {
-            return OptionReply::refuse(out, option, refusal(&error), &error.to_string());
+        let offered = match self.open(request.name) {
+            Ok(export) => export.contexts.as_deref(),
+            Err(error) => return OptionReply::refuse(out, option, refusal(&error), &with_causes(&error)),
+        };
+        if list {
+            for name in Context::listed(&request.queries, offered) {
+                // the numbers of a list mean nothing
+                put_meta_context(out, option, 0, &name);
+            }
+            return OptionReply::ack(out, option);
         }
-        let contexts = Context::matching(&request.queries, list);
+        let contexts = match Context::select(&request.queries, offered) {
+            Ok(contexts) => contexts,
+            Err(error) => return OptionReply::refuse(out, option, refusal(&error), &with_causes(&error)),
+        };
         for context in &contexts {
-            // the numbers of a list mean nothing
-            put_meta_context(out, option, if list { 0 } else { context.id() }, context.name());
+            put_meta_context(out, option, context.id(), context.name());
         }
         OptionReply::ack(out, option);
-        if !list {
-            self.selected = Some((request.name.to_owned(), contexts));
-        }
+        self.selected = Some((request.name.to_owned(), contexts));
     }
 }
 

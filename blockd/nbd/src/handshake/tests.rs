@@ -13,7 +13,7 @@ struct Two {
 }
 
 impl Exports for Two {
-    fn list(&self) -> Vec<ExportInfo> {
+    fn list(&self, _peer: &Peer) -> Vec<ExportInfo> {
         let info = |name: &str| ExportInfo { name: name.into(), description: format!("export {name}") };
         vec![info("rw"), info("ro")]
     }
@@ -29,7 +29,7 @@ impl Exports for Two {
             }
             _ => return Err(Error::NotFound { what: format!("export {name:?}") }),
         };
-        Ok(Export { access, description: "a disk".into() })
+        Ok(Export::new(access, "a disk"))
     }
 }
 
@@ -72,8 +72,8 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(exports: &'a Two, flags: u32) -> Self {
-        let mut handshake = Handshake::new(exports, &PEER);
+    fn new(exports: &'a dyn Exports, flags: u32) -> Self {
+        let mut handshake = Handshake::new(exports, &PEER, Tls::Unsupported);
         let (used, step) = handshake.advance(&flags.to_be_bytes(), &mut Vec::new());
         assert!(used == 4 && matches!(step, Step::Input(16)));
         Self { handshake }
@@ -100,7 +100,7 @@ impl<'a> Client<'a> {
 #[test]
 fn an_unknown_client_flag_drops_the_connection() {
     let exports = Two::default();
-    let mut handshake = Handshake::new(&exports, &PEER);
+    let mut handshake = Handshake::new(&exports, &PEER, Tls::Unsupported);
     let step = handshake.advance(&0x8000_0003u32.to_be_bytes(), &mut Vec::new()).1;
     assert!(matches!(step, Step::Close(End::Broken(_))));
 }
@@ -112,7 +112,7 @@ fn export_name_gets_its_zeros_unless_declined() {
         let (out, step) = Client::new(&exports, flags).send(&option(wire::OPT_EXPORT_NAME, b"rw"));
         assert_eq!(out.len(), length);
         assert_eq!(out[..8], 1000u64.to_be_bytes());
-        assert!(matches!(step, Step::Transmission(n) if !n.structured && n.name == "rw"));
+        assert!(matches!(step, Step::Transmission(n) if n.style == ReplyStyle::Simple && n.name == "rw"));
     }
     let exports = Two::default();
     let (out, step) = Client::new(&exports, 3).send(&option(wire::OPT_EXPORT_NAME, b"nothing"));
@@ -146,9 +146,9 @@ fn list_names_every_export_and_has_no_data() {
 fn unknown_options_are_drained_and_the_stream_stays_in_step() {
     let exports = Two::default();
     let mut client = Client::new(&exports, 3);
-    let mut bytes = option(77, &[9; 60_000]);
+    let mut bytes = option(77, &[9; 30_000]);
     bytes.extend(option(wire::OPT_STARTTLS, b""));
-    bytes.extend(option(11, b""));
+    bytes.extend(option(12, b""));
     bytes.extend(option(wire::OPT_ABORT, b"ignored"));
     let unsupported = Refusal::Unsupported.reply();
     let mut out = Vec::new();
@@ -196,7 +196,9 @@ fn contexts_need_structured_replies_and_belong_to_their_export() {
     );
     assert_eq!(client.reply_types(&set("rw")), [wire::REP_META_CONTEXT, wire::REP_ACK]);
     let step = client.send(&go(wire::OPT_GO, "rw")).1;
-    assert!(matches!(step, Step::Transmission(n) if n.contexts == [Context::Allocation] && n.structured));
+    assert!(
+        matches!(step, Step::Transmission(n) if n.contexts == [Context::Allocation] && n.style == ReplyStyle::Structured)
+    );
 
     let mut other = Client::new(&exports, 3);
     other.send(&option(wire::OPT_STRUCTURED_REPLY, b""));
@@ -208,6 +210,64 @@ fn contexts_need_structured_replies_and_belong_to_their_export() {
     failed.send(&set("rw"));
     assert_eq!(failed.reply_types(&option(wire::OPT_SET_META_CONTEXT, b"\0")), [Refusal::Invalid.reply()]);
     assert!(matches!(failed.send(&go(wire::OPT_GO, "rw")).1, Step::Transmission(n) if n.contexts.is_empty()));
+}
+
+/// An export with one context of its own.
+struct Offering;
+
+impl Exports for Offering {
+    fn list(&self, _peer: &Peer) -> Vec<ExportInfo> {
+        Vec::new()
+    }
+
+    fn open(&self, _name: &str, _peer: &Peer) -> Result<Export, Error> {
+        let access = Access::ReadOnly(Arc::new(MemoryDisk::new(ByteCount::new(1000))));
+        Ok(Export { contexts: Some(Arc::new(Self)), ..Export::new(access, "") })
+    }
+}
+
+impl crate::Contexts for Offering {
+    fn names(&self) -> Vec<String> {
+        vec!["x-own:good".into(), "x-own:bad".into()]
+    }
+
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn crate::Status>>, Error> {
+        match name {
+            "x-own:good" => Ok(Some(Arc::new(Self))),
+            "x-own:bad" => Err(Error::corrupt("its map", None, "damaged")),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl crate::Status for Offering {
+    fn status(&self, range: block::ByteRange, visit: &mut crate::VisitStatus<'_>) -> Result<(), Error> {
+        let _more = visit(range.count().get(), 1);
+        Ok(())
+    }
+}
+
+#[test]
+fn contexts_of_the_export_are_listed_selected_and_refused() {
+    let mut client = Client::new(&Offering, 3);
+    client.send(&option(wire::OPT_STRUCTURED_REPLY, b""));
+    let (out, _) = client.send(&meta(wire::OPT_LIST_META_CONTEXT, "e", &["x-own:"]));
+    let listed = replies(&out);
+    assert_eq!(listed[0], (wire::REP_META_CONTEXT, b"\0\0\0\0x-own:good".to_vec()));
+    assert_eq!(listed.len(), 3);
+    let bad = meta(wire::OPT_SET_META_CONTEXT, "e", &["base:allocation", "x-own:bad"]);
+    assert_eq!(client.reply_types(&bad), [Refusal::Policy.reply()]);
+    let set = meta(wire::OPT_SET_META_CONTEXT, "e", &["x-own:good", "x-own:none", "base:allocation"]);
+    let (out, _) = client.send(&set);
+    assert_eq!(replies(&out)[0], (wire::REP_META_CONTEXT, b"\0\0\0\x02x-own:good".to_vec()));
+    let step = client.send(&go(wire::OPT_GO, "e")).1;
+    let names = |step| match step {
+        Step::Transmission(agreed) => {
+            agreed.contexts.iter().map(|context| context.name().to_owned()).collect()
+        }
+        _ => vec![],
+    };
+    assert_eq!(names(step), ["x-own:good", "base:allocation"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::connection::Connection;
 use super::listener::Listener;
 use super::registry::Registry;
+use super::tls::TlsConfig;
 use crate::export::{Exports, Peer};
 use crate::socket::Socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,17 +35,20 @@ impl Acceptor {
         Self { listeners, exports, registry, wake }
     }
 
-    /// Accepts until the server stops.
-    pub(super) fn run(self) {
+    /// Accepts until the server stops; then the listeners are free, with whoever waits at them.
+    pub(super) fn run(self) -> Vec<Listener> {
         loop {
             let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
             fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener.fd(), PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return tracing::error!(%errno, "accepts nobody any more"),
+                Err(errno) => {
+                    tracing::error!(%errno, "accepts nobody any more");
+                    return self.listeners;
+                }
             }
             if !fds[0].revents().is_empty() {
-                return;
+                return self.listeners;
             }
             let ready = self.listeners.iter().zip(&fds[1..]).filter(|(_, fd)| !fd.revents().is_empty());
             if ready.fold(false, |failed, (listener, _)| self.accept(listener).is_err() || failed) {
@@ -56,7 +60,7 @@ impl Acceptor {
     fn accept(&self, listener: &Listener) -> Result<(), ()> {
         match listener.accept() {
             Ok(None) => Ok(()),
-            Ok(Some((fd, peer))) => self.serve(fd, peer),
+            Ok(Some((fd, peer))) => self.serve(fd, peer, listener.tls()),
             Err(errno) => {
                 tracing::warn!(at = listener.address(), %errno, "cannot accept a client");
                 Err(())
@@ -64,12 +68,12 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, fd: OwnedFd, peer: Peer) -> Result<(), ()> {
+    fn serve(&self, fd: OwnedFd, peer: Peer, tls: Option<TlsConfig>) -> Result<(), ()> {
         let Some(place) = Registry::admit(&self.registry, Arc::new(Socket::new(fd)), peer.clone()) else {
             tracing::warn!(%peer, "too many connections, closing another one");
             return Ok(());
         };
-        let connection = Connection::new(place, self.exports.clone());
+        let connection = Connection::new(place, self.exports.clone(), tls);
         let thread = std::thread::Builder::new().name("nbd".into()).stack_size(STACK);
         match thread.spawn(move || connection.run()) {
             Ok(_detached) => Ok(()),

@@ -1,15 +1,20 @@
 //! One client: its handshake under a deadline, then the loop of its data phase.
 //!
 //! The loop receives all that has arrived, executes every whole request of it and sends all replies at once: on a
-//! busy host the context switch is what a request costs.
+//! busy host the context switch is what a request costs. Reads that the host must fetch go on beside it.
 
+use super::fetches::Fetches;
 use super::registry::Place;
-use crate::buffer::{Inbox, Outbox};
-use crate::export::Exports;
-use crate::handshake::{self, Handshake, Negotiated};
-use crate::transmission::{self, Transmission};
+use super::tls::{Secured, TlsConfig};
+use super::transport::Transport;
+use crate::export::{Exports, Peer};
+use crate::handshake::{self, Handshake, Negotiated, Tls};
+use crate::inbox::Inbox;
+use crate::outbox::Outbox;
+use crate::transmission::{Shortcuts, Step, Transmission};
 use block::Clock;
 use block::linux::SystemClock;
+use std::cell::OnceCell;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,22 +24,24 @@ const BATCHES_AFTER_STOP: u32 = 64;
 
 pub(super) struct Connection {
     exports: Arc<dyn Exports>,
+    tls: Option<TlsConfig>,
+    transport: Transport,
     inbox: Inbox,
     // last, so that whoever waits for the place to be left finds everything else released
     place: Place,
 }
 
 impl Connection {
-    pub(super) fn new(place: Place, exports: Arc<dyn Exports>) -> Self {
-        Self { exports, inbox: Inbox::new(), place }
+    pub(super) fn new(place: Place, exports: Arc<dyn Exports>, tls: Option<TlsConfig>) -> Self {
+        let transport = Transport::Plain(place.socket.clone());
+        Self { exports, tls, transport, inbox: Inbox::for_handshake(), place }
     }
 
     /// Serves the client until it goes. Nobody waits for the outcome, so it is logged here.
     pub(super) fn run(mut self) {
-        let peer = self.place.peer.clone();
         match self.handshake() {
             Ok(Some(negotiated)) => {
-                let name = negotiated.name.clone();
+                let (peer, name) = (self.place.peer(), negotiated.name.clone());
                 tracing::debug!(%peer, export = name, "connected");
                 match self.transmission(*negotiated) {
                     Ok(why) => tracing::debug!(%peer, export = name, why, "disconnected"),
@@ -42,18 +49,18 @@ impl Connection {
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::debug!(%peer, %error, "no handshake"),
+            Err(error) => tracing::debug!(peer = %self.place.peer(), %error, "no handshake"),
         }
+        self.transport.close();
     }
 
     fn handshake(&mut self) -> io::Result<Option<Box<Negotiated>>> {
-        let clock = SystemClock;
         let allowed = u64::try_from(self.place.limits().handshake_time.as_nanos()).unwrap_or(u64::MAX);
-        let deadline = clock.monotonic_ns().saturating_add(allowed);
+        let deadline = SystemClock.monotonic_ns().saturating_add(allowed);
         let exports = self.exports.clone();
-        let peer = self.place.peer.clone();
-        let socket = self.place.socket.clone();
-        let mut handshake = Handshake::new(exports.as_ref(), &peer);
+        let (plain, secured) = (self.place.peer(), OnceCell::new());
+        let tls = if self.tls.is_some() { Tls::Required } else { Tls::Unsupported };
+        let mut handshake = Handshake::new(exports.as_ref(), &plain, tls);
         let mut out = Handshake::greeting().to_vec();
         loop {
             if self.place.is_stopping() {
@@ -61,54 +68,87 @@ impl Connection {
             }
             let (used, step) = handshake.advance(self.inbox.filled(), &mut out);
             self.inbox.consume(used);
-            let left = deadline.saturating_sub(clock.monotonic_ns());
-            if left == 0 {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            socket.set_timeout(Some(Duration::from_nanos(left)))?;
-            socket.send(&out)?;
+            self.bound_waits(deadline)?;
+            self.transport.send(&out)?;
             out.clear();
             match step {
                 handshake::Step::Input(need) => {
-                    let count = socket.receive(self.inbox.space(need))?;
+                    let count = self.transport.receive(self.inbox.space(need))?;
                     if count == 0 {
                         return Ok(None);
                     }
                     self.inbox.received(count);
                 }
+                handshake::Step::StartTls => {
+                    let peer = self.start_tls(deadline)?;
+                    let peer = secured.get_or_init(|| peer);
+                    handshake = Handshake::secured(handshake, exports.as_ref(), peer);
+                }
                 handshake::Step::Transmission(negotiated) => {
-                    socket.set_timeout(None)?;
+                    self.place.socket.set_timeout(None)?;
                     return Ok(Some(negotiated));
                 }
                 handshake::Step::Close(why) => {
-                    tracing::debug!(%peer, ?why, "no export was chosen");
+                    tracing::debug!(peer = %self.place.peer(), ?why, "no export was chosen");
                     return Ok(None);
                 }
             }
         }
     }
 
+    /// No wait lasts longer than what is left of the time for the handshake.
+    fn bound_waits(&self, deadline: u64) -> io::Result<()> {
+        let left = deadline.saturating_sub(SystemClock.monotonic_ns());
+        if left == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.place.socket.set_timeout(Some(Duration::from_nanos(left)))
+    }
+
+    /// From now on speaks TLS; says who the client is.
+    fn start_tls(&mut self, deadline: u64) -> io::Result<Peer> {
+        if !self.inbox.filled().is_empty() {
+            // nobody may say in the clear what is then taken for said in secret
+            return Err(io::Error::other("the client sent more before TLS began"));
+        }
+        let Some(config) = self.tls.take() else {
+            return Err(io::Error::other("no certificate to speak TLS with"));
+        };
+        let socket = self.place.socket.clone();
+        let (secured, certificate) = Secured::accept(&config, &socket, || self.bound_waits(deadline))?;
+        self.transport = Transport::Tls(socket, Box::new(secured));
+        Ok(self.place.authenticated(certificate))
+    }
+
     /// The data phase; says why it ended.
     fn transmission(&mut self, negotiated: Negotiated) -> io::Result<String> {
         let cells = self.place.chose(&negotiated.name);
-        let socket = self.place.socket.clone();
-        let mut transmission = Transmission::new(negotiated, cells);
-        let mut out = Outbox::new();
+        let mut transmission = Transmission::new(negotiated, cells.clone());
+        let splice = matches!(self.transport, Transport::Plain(_));
+        transmission.allow(Shortcuts { splice, fetch: true });
+        self.inbox.enlarge();
+        let (mut out, mut fetches) = (Outbox::new(), Fetches::default());
         let mut batches_after_stop = 0;
+        let mut received_ns = SystemClock.monotonic_ns();
         loop {
             let (used, step) = transmission.advance(self.inbox.filled(), &mut out);
             self.inbox.consume(used);
-            socket.send(out.filled())?;
+            fetches.start(&mut out, &mut transmission, received_ns);
+            self.transport.send_all(&mut out, &transmission)?;
+            fetches.count(&cells, &out, received_ns);
             out.clear();
             match step {
-                transmission::Step::Send => {}
-                transmission::Step::Close(why) => return Ok(format!("{why:?}")),
-                transmission::Step::Input(need) => {
-                    let count = self.receive(need, &mut out)?;
-                    if count == 0 {
-                        return Ok("the client closed, or the server is stopping".into());
+                Step::Send => {}
+                Step::Close(why) => {
+                    return self.finish(&mut transmission, fetches, &mut out, format!("{why:?}"));
+                }
+                Step::Input(_) | Step::Fetched => {
+                    let need = if let Step::Input(need) = step { Some(need) } else { None };
+                    if !self.more(need, &mut transmission, &mut fetches, &mut out)? {
+                        let why = "the client closed, or the server is stopping".into();
+                        return self.finish(&mut transmission, fetches, &mut out, why);
                     }
-                    self.inbox.received(count);
+                    received_ns = SystemClock.monotonic_ns();
                 }
             }
             if self.place.is_stopping() {
@@ -122,16 +162,50 @@ impl Connection {
         }
     }
 
-    /// Waits for bytes. A connection about to wait with an oversized buffer gives it back first.
-    fn receive(&mut self, need: usize, out: &mut Outbox) -> io::Result<usize> {
-        let socket = &self.place.socket;
-        if self.inbox.is_large() && self.inbox.filled().is_empty() {
-            if let Some(count) = socket.receive_now(self.inbox.space(need))? {
-                return Ok(count);
+    /// Waits for more to do: bytes, if any are wanted, or reads that have finished. False once no more bytes come.
+    fn more(
+        &mut self,
+        need: Option<usize>,
+        transmission: &mut Transmission,
+        fetches: &mut Fetches,
+        out: &mut Outbox,
+    ) -> io::Result<bool> {
+        if let Some(ring) = fetches.under_way() {
+            let is_input = match need {
+                Some(_) => self.transport.wait(ring)?,
+                None => {
+                    fetches.wait()?;
+                    false
+                }
+            };
+            fetches.complete(transmission, out);
+            if !is_input {
+                return Ok(true);
             }
-            self.inbox.shrink();
+        } else {
+            out.shrink();
         }
-        out.shrink();
-        socket.receive(self.inbox.space(need))
+        let count = self.transport.receive(self.inbox.space(need.unwrap_or(1)))?;
+        self.inbox.received(count);
+        Ok(count > 0)
+    }
+
+    /// Answers what is still under way, as the protocol wants it before the end.
+    fn finish(
+        &mut self,
+        transmission: &mut Transmission,
+        mut fetches: Fetches,
+        out: &mut Outbox,
+        why: String,
+    ) -> io::Result<String> {
+        self.transport.send_all(out, transmission)?;
+        out.clear();
+        while fetches.under_way().is_some() {
+            fetches.wait()?;
+            fetches.complete(transmission, out);
+            self.transport.send_all(out, transmission)?;
+            out.clear();
+        }
+        Ok(why)
     }
 }

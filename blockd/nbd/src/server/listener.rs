@@ -1,5 +1,6 @@
 //! Where a server listens.
 
+use super::tls::TlsConfig;
 use crate::error::Error;
 use crate::export::Peer;
 use rustix::fd::OwnedFd;
@@ -12,8 +13,9 @@ use rustix::net::{
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Clients the kernel keeps waiting until they are accepted.
-const BACKLOG: i32 = 128;
+/// Clients the kernel keeps waiting until they are accepted: all that come while a daemon replaces another. The host's
+/// own limit may be lower.
+const BACKLOG: i32 = 4096;
 
 /// A listening socket.
 pub struct Listener {
@@ -21,6 +23,7 @@ pub struct Listener {
     address: String,
     // the file of a unix socket, and which one it was when it was made
     file: Option<(PathBuf, u64, u64)>,
+    tls: Option<TlsConfig>,
 }
 
 impl Listener {
@@ -51,7 +54,12 @@ impl Listener {
             .and_then(|()| rustix::fs::lstat(&fresh))
             .and_then(|stat| rustix::fs::rename(&fresh, path).map(|()| stat));
         match made {
-            Ok(stat) => Ok(Self { fd, address: at, file: Some((path.to_owned(), stat.st_dev, stat.st_ino)) }),
+            Ok(stat) => Ok(Self {
+                fd,
+                address: at,
+                file: Some((path.to_owned(), stat.st_dev, stat.st_ino)),
+                tls: None,
+            }),
             Err(errno) => {
                 unlink_quietly(&fresh);
                 Err(failed("listen on")(errno))
@@ -76,12 +84,59 @@ impl Listener {
         };
         let (fd, bound) =
             open().map_err(|errno: Errno| Error::socket("listen on", address.to_string(), errno))?;
-        Ok(Self { fd, address: bound.to_string(), file: None })
+        Ok(Self { fd, address: bound.to_string(), file: None, tls: None })
+    }
+
+    /// Goes on with a socket that somebody else bound and listens on: systemd, or the daemon before this one.
+    ///
+    /// # Errors
+    /// `Socket` if it is no such socket.
+    pub fn inherited(fd: OwnedFd) -> Result<Self, Error> {
+        let failed = |errno: Errno| Error::socket("listen on", "an inherited descriptor", errno);
+        if !sockopt::socket_acceptconn(&fd).map_err(failed)? {
+            return Err(failed(Errno::INVAL));
+        }
+        let bound = getsockname(&fd).map_err(failed)?;
+        let address = match sockopt::socket_domain(&fd).map_err(failed)? {
+            AddressFamily::UNIX => {
+                let unix = SocketAddrUnix::try_from(bound).map_err(failed)?;
+                unix.path().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+            }
+            _ => SocketAddr::try_from(bound).map_err(failed)?.to_string(),
+        };
+        rustix::io::ioctl_fionbio(&fd, true).map_err(failed)?;
+        // whoever bound it removes its name
+        Ok(Self { fd, address, file: None, tls: None })
+    }
+
+    /// The socket, for a successor to go on with: it is neither closed nor is its name removed.
+    ///
+    /// # Errors
+    /// `Socket` if the host gives no descriptor.
+    pub fn hand_over(mut self) -> Result<OwnedFd, Error> {
+        self.file = None;
+        rustix::io::dup(&self.fd).map_err(|errno| Error::socket("hand over", &self.address, errno))
+    }
+
+    /// Whether clients of other hosts may reach it.
+    pub fn is_unix(&self) -> bool {
+        self.address.starts_with('/')
+    }
+
+    /// The same, for clients that speak TLS and show a certificate; others are told nothing but that.
+    #[must_use]
+    pub fn with_tls(mut self, config: TlsConfig) -> Self {
+        self.tls = Some(config);
+        self
     }
 
     /// The path, or the address and port.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    pub(super) fn tls(&self) -> Option<TlsConfig> {
+        self.tls.clone()
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {

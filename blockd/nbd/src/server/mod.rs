@@ -4,11 +4,15 @@
 
 mod acceptor;
 mod connection;
+mod fetches;
 mod listener;
 mod registry;
+mod tls;
+mod transport;
 
 pub use listener::Listener;
 pub use registry::{ConnectionStatus, ExportStatus};
+pub use tls::TlsConfig;
 
 use crate::error::Error;
 use crate::export::Exports;
@@ -24,7 +28,7 @@ use std::thread::JoinHandle;
 pub struct Server {
     registry: Arc<Registry>,
     wake: Arc<OwnedFd>,
-    acceptor: Mutex<Option<JoinHandle<()>>>,
+    acceptor: Mutex<Option<JoinHandle<Vec<Listener>>>>,
 }
 
 impl Server {
@@ -54,16 +58,27 @@ impl Server {
     /// Stops: accepts nobody, answers what has arrived, tells the rest that the server is stopping, closes. Returns
     /// when the last connection has ended; those that take longer than [`Limits::stop_time`] are cut.
     pub fn stop(&self) {
-        let thread = self.acceptor.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let Some(thread) = thread {
-            if let Err(errno) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
-                tracing::error!(%errno, "cannot wake the acceptor");
-            }
-            if thread.join().is_err() {
-                tracing::error!("the acceptor panicked");
-            }
-        }
+        drop(self.stop_accepting());
         self.registry.stop();
+    }
+
+    /// As [`stop`](Self::stop), but the listeners stay open for a successor: clients that come meanwhile wait.
+    pub fn stop_for_successor(&self) -> Vec<Listener> {
+        let listeners = self.stop_accepting();
+        self.registry.stop();
+        listeners
+    }
+
+    fn stop_accepting(&self) -> Vec<Listener> {
+        let thread = self.acceptor.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let Some(thread) = thread else { return Vec::new() };
+        if let Err(errno) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
+            tracing::error!(%errno, "cannot wake the acceptor");
+        }
+        thread.join().unwrap_or_else(|_| {
+            tracing::error!("the acceptor panicked");
+            Vec::new()
+        })
     }
 }
 

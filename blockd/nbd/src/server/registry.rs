@@ -1,6 +1,6 @@
 //! Who is connected: places for connections, their counters, and how all of them are stopped.
 
-use crate::export::Peer;
+use crate::export::{Certificate, Peer};
 use crate::limits::{Limits, MAX_REMEMBERED};
 use crate::socket::Socket;
 use crate::transmission::{Cells, Counts};
@@ -40,7 +40,7 @@ pub(super) struct Place {
     registry: Arc<Registry>,
     number: u64,
     pub(super) socket: Arc<Socket>,
-    pub(super) peer: Peer,
+    peer: Peer,
 }
 
 /// An export and those who use it.
@@ -141,6 +141,20 @@ impl Registry {
 impl Place {
     pub(super) fn limits(&self) -> &Limits {
         &self.registry.limits
+    }
+
+    /// Who is at the other end, as far as is known.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer.clone()
+    }
+
+    /// Takes note of who the client has proved to be.
+    pub(super) fn authenticated(&mut self, certificate: Certificate) -> Peer {
+        self.peer = Peer::Tls { certificate, at: self.peer.to_string() };
+        if let Some(live) = self.registry.state().live.get_mut(&self.number) {
+            live.peer = self.peer.clone();
+        }
+        self.peer.clone()
     }
 
     /// Whether the server is stopping.

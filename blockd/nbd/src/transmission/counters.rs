@@ -1,5 +1,6 @@
 //! What a connection did, counted in cells only its thread writes and anyone reads.
 
+use super::latency::{Latency, LatencyCells};
 use crate::wire::COMMANDS;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +16,7 @@ struct Command {
     requests: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
+    latency: LatencyCells,
 }
 
 impl Cells {
@@ -24,11 +26,11 @@ impl Cells {
     }
 
     /// Counts a request of this command.
-    pub(super) fn count(&self, command: u16, bytes: u32) {
+    pub(super) fn count(&self, command: u16, bytes: u64) {
         match self.commands.get(usize::from(command)) {
             Some(cells) => {
                 add(&cells.requests, 1);
-                add(&cells.bytes, u64::from(bytes));
+                add(&cells.bytes, bytes);
             }
             None => add(&self.unknown, 1),
         }
@@ -41,12 +43,20 @@ impl Cells {
         }
     }
 
+    /// Counts how long replies to this command took, each.
+    pub(crate) fn took(&self, command: u16, replies: u32, ns: u64) {
+        if let Some(cells) = self.commands.get(usize::from(command)) {
+            cells.latency.took(replies, ns);
+        }
+    }
+
     /// The counters now. They move on while they are read.
     pub fn counts(&self) -> Counts {
         let read = |cells: &Command| CommandCount {
             requests: cells.requests.load(Ordering::Relaxed),
             bytes: cells.bytes.load(Ordering::Relaxed),
             errors: cells.errors.load(Ordering::Relaxed),
+            latency: cells.latency.read(),
         };
         let mut counts = Counts { unknown: self.unknown.load(Ordering::Relaxed), ..Counts::default() };
         counts.commands.iter_mut().zip(&self.commands).for_each(|(count, cells)| *count = read(cells));
@@ -68,6 +78,8 @@ pub struct CommandCount {
     pub bytes: u64,
     /// Requests that failed.
     pub errors: u64,
+    /// How long replies took: from the batch that brought the request to the batch that took the reply away.
+    pub latency: Latency,
 }
 
 /// The counters of a connection or an export.
@@ -92,6 +104,7 @@ impl Counts {
             sum.requests += count.requests;
             sum.bytes += count.bytes;
             sum.errors += count.errors;
+            sum.latency.add(&count.latency);
         }
     }
 }

@@ -2,24 +2,32 @@
 //! connection's thread feeds it what arrived and sends what it appended.
 //!
 //! Requests are executed in order of arrival. The payload of a write is handed to the device where it arrived; data
-//! of a read is put where it is sent from. Nothing is allocated per request. A read longer than half a megabyte is
-//! answered in pieces between which the caller sends, so that memory does not grow with what clients ask for.
+//! of a read is put where it is sent from, or left in the file it is in for the caller to send from there. A read whose
+//! bytes the host must fetch first is handed to the caller and answered when they came, so that it holds up nobody.
+//! Nothing is allocated per request. Long reads are answered in pieces between which the caller sends, and long writes
+//! placed in pieces as they arrive, so that memory does not grow with what clients ask for.
 
+mod check;
 mod counters;
+mod latency;
 mod read;
 mod reply;
 mod status;
+mod write;
 
-pub use crate::buffer::Outbox;
+pub use crate::outbox::{Fetch, Outbox, Splice};
 pub use counters::{Cells, CommandCount, Counts};
+pub use latency::Latency;
 
 use crate::export::Access;
 use crate::handshake::{Context, Negotiated};
-use crate::limits::{MAX_PAYLOAD, SEND_AT, SEND_AT_REPLIES};
-use crate::wire::{self, Errno, Request};
+use crate::limits::{INPUT_BUFFER, MAX_FETCH_BYTES, MAX_FETCHES, MAX_PAYLOAD, SEND_AT, SEND_AT_REPLIES};
+use crate::wire::{self, Errno, ReplyStyle, Request};
 use block::{BlockDevice, ByteOffset, ByteRange, Kind, Provision};
 use read::Reading;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use write::Writing;
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +36,8 @@ pub enum Step {
     Input(usize),
     /// Send the replies, then go on.
     Send,
+    /// Nothing is consumed before a [`Fetch`] is completed: enough of them are under way.
+    Fetched,
     /// The end of the connection. Replies are still to be sent.
     Close(End),
 }
@@ -39,6 +49,8 @@ pub enum End {
     Disconnected,
     /// The client broke a rule of the protocol in a way that leaves the stream out of step.
     Broken(String),
+    /// A read failed after its reply had begun, and replies have no room to say so.
+    Failed(String),
 }
 
 /// Why a request fails: the number for the client and a line for people.
@@ -48,11 +60,27 @@ pub(crate) type Refused = (Errno, String);
 pub struct Transmission {
     access: Access,
     size: u64,
-    structured: bool,
+    style: ReplyStyle,
     contexts: Vec<Context>,
     reading: Option<Reading>,
+    writing: Option<Writing>,
+    // what the caller can do beside sending bytes
+    shortcuts: Shortcuts,
+    fetches: usize,
+    fetched_bytes: u64,
     stopping: bool,
     cells: Arc<Cells>,
+    // last: the client is gone only after what it used is released
+    _entered: Option<Box<dyn Send>>,
+}
+
+/// What the caller can do beside sending bytes that are in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shortcuts {
+    /// It can send from a file of the host ([`Splice`]).
+    pub splice: bool,
+    /// It can fetch bytes of a file while other requests go on ([`Fetch`]).
+    pub fetch: bool,
 }
 
 impl Transmission {
@@ -61,12 +89,27 @@ impl Transmission {
         Self {
             access: negotiated.export.access,
             size: negotiated.facts.size,
-            structured: negotiated.structured,
+            style: negotiated.style,
             contexts: negotiated.contexts,
             reading: None,
+            writing: None,
+            shortcuts: Shortcuts::default(),
+            fetches: 0,
+            fetched_bytes: 0,
             stopping: false,
             cells,
+            _entered: negotiated.entered,
         }
+    }
+
+    /// From now on these shortcuts are taken. Without a call there are none.
+    pub fn allow(&mut self, shortcuts: Shortcuts) {
+        self.shortcuts = shortcuts;
+    }
+
+    /// From now on no read is left to the caller.
+    pub fn forbid_fetches(&mut self) {
+        self.shortcuts.fetch = false;
     }
 
     /// From now on every request is told that the server is stopping.
@@ -79,106 +122,89 @@ impl Transmission {
     pub fn advance(&mut self, input: &[u8], out: &mut Outbox) -> (usize, Step) {
         let mut used = 0;
         loop {
-            if out.len() >= SEND_AT || out.replies() >= SEND_AT_REPLIES {
-                return (used, Step::Send);
+            match self.step(&input[used..], out) {
+                ControlFlow::Continue(consumed) => used += consumed,
+                ControlFlow::Break(step) => return (used, step),
             }
-            if let Some(reading) = self.reading.take() {
-                self.reading = self.read_on(reading, out);
-                continue;
-            }
-            let rest = &input[used..];
-            let Some(bytes) = rest.first_chunk::<{ Request::LEN }>() else {
-                return (used, Step::Input(Request::LEN));
-            };
-            let request = match Request::decode(bytes) {
-                Ok(request) => request,
-                Err(why) => return (used, Step::Close(End::Broken(why.why))),
-            };
-            if request.payload() > MAX_PAYLOAD {
-                let why = format!("a write of {} bytes, at most {MAX_PAYLOAD} are taken", request.length);
-                return (used, Step::Close(End::Broken(why)));
-            }
-            let whole = Request::LEN + request.payload() as usize;
-            let Some(payload) = rest.get(Request::LEN..whole) else {
-                return (used, Step::Input(whole));
-            };
-            if may_wait(&request) && !out.is_empty() {
-                return (used, Step::Send);
-            }
-            used += whole;
-            if request.command == wire::CMD_DISC {
-                return (used, Step::Close(End::Disconnected));
-            }
-            self.execute(&request, payload, out);
+        }
+    }
+
+    /// Does the next thing there is to do; says how much of `input` it took.
+    fn step(&mut self, input: &[u8], out: &mut Outbox) -> ControlFlow<Step, usize> {
+        if out.to_send() >= SEND_AT || out.replies() >= SEND_AT_REPLIES {
+            return ControlFlow::Break(Step::Send);
+        }
+        if let Some(reading) = self.reading.take() {
+            return self.read_on(reading, out);
+        }
+        if let Some(writing) = self.writing.take() {
+            return self.write_on(writing, input, out);
+        }
+        if self.fetches >= MAX_FETCHES || self.fetched_bytes >= MAX_FETCH_BYTES {
+            return ControlFlow::Break(Step::Fetched);
+        }
+        let (request, payload) = self.next(input)?;
+        if may_wait(&request) && !out.is_empty() {
+            return ControlFlow::Break(Step::Send);
+        }
+        let header = Request::len(self.style);
+        if request.command == wire::CMD_DISC {
+            return ControlFlow::Break(Step::Close(End::Disconnected));
+        }
+        let Some(payload) = payload else {
+            self.begin_write(&request);
+            return ControlFlow::Continue(header);
+        };
+        self.execute(&request, payload, out);
+        ControlFlow::Continue(header + payload.len())
+    }
+
+    /// The request at the front of `rest` and its payload, if all of it is there. A payload larger than a connection's
+    /// buffer is none here: it is taken in pieces.
+    fn next<'a>(&self, rest: &'a [u8]) -> ControlFlow<Step, (Request, Option<&'a [u8]>)> {
+        let decoded = match self.style {
+            ReplyStyle::Extended => rest.first_chunk().map(Request::decode_extended),
+            ReplyStyle::Simple | ReplyStyle::Structured => rest.first_chunk().map(Request::decode),
+        };
+        let header = Request::len(self.style);
+        let request = match decoded {
+            None => return ControlFlow::Break(Step::Input(header)),
+            Some(Err(why)) => return ControlFlow::Break(Step::Close(End::Broken(why.why))),
+            Some(Ok(request)) => request,
+        };
+        let payload = request.payload(self.style);
+        if payload > u64::from(MAX_PAYLOAD) {
+            let why = format!("a payload of {payload} bytes, at most {MAX_PAYLOAD} are taken");
+            return ControlFlow::Break(Step::Close(End::Broken(why)));
+        }
+        let whole = header + payload as usize;
+        if whole > INPUT_BUFFER {
+            return ControlFlow::Continue((request, None));
+        }
+        match rest.get(header..whole) {
+            Some(payload) => ControlFlow::Continue((request, Some(payload))),
+            None => ControlFlow::Break(Step::Input(whole)),
         }
     }
 
     fn execute(&mut self, request: &Request, payload: &[u8], out: &mut Outbox) {
-        self.cells.count(request.command, request.length);
-        let done = match self.check(request) {
+        let checked = self.check(request);
+        self.cells.count(request.command, if checked.is_ok() { request.length } else { 0 });
+        let done = match checked {
             Err(refused) => Err(refused),
             Ok(()) if request.command == wire::CMD_READ => return self.read(request, out),
-            Ok(()) if request.command == wire::CMD_BLOCK_STATUS && request.length > 0 => {
-                return self.status(request, out);
-            }
-            Ok(()) => self.perform(request, payload, out),
+            Ok(()) if request.command == wire::CMD_BLOCK_STATUS => self.status(request, payload, out),
+            Ok(()) => self.perform(request, payload, out).map(|()| self.succeed(request, out)),
         };
-        match done {
-            Ok(()) => self.succeed(request.cookie, request.command, out),
-            Err((errno, why)) => self.fail(request.cookie, request.command, errno, &why, out),
+        if let Err((errno, why)) = done {
+            self.fail(request, errno, &why, out);
         }
-    }
-
-    /// Everything that is wrong with a request whatever the device says, in the words and numbers of the protocol.
-    fn check(&self, request: &Request) -> Result<(), Refused> {
-        let Request { command, flags, offset, length, .. } = *request;
-        let invalid = |why: String| Err((Errno::INVALID, why));
-        if self.stopping {
-            return Err((Errno::SHUTDOWN, "the server is stopping".into()));
-        }
-        let Some(valid) = self.valid_flags(command) else {
-            return invalid(format!("unknown command {command}"));
-        };
-        if flags & !valid != 0 {
-            return invalid(format!("flags {flags:#x} on command {command}"));
-        }
-        let writes = matches!(command, wire::CMD_WRITE | wire::CMD_WRITE_ZEROES | wire::CMD_TRIM);
-        if writes && self.access.device().is_none() {
-            return Err((Errno::PERMISSION, "the export is read-only".into()));
-        }
-        if command == wire::CMD_FLUSH && (offset, length) != (0, 0) {
-            return invalid("a flush has neither offset nor length".into());
-        }
-        if offset.checked_add(u64::from(length)).is_none_or(|end| end > self.size) {
-            let grows = matches!(command, wire::CMD_WRITE | wire::CMD_WRITE_ZEROES);
-            let errno = if grows { Errno::NO_SPACE } else { Errno::INVALID };
-            return Err((
-                errno,
-                format!("{length} bytes at offset {offset} pass the end, which is at {}", self.size),
-            ));
-        }
-        if command == wire::CMD_BLOCK_STATUS && self.contexts.is_empty() {
-            return invalid("no metadata context was selected".into());
-        }
-        Ok(())
-    }
-
-    /// The flags a command may carry. FUA is valid on all of them once it is advertised.
-    fn valid_flags(&self, command: u16) -> Option<u16> {
-        let own = match command {
-            wire::CMD_READ if self.structured => wire::CMD_FLAG_DF,
-            wire::CMD_READ | wire::CMD_WRITE | wire::CMD_FLUSH | wire::CMD_TRIM | wire::CMD_CACHE => 0,
-            wire::CMD_WRITE_ZEROES => wire::CMD_FLAG_NO_HOLE | wire::CMD_FLAG_FAST_ZERO,
-            wire::CMD_BLOCK_STATUS => wire::CMD_FLAG_REQ_ONE,
-            _ => return None,
-        };
-        Some(own | wire::CMD_FLAG_FUA)
     }
 
     /// Executes a request that is answered by success or failure only.
     fn perform(&self, request: &Request, payload: &[u8], out: &mut Outbox) -> Result<(), Refused> {
         let start = request.offset;
-        let range = ByteRange::between(start, start.saturating_add(u64::from(request.length)));
+        let range = ByteRange::between(start, start.saturating_add(request.length));
         if request.command == wire::CMD_CACHE {
             return self.cache(range, out);
         }
@@ -227,5 +253,20 @@ fn refused(error: block::Error) -> Refused {
     if matches!(error.kind(), Kind::Corrupt | Kind::Poisoned | Kind::Io) {
         tracing::warn!(error = &error as &dyn std::error::Error, "a request failed");
     }
-    (errno, error.to_string())
+    (errno, with_causes(&error))
+}
+
+/// An error's message, and those of what caused it.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // one that only passes its cause on says the same twice
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
 }

@@ -5,6 +5,7 @@ mod ask;
 mod errno;
 mod facts;
 mod option;
+mod reply;
 mod request;
 
 pub use ask::{GoRequest, MetaRequest};
@@ -14,7 +15,8 @@ pub use facts::{
     put_server,
 };
 pub use option::{GREETING_LEN, Greeting, OptionHeader, OptionReply, OptionReplyHeader, Refusal};
-pub use request::{ChunkHeader, Extent32, Request, SimpleReply};
+pub use reply::{ChunkHeader, ExtendedHeader, Extent32, Extent64, ReplyStyle, SimpleReply};
+pub use request::{Request, in_words};
 
 use block::{Cursor, Malformed};
 
@@ -33,6 +35,11 @@ pub const REQUEST_MAGIC: u32 = 0x2560_9513;
 pub const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 /// First word of a chunk of a structured reply.
 pub const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+
+/// First word of an extended request.
+pub const EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
+/// First word of a chunk of an extended reply.
+pub const EXTENDED_REPLY_MAGIC: u32 = 0x6e8a_278c;
 
 /// Both handshake flags there are, in either direction.
 pub const FLAG_FIXED_NEWSTYLE: u16 = 1;
@@ -57,6 +64,9 @@ pub const OPT_STRUCTURED_REPLY: u32 = 8;
 pub const OPT_LIST_META_CONTEXT: u32 = 9;
 /// Selects metadata contexts.
 pub const OPT_SET_META_CONTEXT: u32 = 10;
+
+/// Asks for requests and replies with 64-bit fields.
+pub const OPT_EXTENDED_HEADERS: u32 = 11;
 
 /// The option succeeded; ends its replies.
 pub const REP_ACK: u32 = 1;
@@ -98,6 +108,8 @@ pub const SEND_MULTI_CONN: u16 = 1 << 8;
 pub const SEND_CACHE: u16 = 1 << 10;
 /// [`CMD_FLAG_FAST_ZERO`] is understood.
 pub const SEND_FAST_ZERO: u16 = 1 << 11;
+/// [`CMD_BLOCK_STATUS`] may name the contexts it is about.
+pub const SEND_BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 
 /// Reads a range.
 pub const CMD_READ: u16 = 0;
@@ -128,6 +140,8 @@ pub const CMD_FLAG_DF: u16 = 1 << 2;
 pub const CMD_FLAG_REQ_ONE: u16 = 1 << 3;
 /// Refuse unless faster than writing.
 pub const CMD_FLAG_FAST_ZERO: u16 = 1 << 4;
+/// The length of an extended request is that of its payload.
+pub const CMD_FLAG_PAYLOAD_LEN: u16 = 1 << 5;
 
 /// The last chunk of a structured reply.
 pub const REPLY_FLAG_DONE: u16 = 1;
@@ -139,6 +153,8 @@ pub const REPLY_OFFSET_DATA: u16 = 1;
 pub const REPLY_OFFSET_HOLE: u16 = 2;
 /// Extents of a context.
 pub const REPLY_BLOCK_STATUS: u16 = 5;
+/// Extents of a context, with 64-bit lengths.
+pub const REPLY_BLOCK_STATUS_EXT: u16 = 6;
 /// The request failed.
 pub const REPLY_ERROR: u16 = (1 << 15) + 1;
 /// The request failed at an offset.

@@ -128,12 +128,16 @@ pub enum Refusal {
     Policy = 2,
     /// It makes no sense.
     Invalid = 3,
+    /// Not without TLS.
+    TlsRequired = 5,
     /// No such export.
     Unknown = 6,
     /// The server is stopping.
     Shutdown = 7,
     /// Too long.
     TooBig = 9,
+    /// Extended headers were negotiated, which leaves no room for what was asked.
+    ExtendedHeaders = 10,
 }
 
 impl Refusal {

@@ -1,6 +1,8 @@
-//! Messages of the data phase: requests, simple replies and the chunks of structured ones.
+//! A request of the data phase, in both forms it has on the wire.
 
-use super::{Errno, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, be16, be32, be64};
+use super::{
+    CMD_FLAG_PAYLOAD_LEN, CMD_WRITE, EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC, ReplyStyle, be16, be32, be64,
+};
 use block::{Cursor, Malformed};
 
 /// A request, without its payload.
@@ -14,161 +16,101 @@ pub struct Request {
     pub cookie: u64,
     /// First byte.
     pub offset: u64,
-    /// Number of bytes.
-    pub length: u32,
+    /// Number of bytes it is about; of an extended request with [`CMD_FLAG_PAYLOAD_LEN`] the bytes that follow it.
+    pub length: u64,
 }
 
 impl Request {
-    /// Bytes of a request.
+    /// Bytes of a compact request.
     pub const LEN: usize = 28;
+    /// Bytes of an extended request.
+    pub const EXTENDED_LEN: usize = 32;
 
-    /// As bytes.
+    /// Bytes of a request on a connection of this style.
+    pub const fn len(style: ReplyStyle) -> usize {
+        if matches!(style, ReplyStyle::Extended) { Self::EXTENDED_LEN } else { Self::LEN }
+    }
+
+    /// As compact bytes; the length must fit 32 bits.
     pub fn encode(&self) -> [u8; Self::LEN] {
+        debug_assert!(u32::try_from(self.length).is_ok(), "{} bytes in a compact request", self.length);
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
-        bytes[4..6].copy_from_slice(&self.flags.to_be_bytes());
-        bytes[6..8].copy_from_slice(&self.command.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.cookie.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.offset.to_be_bytes());
+        self.encode_middle(&mut bytes);
+        bytes[24..].copy_from_slice(&(self.length as u32).to_be_bytes());
+        bytes
+    }
+
+    /// As extended bytes.
+    pub fn encode_extended(&self) -> [u8; Self::EXTENDED_LEN] {
+        let mut bytes = [0; Self::EXTENDED_LEN];
+        bytes[..4].copy_from_slice(&EXTENDED_REQUEST_MAGIC.to_be_bytes());
+        self.encode_middle(&mut bytes);
         bytes[24..].copy_from_slice(&self.length.to_be_bytes());
         bytes
     }
 
-    /// From bytes.
+    fn encode_middle(&self, bytes: &mut [u8]) {
+        bytes[4..6].copy_from_slice(&self.flags.to_be_bytes());
+        bytes[6..8].copy_from_slice(&self.command.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.cookie.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.offset.to_be_bytes());
+    }
+
+    /// From compact bytes.
     ///
     /// # Errors
     /// [`Malformed`] without the magic number: the stream is out of step.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(bytes);
-        if be32(&mut cursor)? != REQUEST_MAGIC {
+        let middle = Self::decode_middle(&mut cursor, REQUEST_MAGIC)?;
+        Ok(Self { length: be32(&mut cursor)?.into(), ..middle })
+    }
+
+    /// From extended bytes.
+    ///
+    /// # Errors
+    /// [`Malformed`] without the magic number: the stream is out of step.
+    pub fn decode_extended(bytes: &[u8; Self::EXTENDED_LEN]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(bytes);
+        let middle = Self::decode_middle(&mut cursor, EXTENDED_REQUEST_MAGIC)?;
+        Ok(Self { length: be64(&mut cursor)?, ..middle })
+    }
+
+    fn decode_middle(cursor: &mut Cursor<'_>, magic: u32) -> Result<Self, Malformed> {
+        if be32(cursor)? != magic {
             return Err(cursor.malformed("a request does not begin with its magic number"));
         }
         Ok(Self {
-            flags: be16(&mut cursor)?,
-            command: be16(&mut cursor)?,
-            cookie: be64(&mut cursor)?,
-            offset: be64(&mut cursor)?,
-            length: be32(&mut cursor)?,
+            flags: be16(cursor)?,
+            command: be16(cursor)?,
+            cookie: be64(cursor)?,
+            offset: be64(cursor)?,
+            length: 0,
         })
     }
 
-    /// Bytes of payload that follow it on the wire.
-    pub fn payload(&self) -> u32 {
-        if self.command == super::CMD_WRITE { self.length } else { 0 }
+    /// Bytes of payload that follow it on the wire. An extended write has them whether or not it says so: the text makes
+    /// it say so, but qemu (10.0) does not, and its own server takes it all the same.
+    pub fn payload(&self, style: ReplyStyle) -> u64 {
+        let says = style == ReplyStyle::Extended && self.flags & CMD_FLAG_PAYLOAD_LEN != 0;
+        if says || self.command == CMD_WRITE { self.length } else { 0 }
     }
 }
 
-/// A simple reply, without the data a read has after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SimpleReply {
-    /// What went wrong, if anything.
-    pub errno: Errno,
-    /// The request's.
-    pub cookie: u64,
-}
-
-impl SimpleReply {
-    /// Bytes of a simple reply.
-    pub const LEN: usize = 16;
-
-    /// As bytes.
-    pub fn encode(self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
-        bytes[4..8].copy_from_slice(&self.errno.0.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.cookie.to_be_bytes());
-        bytes
-    }
-
-    /// From bytes.
-    ///
-    /// # Errors
-    /// [`Malformed`] without the magic number.
-    pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, Malformed> {
-        let mut cursor = Cursor::new(bytes);
-        if be32(&mut cursor)? != SIMPLE_REPLY_MAGIC {
-            return Err(cursor.malformed("a reply does not begin with its magic number"));
-        }
-        Ok(Self { errno: Errno(be32(&mut cursor)?), cookie: be64(&mut cursor)? })
-    }
-}
-
-/// What precedes the payload of a chunk of a structured reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkHeader {
-    /// [`super::REPLY_FLAG_DONE`] or nothing.
-    pub flags: u16,
-    /// Which kind of chunk.
-    pub kind: u16,
-    /// The request's.
-    pub cookie: u64,
-    /// Bytes of payload that follow.
-    pub length: u32,
-}
-
-impl ChunkHeader {
-    /// Bytes of a header.
-    pub const LEN: usize = 20;
-
-    /// As bytes.
-    pub fn encode(self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&STRUCTURED_REPLY_MAGIC.to_be_bytes());
-        bytes[4..6].copy_from_slice(&self.flags.to_be_bytes());
-        bytes[6..8].copy_from_slice(&self.kind.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.cookie.to_be_bytes());
-        bytes[16..].copy_from_slice(&self.length.to_be_bytes());
-        bytes
-    }
-
-    /// From bytes.
-    ///
-    /// # Errors
-    /// [`Malformed`] without the magic number.
-    pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, Malformed> {
-        let mut cursor = Cursor::new(bytes);
-        if be32(&mut cursor)? != STRUCTURED_REPLY_MAGIC {
-            return Err(cursor.malformed("a chunk does not begin with its magic number"));
-        }
-        Ok(Self {
-            flags: be16(&mut cursor)?,
-            kind: be16(&mut cursor)?,
-            cookie: be64(&mut cursor)?,
-            length: be32(&mut cursor)?,
-        })
-    }
-}
-
-/// A descriptor of a block status reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent32 {
-    /// Bytes.
-    pub length: u32,
-    /// [`super::STATE_HOLE`] and [`super::STATE_ZERO`].
-    pub flags: u32,
-}
-
-impl Extent32 {
-    /// Bytes of a descriptor.
-    pub const LEN: usize = 8;
-
-    /// As bytes.
-    pub fn encode(self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&self.length.to_be_bytes());
-        bytes[4..].copy_from_slice(&self.flags.to_be_bytes());
-        bytes
-    }
-
-    /// From bytes.
-    ///
-    /// # Errors
-    /// [`Malformed`] if it has no length.
-    pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, Malformed> {
-        let mut cursor = Cursor::new(bytes);
-        let extent = Self { length: be32(&mut cursor)?, flags: be32(&mut cursor)? };
-        if extent.length == 0 { Err(cursor.malformed("an extent of no bytes")) } else { Ok(extent) }
-    }
+/// What a request is about, for people.
+pub fn in_words(command: u16, offset: u64, length: u64) -> String {
+    let word = match command {
+        super::CMD_READ => "read",
+        CMD_WRITE => "write",
+        super::CMD_FLUSH => return "flush".into(),
+        super::CMD_TRIM => "trim",
+        super::CMD_CACHE => "cache",
+        super::CMD_WRITE_ZEROES => "write of zeroes",
+        super::CMD_BLOCK_STATUS => "block status",
+        _ => "unknown command",
+    };
+    format!("{word} of {length} bytes at offset {offset}")
 }
 
 #[cfg(test)]
@@ -185,16 +127,18 @@ mod tests {
         ];
         assert_eq!(request.encode(), bytes);
         assert_eq!(Request::decode(&bytes), Ok(request));
-        assert_eq!(request.payload(), 512);
+        assert_eq!(request.payload(ReplyStyle::Simple), 512);
+        assert_eq!(request.payload(ReplyStyle::Extended), 512);
     }
 
     #[test]
-    fn replies_survive_encoding() {
-        let simple = SimpleReply { errno: Errno::NO_SPACE, cookie: 7 };
-        assert_eq!(SimpleReply::decode(&simple.encode()), Ok(simple));
-        let chunk = ChunkHeader { flags: 1, kind: 5, cookie: u64::MAX, length: 12 };
-        assert_eq!(ChunkHeader::decode(&chunk.encode()), Ok(chunk));
-        assert!(ChunkHeader::decode(&[0; 20]).is_err());
-        assert!(Extent32::decode(&[0; 8]).is_err());
+    fn an_extended_request_has_64_bits_of_length() {
+        let request = Request { flags: 0x21, command: 6, cookie: 7, offset: 1 << 40, length: 1 << 33 };
+        let bytes = request.encode_extended();
+        assert_eq!(bytes[..8], [0x21, 0xe4, 0x1c, 0x71, 0, 0x21, 0, 6]);
+        assert_eq!(bytes[24..], (1u64 << 33).to_be_bytes());
+        assert_eq!(Request::decode_extended(&bytes), Ok(request));
+        assert_eq!(request.payload(ReplyStyle::Extended), 1 << 33);
+        assert!(Request::decode_extended(&[0; 32]).is_err());
     }
 }

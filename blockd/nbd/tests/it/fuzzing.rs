@@ -4,15 +4,22 @@
 mod drive;
 
 use drive::{SIZE, Wish};
-use nbd::wire::{self, GoRequest, MetaRequest, OptionHeader};
+use nbd::handshake::Tls;
+use nbd::wire::{self, GoRequest, MetaRequest, OptionHeader, ReplyStyle};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn wish() -> impl Strategy<Value = Wish> {
-    let flags = prop_oneof![4 => Just(0u16), 2 => 0u16..32, 1 => any::<u16>()];
+    let flags = prop_oneof![4 => Just(0u16), 2 => 0u16..64, 1 => any::<u16>()];
     let command = prop_oneof![12 => 0u16..2, 1 => Just(2u16), 12 => 3u16..8, 1 => any::<u16>()];
     let offset = prop_oneof![8 => 0..SIZE, 1 => SIZE - 10..SIZE + 10, 1 => any::<u64>()];
-    let length = prop_oneof![4 => 0u32..10_000, 2 => Just(0u32), 2 => Just(4096u32), 1 => 0u32..100_000];
+    let length = prop_oneof![
+        4 => 0u64..10_000,
+        2 => Just(0u64),
+        2 => Just(4096u64),
+        1 => 0u64..600_000,
+        1 => Just(1u64 << 40),
+    ];
     (flags, command, offset, length, any::<u8>()).prop_map(|(flags, command, offset, length, fill)| Wish {
         flags,
         command,
@@ -50,6 +57,8 @@ fn option() -> impl Strategy<Value = Vec<u8>> {
         meta(wire::OPT_LIST_META_CONTEXT),
         meta(wire::OPT_SET_META_CONTEXT),
         Just(OptionHeader { option: wire::OPT_STRUCTURED_REPLY, length: 0 }.encode().to_vec()),
+        Just(OptionHeader { option: wire::OPT_EXTENDED_HEADERS, length: 0 }.encode().to_vec()),
+        Just(OptionHeader { option: wire::OPT_STARTTLS, length: 0 }.encode().to_vec()),
         Just(OptionHeader { option: wire::OPT_LIST, length: 0 }.encode().to_vec()),
         any_option,
     ]
@@ -59,14 +68,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn decoders_take_anything(data in vec(any::<u8>(), 0..80), magic in 0usize..5) {
+    fn decoders_take_anything(data in vec(any::<u8>(), 0..80), magic in 0usize..7) {
         drive::fuzz_wire(&data);
-        let magics: [&[u8]; 5] = [
+        let magics: [&[u8]; 7] = [
             &wire::NBDMAGIC.to_be_bytes(),
             &wire::IHAVEOPT.to_be_bytes(),
             &wire::REQUEST_MAGIC.to_be_bytes(),
             &wire::SIMPLE_REPLY_MAGIC.to_be_bytes(),
             &wire::STRUCTURED_REPLY_MAGIC.to_be_bytes(),
+            &wire::EXTENDED_REQUEST_MAGIC.to_be_bytes(),
+            &wire::EXTENDED_REPLY_MAGIC.to_be_bytes(),
         ];
         drive::fuzz_wire(&[magics[magic], &data].concat());
     }
@@ -81,21 +92,22 @@ proptest! {
         flags in prop_oneof![9 => 0u32..4, 1 => any::<u32>()],
         options in vec(option(), 0..40),
         piece in 1usize..200,
+        tls in prop_oneof![Just(Tls::Unsupported), Just(Tls::Required), Just(Tls::Active)],
     ) {
         let mut stream = flags.to_be_bytes().to_vec();
         options.iter().for_each(|option| stream.extend_from_slice(option));
-        let cut = drive::handshake(&stream, piece);
+        let cut = drive::handshake(&stream, piece, tls);
         // how the bytes are cut does not matter
-        prop_assert_eq!(cut, drive::handshake(&stream, usize::MAX));
+        prop_assert_eq!(cut, drive::handshake(&stream, usize::MAX, tls));
     }
 
     #[test]
     fn every_request_is_answered_once_and_truly(
         wishes in vec(wish(), 0..40),
-        structured in any::<bool>(),
+        style in prop_oneof![Just(ReplyStyle::Simple), Just(ReplyStyle::Structured), Just(ReplyStyle::Extended)],
         piece in prop_oneof![1usize..100, 1000usize..200_000],
     ) {
-        drive::transmission(&wishes, structured, piece);
+        drive::transmission(&wishes, style, piece);
     }
 
     #[test]
@@ -108,7 +120,14 @@ proptest! {
 /// Inputs that failed once, or that others' servers failed on.
 #[test]
 fn regressions() {
-    for data in [&b""[..], &[0], &[0, 2], &[0, 3, 0x25, 0x60, 0x95, 0x13], &[255; 64]] {
+    for data in [
+        &b""[..],
+        &[0],
+        &[0, 2],
+        &[0, 1, 0x25, 0x60, 0x95, 0x13],
+        &[0, 5, 0x21, 0xe4, 0x1c, 0x71],
+        &[255; 64],
+    ] {
         drive::fuzz_transmission(data);
         drive::fuzz_handshake(data);
         drive::fuzz_wire(data);

@@ -2,8 +2,8 @@
 
 use crate::stage::Stage;
 use nbd::wire::{
-    self, ChunkHeader, Errno, GREETING_LEN, GoRequest, Greeting, OptionHeader, OptionReplyHeader, Request,
-    SimpleReply,
+    self, ChunkHeader, Errno, ExtendedHeader, GREETING_LEN, GoRequest, Greeting, MetaRequest, OptionHeader,
+    OptionReplyHeader, ReplyStyle, Request, SimpleReply,
 };
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,6 +11,30 @@ use std::time::Duration;
 
 /// A connection as bytes. Nothing waits longer than half a minute.
 pub struct Raw(pub UnixStream);
+
+/// A chunk of a structured or extended reply.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chunk {
+    pub is_last: bool,
+    pub kind: u16,
+    pub cookie: u64,
+    /// Of extended replies: what they repeat of the request.
+    pub offset: Option<u64>,
+    pub payload: Vec<u8>,
+}
+
+impl Chunk {
+    /// The number of the error it tells of.
+    pub fn errno(&self) -> Errno {
+        assert_eq!(self.kind, wire::REPLY_ERROR, "{self:?}");
+        Errno(u32::from_be_bytes(self.payload[..4].try_into().unwrap()))
+    }
+
+    /// What it says to people.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.payload[6..]).unwrap()
+    }
+}
 
 impl Raw {
     /// Connects and reads the greeting.
@@ -23,21 +47,92 @@ impl Raw {
         raw
     }
 
-    /// In the data phase of an export.
-    pub fn connected(stage: &Stage, export: &str, structured: bool) -> Self {
+    /// As [`greeted`](Self::greeted), and the server knows what this client knows.
+    pub fn haggling(stage: &Stage) -> Self {
         let mut raw = Self::greeted(stage);
         raw.send(&3u32.to_be_bytes());
-        if structured {
-            raw.option(wire::OPT_STRUCTURED_REPLY, &[]);
+        raw
+    }
+
+    /// In the data phase of an export.
+    pub fn connected(stage: &Stage, export: &str, structured: bool) -> Self {
+        let style = if structured { ReplyStyle::Structured } else { ReplyStyle::Simple };
+        Self::in_style(stage, export, style, &[])
+    }
+
+    /// In the data phase, with these contexts selected.
+    pub fn in_style(stage: &Stage, export: &str, style: ReplyStyle, contexts: &[&str]) -> Self {
+        let mut raw = Self::haggling(stage);
+        let option = match style {
+            ReplyStyle::Simple => None,
+            ReplyStyle::Structured => Some(wire::OPT_STRUCTURED_REPLY),
+            ReplyStyle::Extended => Some(wire::OPT_EXTENDED_HEADERS),
+        };
+        if let Some(option) = option {
+            raw.option(option, &[]);
             assert_eq!(raw.reply().0, wire::REP_ACK);
         }
-        let mut go = Vec::new();
-        GoRequest { name: export, wants_name: false, wants_description: false, wants_block_size: false }
-            .put(&mut go, wire::OPT_GO);
-        raw.send(&go);
+        if !contexts.is_empty() {
+            let replies = raw.meta(wire::OPT_SET_META_CONTEXT, export, contexts);
+            assert_eq!(replies.len(), contexts.len() + 1, "{replies:?}");
+        }
+        raw.go(wire::OPT_GO, export);
         assert_eq!(raw.reply().0, wire::REP_INFO);
         assert_eq!(raw.reply().0, wire::REP_ACK);
         raw
+    }
+
+    /// Asks for an export with INFO or GO and no fact beside the necessary one.
+    pub fn go(&mut self, option: u32, export: &str) {
+        let mut go = Vec::new();
+        GoRequest { name: export, wants_name: false, wants_description: false, wants_block_size: false }
+            .put(&mut go, option);
+        self.send(&go);
+    }
+
+    /// Asks about contexts; all replies, the last one included.
+    pub fn meta(&mut self, option: u32, export: &str, queries: &[&str]) -> Vec<(u32, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        MetaRequest { name: export, queries: queries.to_vec() }.put(&mut bytes, option);
+        self.send(&bytes);
+        let mut replies = vec![self.reply()];
+        while replies.last().is_some_and(|(reply, _)| *reply == wire::REP_META_CONTEXT) {
+            replies.push(self.reply());
+        }
+        replies
+    }
+
+    /// Sends a request of this style.
+    pub fn ask(&mut self, style: ReplyStyle, request: Request, payload: &[u8]) {
+        match style {
+            ReplyStyle::Extended => self.send(&request.encode_extended()),
+            _ => self.send(&request.encode()),
+        }
+        self.send(payload);
+    }
+
+    /// The next chunk of a reply of this style.
+    pub fn chunk(&mut self, style: ReplyStyle) -> Chunk {
+        let (flags, kind, cookie, offset, length) = if style == ReplyStyle::Extended {
+            let header = ExtendedHeader::decode(&self.read()).unwrap();
+            (header.flags, header.kind, header.cookie, Some(header.offset), header.length)
+        } else {
+            let header = ChunkHeader::decode(&self.read()).unwrap();
+            (header.flags, header.kind, header.cookie, None, header.length.into())
+        };
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload).unwrap();
+        assert_eq!(flags & !wire::REPLY_FLAG_DONE, 0, "flags nobody negotiated");
+        Chunk { is_last: flags & wire::REPLY_FLAG_DONE != 0, kind, cookie, offset, payload }
+    }
+
+    /// All chunks of a reply.
+    pub fn chunks(&mut self, style: ReplyStyle) -> Vec<Chunk> {
+        let mut chunks = vec![self.chunk(style)];
+        while chunks.last().is_some_and(|chunk| !chunk.is_last) {
+            chunks.push(self.chunk(style));
+        }
+        chunks
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -47,6 +142,15 @@ impl Raw {
     pub fn read<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.0.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// The next bytes, left where they are.
+    pub fn peek<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::WAITALL;
+        let (_, count) = rustix::net::recv(&self.0, &mut bytes, flags).unwrap();
+        assert_eq!(count, N);
         bytes
     }
 
@@ -63,7 +167,7 @@ impl Raw {
         (header.reply, data)
     }
 
-    pub fn request(&mut self, command: u16, offset: u64, length: u32, cookie: u64) {
+    pub fn request(&mut self, command: u16, offset: u64, length: u64, cookie: u64) {
         self.send(&Request { flags: 0, command, cookie, offset, length }.encode());
     }
 
@@ -134,11 +238,11 @@ fn an_option_too_long_and_one_too_many_close_the_connection() {
 }
 
 #[test]
-fn starttls_and_extended_headers_are_unknown_options() {
+fn starttls_without_certificates_is_an_unknown_option() {
     let stage = Stage::new(4096);
     let mut raw = Raw::greeted(&stage);
     raw.send(&3u32.to_be_bytes());
-    for option in [wire::OPT_STARTTLS, 11, 4] {
+    for option in [wire::OPT_STARTTLS, 12, 4] {
         raw.option(option, b"");
         assert_eq!(raw.reply().0, wire::REP_ERROR + 1);
     }
@@ -252,5 +356,6 @@ fn errors_of_structured_replies_carry_a_text() {
     let mut payload = vec![0; chunk.length as usize];
     raw.0.read_exact(&mut payload).unwrap();
     assert_eq!(payload[..4], 5u32.to_be_bytes());
-    assert_eq!(&payload[6..], b"layer 3 is damaged at offset 8192: the checksum disagrees");
+    let text = "read of 4096 bytes at offset 8192: layer 3 is damaged at offset 8192: the checksum disagrees";
+    assert_eq!(&payload[6..], text.as_bytes());
 }

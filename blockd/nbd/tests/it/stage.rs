@@ -5,7 +5,10 @@ use block::{
     BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Error, Extent, ExtentKind, Kind,
     MemoryDisk, Provision, Result, Visit, check_range,
 };
-use nbd::{Access, Client, Export, ExportInfo, Exports, Limits, Listener, Peer, Server, Uri};
+use nbd::{
+    Access, Client, Contexts, Export, ExportInfo, Exports, Limits, Listener, Peer, Server, Status, Uri,
+    VisitStatus,
+};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -141,11 +144,11 @@ impl BlockDevice for SparseDisk {
     }
 }
 
-/// The disk as `disk` and `disk@1` (read-only).
+/// The disk as `disk`, as `disk@1` (read-only) and as `parity`, with a context of its own.
 pub struct Disks(pub Arc<SparseDisk>);
 
 impl Exports for Disks {
-    fn list(&self) -> Vec<ExportInfo> {
+    fn list(&self, _peer: &Peer) -> Vec<ExportInfo> {
         ["disk", "disk@1"]
             .map(|name| ExportInfo { name: name.into(), description: format!("the {name}") })
             .into()
@@ -154,13 +157,45 @@ impl Exports for Disks {
     fn open(&self, name: &str, _peer: &Peer) -> Result<Export> {
         let access = match name {
             "disk" => Access::ReadWrite(self.0.clone()),
+            "parity" => {
+                let contexts: Arc<dyn Contexts> = Arc::new(Parity);
+                let access = Access::ReadWrite(self.0.clone());
+                return Ok(Export { contexts: Some(contexts), ..Export::new(access, "") });
+            }
             "disk@1" => Access::ReadOnly(self.0.clone()),
             "locked" => {
                 return Err(Error::refused(Kind::Unavailable, "export locked", "its vault is locked"));
             }
             _ => return Err(Error::NotFound { what: format!("export {name:?}") }),
         };
-        Ok(Export { access, description: format!("the {name}") })
+        Ok(Export::new(access, format!("the {name}")))
+    }
+}
+
+/// A context of its own: whether the number of a block is odd.
+struct Parity;
+
+impl Contexts for Parity {
+    fn names(&self) -> Vec<String> {
+        vec!["x-stage:parity".into()]
+    }
+
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn Status>>> {
+        Ok((name == "x-stage:parity").then(|| -> Arc<dyn Status> { Arc::new(Parity) }))
+    }
+}
+
+impl Status for Parity {
+    fn status(&self, range: ByteRange, visit: &mut VisitStatus<'_>) -> Result<()> {
+        let mut at = range.start();
+        while at < range.end() {
+            let end = ((at / BLOCK_SIZE + 1) * BLOCK_SIZE).min(range.end());
+            if visit(end - at, (at / BLOCK_SIZE % 2) as u32).is_break() {
+                break;
+            }
+            at = end;
+        }
+        Ok(())
     }
 }
 
@@ -184,8 +219,13 @@ impl Stage {
     }
 
     pub fn with_limits(size: u64, limits: Limits) -> Self {
+        Self::listening(size, limits, |listener| listener)
+    }
+
+    /// A server whose listener is made what it should be by `adapt`.
+    pub fn listening(size: u64, limits: Limits, adapt: impl FnOnce(Listener) -> Listener) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let listener = Listener::unix(&folder.path().join("nbd.sock"), 0o600).unwrap();
+        let listener = adapt(Listener::unix(&folder.path().join("nbd.sock"), 0o600).unwrap());
         let disk = SparseDisk::new(size);
         let server = Server::start(vec![listener], Arc::new(Disks(disk.clone())), limits).unwrap();
         Self { disk, server, folder }

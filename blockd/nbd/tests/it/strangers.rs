@@ -1,7 +1,14 @@
 //! The tools of libnbd, qemu and fio against our server.
 
 use crate::stage::{Stage, noise, run};
-use block::{BlockDevice, ByteOffset, ByteRange, Provision};
+use block::{
+    BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Provision, Visit,
+};
+use nbd::{Access, Export, ExportInfo, Exports, Limits, Listener, Peer, Server, wire};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
@@ -136,6 +143,138 @@ fn qemu_io_does_every_kind_of_request() {
     let text = run("qemu-io", &args);
     assert!(!text.contains("failed") && !text.contains("verification"), "{text}");
     assert!(stage.disk.flushes.load(std::sync::atomic::Ordering::SeqCst) >= 2);
+}
+
+/// A tool that runs until the test ends.
+struct Running(Child);
+
+impl Running {
+    /// Starts it and waits until `sign` exists.
+    fn start(program: &str, args: &[&str], sign: &Path) -> Self {
+        let child = Command::new(program).args(args).stdout(Stdio::null()).spawn();
+        let mut running = Self(child.unwrap_or_else(|error| panic!("{program}: {error}")));
+        for _ in 0..500 {
+            if sign.exists() {
+                return running;
+            }
+            assert!(running.0.try_wait().unwrap().is_none(), "{program} ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{program} does not come up");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn nbdfuse_shows_the_export_as_a_file() {
+    let stage = Stage::new(8 * MIB);
+    let (folder, uri) = (stage.folder.path().join("mnt"), stage.uri("disk").to_string());
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("nbd");
+    let fuse = Running::start("nbdfuse", &[folder.to_str().unwrap(), &uri], &file);
+    let bytes = noise(3 * MIB as usize, 9);
+    let open = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&open, &bytes, 1234).unwrap();
+    open.sync_all().unwrap();
+    assert!(stage.disk.contents()[1234..][..bytes.len()] == bytes);
+    let mut back = vec![0; bytes.len()];
+    std::os::unix::fs::FileExt::read_exact_at(&open, &mut back, 1234).unwrap();
+    assert!(back == bytes);
+    drop(open);
+    run("fusermount3", &["-u", folder.to_str().unwrap()]);
+    drop(fuse);
+}
+
+#[test]
+fn qemu_storage_daemon_builds_on_our_export() {
+    let stage = Stage::new(8 * MIB);
+    let bytes = noise(8 * MIB as usize, 4);
+    stage.disk.write_at(ByteOffset::ZERO, &bytes).unwrap();
+    let again = stage.folder.path().join("again.sock");
+    let socket = stage.socket();
+    let node =
+        format!("driver=nbd,node-name=n,server.type=unix,server.path={},export=disk", socket.display());
+    let server = format!("addr.type=unix,addr.path={}", again.display());
+    let args = [
+        "--blockdev",
+        &node,
+        "--nbd-server",
+        &server,
+        "--export",
+        "type=nbd,id=e,node-name=n,name=a,writable=on",
+    ];
+    let _daemon = Running::start("qemu-storage-daemon", &args, &again);
+    let uri = format!("nbd+unix:///a?socket={}", again.display());
+    run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &uri, &stage.uri("disk@1").to_string()]);
+    run("qemu-io", &["-f", "raw", "-c", "write -P 0x5a 1m 1m", "-c", "flush", &uri]);
+    assert!(stage.disk.contents()[MIB as usize..2 * MIB as usize].iter().all(|byte| *byte == 0x5a));
+    assert!(stage.disk.flushes.load(std::sync::atomic::Ordering::SeqCst) >= 1);
+}
+
+/// 9 GiB of nothing.
+struct Vast;
+
+impl BlockSource for Vast {
+    fn size(&self) -> ByteCount {
+        ByteCount::new(9 << 30)
+    }
+    fn read_at(&self, _: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
+        let _stop = visit(Extent { range, kind: ExtentKind::Hole });
+        Ok(())
+    }
+}
+
+impl BlockDevice for Vast {
+    fn write_at(&self, _: ByteOffset, _: &[u8]) -> block::Result<()> {
+        Ok(())
+    }
+    fn zero(&self, _: ByteRange, _: Provision) -> block::Result<()> {
+        Ok(())
+    }
+    fn discard(&self, _: ByteRange) -> block::Result<()> {
+        Ok(())
+    }
+    fn flush(&self) -> block::Result<()> {
+        Ok(())
+    }
+}
+
+impl Exports for Vast {
+    fn list(&self, _peer: &Peer) -> Vec<ExportInfo> {
+        Vec::new()
+    }
+    fn open(&self, _name: &str, _peer: &Peer) -> block::Result<Export> {
+        Ok(Export::new(Access::ReadWrite(Arc::new(Self)), ""))
+    }
+}
+
+#[test]
+fn qemu_zeroes_and_maps_8_gib_in_one_request_by_extended_headers() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let listener = Listener::unix(&socket, 0o600).unwrap();
+    let server = Server::start(vec![listener], Arc::new(Vast), Limits::default()).unwrap();
+    let uri = nbd::Uri::unix(&socket, "vast").to_string();
+    run(
+        "qemu-io",
+        &["-f", "raw", "-d", "unmap", "-c", "write -z -n -u 0 8G", "-c", "discard 0 1G", "-c", "map", &uri],
+    );
+    let counts = server.stats()[0].counts;
+    let of = |command| (counts.of(command).requests, counts.of(command).bytes);
+    assert_eq!(of(wire::CMD_WRITE_ZEROES), (1, 8 << 30));
+    assert_eq!(of(wire::CMD_TRIM), (1, 1 << 30));
+    assert!(of(wire::CMD_BLOCK_STATUS).1 >= 9 << 30);
+    server.stop();
 }
 
 fn fio(stage: &Stage, more: &[&str]) {

@@ -14,11 +14,18 @@ fn machine(disk: &Arc<SparseDisk>) -> Transmission {
     let export = Disks(disk.clone()).open("disk", &Peer::Unix { uid: 0, gid: 0, pid: 0 }).unwrap();
     let facts = ExportFacts { size: export.access.size().get(), flags: 0 };
     let contexts = vec![Context::Allocation];
-    let negotiated = Negotiated { name: "disk".into(), export, facts, structured: true, contexts };
+    let negotiated = Negotiated {
+        name: "disk".into(),
+        export,
+        facts,
+        style: wire::ReplyStyle::Structured,
+        contexts,
+        entered: None,
+    };
     Transmission::new(negotiated, Arc::new(Cells::new()))
 }
 
-fn read(offset: u64, length: u32) -> Vec<u8> {
+fn read(offset: u64, length: u64) -> Vec<u8> {
     Request { flags: 0, command: wire::CMD_READ, cookie: 1, offset, length }.encode().to_vec()
 }
 
@@ -97,23 +104,33 @@ impl BlockDevice for Ledger {
 #[test]
 fn requests_reach_the_device_as_they_were_meant() {
     let ledger = Arc::new(Ledger::default());
-    let export = nbd::Export { access: nbd::Access::ReadWrite(ledger.clone()), description: String::new() };
+    let export = nbd::Export::new(nbd::Access::ReadWrite(ledger.clone()), "");
     let facts = ExportFacts { size: 16 << 40, flags: 0 };
     let contexts = vec![Context::Allocation];
-    let negotiated = Negotiated { name: "x".into(), export, facts, structured: true, contexts };
+    let negotiated = Negotiated {
+        name: "x".into(),
+        export,
+        facts,
+        style: wire::ReplyStyle::Structured,
+        contexts,
+        entered: None,
+    };
     let mut machine = Transmission::new(negotiated, Arc::new(Cells::new()));
-    let mut ask = |command: u16, flags: u16, offset: u64, length: u32| {
+    let mut ask = |command: u16, flags: u16, offset: u64, length: u64| {
         let request = Request { flags, command, cookie: 1, offset, length };
         let mut bytes = request.encode().to_vec();
-        bytes.resize(28 + request.payload() as usize, 7);
+        bytes.resize(28 + request.payload(wire::ReplyStyle::Structured) as usize, 7);
         let (replies, _) = answers(&mut machine, &bytes);
         (std::mem::take(&mut *ledger.0.lock().unwrap()), replies)
     };
     // what the kernel's client sends for a discard of 4 GiB, and the next one
-    let most = u32::MAX - 511;
+    let most = u64::from(u32::MAX - 511);
     assert_eq!(ask(wire::CMD_TRIM, 0, 0, most).0, ["discard 0 4294966784"]);
     assert_eq!(ask(wire::CMD_TRIM, 0, 4_294_966_784, most).0, ["discard 4294966784 4294966784"]);
-    assert_eq!(ask(wire::CMD_WRITE_ZEROES, 0, 1 << 43, u32::MAX).0, ["zero 8796093022208 4294967295 Sparse"]);
+    assert_eq!(
+        ask(wire::CMD_WRITE_ZEROES, 0, 1 << 43, 0xffff_ffff).0,
+        ["zero 8796093022208 4294967295 Sparse"]
+    );
     assert_eq!(ask(wire::CMD_WRITE_ZEROES, wire::CMD_FLAG_FAST_ZERO, 0, 1).0, ["zero 0 1 Sparse"]);
     assert_eq!(ask(wire::CMD_WRITE_ZEROES, wire::CMD_FLAG_NO_HOLE, 0, 4096).0, ["zero 0 4096 Allocated"]);
     assert_eq!(ask(wire::CMD_WRITE, 0, 3, 5).0, ["write 3 5"]);
@@ -125,7 +142,7 @@ fn requests_reach_the_device_as_they_were_meant() {
     // bringing a range near reads it, holes are not read for a client, a status touches nothing
     assert_eq!(ask(wire::CMD_CACHE, 0, 0, 1 << 20).0, ["read 0 524288", "read 524288 524288"]);
     assert_eq!(ask(wire::CMD_READ, 0, 0, 32 << 20).0, [""; 0]);
-    let (calls, replies) = ask(wire::CMD_BLOCK_STATUS, 0, 16 << 39, u32::MAX);
+    let (calls, replies) = ask(wire::CMD_BLOCK_STATUS, 0, 16 << 39, 0xffff_ffff);
     assert!(calls.is_empty());
     assert_eq!(replies[20..], [0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 3]);
 }
@@ -163,4 +180,53 @@ fn large_reads_do_not_make_large_buffers() {
     let (bytes, most) = answers(&mut machine(&disk), &input[..28]);
     assert_eq!(chunks(&bytes).len(), (64 << 20) / 4096);
     assert!(most < 1 << 20, "{most} bytes unsent");
+}
+
+/// Every other 64 KiB block is dirty.
+struct Stripes;
+
+impl nbd::Status for Stripes {
+    fn status(&self, range: ByteRange, visit: &mut nbd::VisitStatus<'_>) -> block::Result<()> {
+        let mut at = range.start();
+        while at < range.end() {
+            let until = (at / 65536 + 1) * 65536;
+            let until = until.min(range.end());
+            if visit(until - at, (at / 65536 % 2) as u32).is_break() {
+                break;
+            }
+            at = until;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_context_an_export_offers_is_answered_beside_allocation() {
+    let disk = Arc::new(block::MemoryDisk::new(ByteCount::new(1 << 20)));
+    let export = nbd::Export::new(nbd::Access::ReadOnly(disk), "");
+    let facts = ExportFacts { size: 1 << 20, flags: 0 };
+    let name = "qemu:dirty-bitmap:a".to_owned();
+    let contexts = vec![Context::Offered { name, id: 7, status: Arc::new(Stripes) }, Context::Allocation];
+    let negotiated = Negotiated {
+        name: "x".into(),
+        export,
+        facts,
+        style: wire::ReplyStyle::Structured,
+        contexts,
+        entered: None,
+    };
+    let mut machine = Transmission::new(negotiated, Arc::new(Cells::new()));
+    let ask = |flags, offset, length| {
+        Request { flags, command: wire::CMD_BLOCK_STATUS, cookie: 1, offset, length }.encode()
+    };
+    let (all, _) = answers(&mut machine, &ask(0, 65536 - 4096, 65536 + 8192));
+    let words: Vec<u32> =
+        all[20..].chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect();
+    assert_eq!(words[..7], [7, 4096, 0, 65536, 1, 4096, 0]);
+    // the next chunk: its header of five words, then base:allocation
+    assert_eq!(words[12..], [1, 73728, 0]);
+    let (all, _) = answers(&mut machine, &ask(wire::CMD_FLAG_REQ_ONE, 0, 1 << 20));
+    let first = chunks(&all)[0];
+    assert_eq!((first.0, first.3), (wire::REPLY_BLOCK_STATUS, 7));
+    assert_eq!(all.len(), 2 * (20 + 4 + 8), "one extent of each context");
 }

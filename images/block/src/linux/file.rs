@@ -2,10 +2,11 @@
 
 use crate::{ByteRange, Error, MediaFile, Result};
 use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, fdatasync, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::File;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 
 /// An open file of the host.
 pub(super) struct LinuxFile {
@@ -24,6 +25,8 @@ impl LinuxFile {
         let start = match seek(&self.file, SeekFrom::Data(offset)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(None),
+            // a block device knows no holes
+            Err(Errno::INVAL) => return Ok(Some((offset, u64::MAX))),
             Err(errno) => return Err(failed(errno)),
         };
         let end = seek(&self.file, SeekFrom::Hole(start)).map_err(failed)?;
@@ -42,6 +45,22 @@ impl MediaFile for LinuxFile {
         })
     }
 
+    fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        let whole = buf.len();
+        let read = preadv2(&self.file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT);
+        match read {
+            Ok(count) => Ok(count == whole),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            // a filesystem that cannot say: tmpfs of old kernels, FUSE
+            Err(Errno::OPNOTSUPP) => self.read_at(offset, buf).map(|()| true),
+            Err(errno) => Err(self.failed("read", Some(offset), errno)),
+        }
+    }
+
+    fn is_cached(&self, range: ByteRange) -> bool {
+        super::cachestat::is_cached(self.file.as_fd(), range)
+    }
+
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         self.file.write_all_at(buf, offset).map_err(|source| self.failed("write", Some(offset), source))
     }
@@ -51,7 +70,11 @@ impl MediaFile for LinuxFile {
     }
 
     fn size(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(|source| self.failed("look at", None, source))?.len())
+        let meta = self.file.metadata().map_err(|source| self.failed("look at", None, source))?;
+        if meta.file_type().is_block_device() {
+            return seek(&self.file, SeekFrom::End(0)).map_err(|errno| self.failed("measure", None, errno));
+        }
+        Ok(meta.len())
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
@@ -77,7 +100,7 @@ impl MediaFile for LinuxFile {
 
     fn copy_range(&self, range: ByteRange, to: &dyn MediaFile, to_offset: u64) -> Result<()> {
         let Some(target) = to.fast_fd() else {
-            return Err(Error::refused(crate::Kind::Unsupported, &self.path, "cannot copy to another media"));
+            return crate::media::copy_bytes(self, range, to, to_offset);
         };
         let (mut from, mut into, mut left) = (range.start(), to_offset, range.count().get());
         while left > 0 {

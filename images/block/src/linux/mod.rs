@@ -1,10 +1,17 @@
 //! Linux: real files, real memory, the kernel's clock and randomness. The only module of the storage side with
 //! `unsafe` code.
 
+mod cachestat;
 mod chance;
 mod file;
+mod inherited;
 mod media;
 mod memory;
+mod named;
+mod ring;
 
 pub use chance::{KernelEntropy, SystemClock};
+pub use inherited::inherited_sockets;
 pub use media::LinuxMedia;
+pub use named::{open_below, open_named};
+pub use ring::ReadRing;

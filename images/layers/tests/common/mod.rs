@@ -1,9 +1,12 @@
 //! Random histories of a disk on a simulated machine: requests, seals, deletes, crashes of the daemon, power cuts at
 //! every call and during recovery. The model says what must be there afterwards.
 
-use block::{BlockSource, ByteCount, ByteRange, DiskId, Media, Provision, StateId, Time};
-use layers::{Disk, Env, Opened, Until};
+mod survey;
+
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Media, Provision, StateId, Time};
+use layers::{Disk, Env, Folding, Opened, Until};
 use sim::{Action, Cut, Mismatch, ModelDisk, Rng, SeededEntropy, SimClock, SimMedia};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Why a history is wrong.
@@ -17,13 +20,17 @@ pub struct Plan {
     pub crash_every: u64,
     /// Whether the machine may lose power, or the daemon only dies.
     pub power: bool,
+    /// Further outcomes looked at of every stop.
+    pub outcomes: u64,
 }
 
 /// What is under way when the machine stops.
-enum Pending {
+pub enum Pending {
     Action(Action),
     Seal,
     Delete(usize),
+    Resize(ByteCount),
+    Pin(usize),
     Nothing,
 }
 
@@ -36,9 +43,26 @@ pub struct World {
     /// The states of the model's points.
     pub states: Vec<StateId>,
     pub crash_states: u64,
+    /// Points that something stands on, each with what it must read for ever.
+    pinned: BTreeMap<usize, Vec<u8>>,
+    /// An open source and what it must read as long as it is open.
+    held: Option<(Arc<dyn BlockSource>, Vec<u8>)>,
 }
 
 const DIR: &str = "disk";
+
+/// Sizes a disk begins with and is given later: below, at and above ends of blocks and words of the map.
+const SIZES: [u64; 9] = [
+    512,
+    4096,
+    4096 * 5 + 512,
+    4096 * 24,
+    4096 * 32 - 1,
+    4096 * 32,
+    4096 * 40 + 1,
+    4096 * 64 + 4095,
+    4096 * 300,
+];
 
 fn wrong(error: impl std::fmt::Display) -> Wrong {
     error.to_string()
@@ -55,18 +79,21 @@ pub fn env(media: &SimMedia, rng: &mut Rng) -> Env {
         entropy: Arc::new(SeededEntropy::new(rng.next_u64())),
         // so little that checkpoints happen all the time
         journal_room: ByteCount::new(64 + rng.below(2048)),
+        // so little that a fold is many batches
+        fold_batch: ByteCount::new(4096 * (1 + rng.below(6))),
     }
 }
 
 impl World {
     pub fn new(rng: &mut Rng) -> Result<Self, Wrong> {
-        let sizes = [512, 4096 * 5 + 512, 4096 * 24, 4096 * 40 + 1, 4096 * 300];
-        let size = ByteCount::new(*rng.pick(&sizes));
+        let size = ByteCount::new(*rng.pick(&SIZES));
         let media = SimMedia::new();
         let id = DiskId::from_bytes(rng.bytes(16).try_into().expect("16 bytes"));
         let disk = Disk::create(&env(&media, rng), DIR, id, size).map_err(wrong)?;
         let model = ModelDisk::new(size);
-        Ok(Self { rng: rng.fork(), media, disk: Some(disk), model, states: Vec::new(), crash_states: 0 })
+        let (disk, states) = (Some(disk), Vec::new());
+        let (pinned, held) = (BTreeMap::new(), None);
+        Ok(Self { rng: rng.fork(), media, disk, model, states, crash_states: 0, pinned, held })
     }
 
     pub fn disk(&self) -> Result<&Arc<Disk>, Wrong> {
@@ -82,6 +109,7 @@ impl World {
             }
             let pending = self.step()?;
             if self.media.is_off() || self.rng.chance(1, plan.crash_every * 2) {
+                self.survey(&pending, plan)?;
                 self.crash(&pending, plan.power)?;
                 self.verify()?;
             }
@@ -90,16 +118,19 @@ impl World {
         self.crash(&Pending::Nothing, plan.power)?;
         self.verify()?;
         self.disk()?.close().map_err(wrong)?;
+        self.held = None;
         self.disk = None;
         self.open(&[], false)?;
-        self.verify()
+        self.verify()?;
+        let scrubbed = self.disk()?.scrub(&mut |_| true).map_err(wrong)?;
+        if scrubbed.hurt.is_empty() { Ok(()) } else { Err(format!("called hurt: {:?}", scrubbed.hurt)) }
     }
 
     /// One request. What was under way if the machine stopped in it.
     fn step(&mut self) -> Result<Pending, Wrong> {
         let disk = self.disk()?.clone();
         let whole = ByteRange::whole(disk.size());
-        match self.rng.below(24) {
+        match self.rng.below(36) {
             0..=2 => match disk.seal() {
                 Ok(point) => {
                     self.model.sealed();
@@ -110,24 +141,132 @@ impl World {
             },
             3 if !self.model.points().is_empty() => {
                 let point = *self.rng.pick(&self.model.points());
-                match disk.delete_point(self.states[point]) {
-                    Ok(()) => {
-                        self.model.deleted(point);
-                        Ok(Pending::Nothing)
-                    }
-                    Err(error) => self.unless_off(error, Pending::Delete(point)),
-                }
+                self.delete(&disk, point)
             }
+            24..=30 => self.fold(&disk),
+            31 => self.pin(&disk),
+            32 => self.hold(&disk),
             4 => self.request(&disk, Action::Discard(whole)),
             5 => self.request(&disk, Action::Zero(whole, Provision::Sparse)),
-            6 => self
+            6 => {
+                let size = self.any_size();
+                match disk.resize(size) {
+                    // no change, no flush
+                    Ok(()) if size == self.model.size() => Ok(Pending::Nothing),
+                    Ok(()) => {
+                        self.model.resized(size);
+                        Ok(Pending::Nothing)
+                    }
+                    Err(error) => self.unless_off(error, Pending::Resize(size)),
+                }
+            }
+            8 => self
                 .verify()
                 .or_else(|why| if self.media.is_off() { Ok(()) } else { Err(why) })
                 .map(|()| Pending::Nothing),
+            7 => {
+                let mut turns = self.rng.fork();
+                match disk.make_sums(&mut |_| turns.chance(3, 4)) {
+                    Ok(_) => Ok(Pending::Nothing),
+                    Err(error) => self.unless_off(error, Pending::Nothing),
+                }
+            }
             _ => {
                 let action = Action::random(&mut self.rng, disk.size());
                 self.request(&disk, action)
             }
+        }
+    }
+
+    /// A size to give the disk: another of the list, or one a few bytes away.
+    fn any_size(&mut self) -> ByteCount {
+        if self.rng.chance(1, 2) {
+            return ByteCount::new(*self.rng.pick(&SIZES));
+        }
+        let now = self.model.size().get();
+        let away = self.rng.below(9000);
+        let size = if self.rng.chance(1, 2) { now + away } else { now.saturating_sub(away) };
+        ByteCount::new(size.clamp(1, SIZES[8]))
+    }
+
+    /// A few steps of consolidation.
+    fn fold(&mut self, disk: &Disk) -> Result<Pending, Wrong> {
+        for _ in 0..self.rng.within(1..6) {
+            match disk.fold_step() {
+                Ok(Folding::Working) => {}
+                Ok(Folding::Idle) => break,
+                Err(error) => return self.unless_off(error, Pending::Nothing),
+            }
+        }
+        Ok(Pending::Nothing)
+    }
+
+    /// Pins a point, or takes the oldest pin back.
+    fn pin(&mut self, disk: &Arc<Disk>) -> Result<Pending, Wrong> {
+        if let Some(&point) = self.pinned.keys().next().filter(|_| self.rng.chance(1, 2)) {
+            return match disk.unpin(self.states[point]) {
+                Ok(()) => {
+                    self.pinned.remove(&point);
+                    Ok(Pending::Nothing)
+                }
+                Err(error) => self.unless_off(error, Pending::Pin(point)),
+            };
+        }
+        let Some((point, content)) = self.any_point(disk)? else { return Ok(Pending::Nothing) };
+        self.pinned.insert(point, content);
+        match disk.pin(self.states[point]) {
+            Ok(()) => Ok(Pending::Nothing),
+            Err(error) => self.unless_off(error, Pending::Pin(point)),
+        }
+    }
+
+    /// Opens a source and keeps it, perhaps longer than its point lives, or lets it go.
+    fn hold(&mut self, disk: &Arc<Disk>) -> Result<Pending, Wrong> {
+        if self.held.is_some() {
+            self.check_held().or_else(|why| if self.media.is_off() { Ok(()) } else { Err(why) })?;
+            self.held = None;
+            return Ok(Pending::Nothing);
+        }
+        let Some((point, content)) = self.any_point(disk)? else { return Ok(Pending::Nothing) };
+        match disk.point_source(self.states[point]) {
+            Ok(source) => self.held = Some((source, content)),
+            Err(error) => return self.unless_off(error, Pending::Nothing),
+        }
+        if self.rng.chance(1, 2) { self.delete(disk, point) } else { Ok(Pending::Nothing) }
+    }
+
+    fn delete(&mut self, disk: &Disk, point: usize) -> Result<Pending, Wrong> {
+        match disk.delete_point(self.states[point]) {
+            Ok(()) => {
+                self.model.deleted(point);
+                Ok(Pending::Nothing)
+            }
+            Err(error) => self.unless_off(error, Pending::Delete(point)),
+        }
+    }
+
+    fn check_held(&self) -> Result<(), Wrong> {
+        match &self.held {
+            Some((source, content)) if read_all(&**source)? != *content => {
+                Err("an open source changed".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One of the points and its content; none if there is none, or the machine stopped.
+    fn any_point(&mut self, disk: &Arc<Disk>) -> Result<Option<(usize, Vec<u8>)>, Wrong> {
+        let points = self.model.points();
+        if points.is_empty() {
+            return Ok(None);
+        }
+        let point = *self.rng.pick(&points);
+        let content =
+            disk.point_source(self.states[point]).map_err(wrong).and_then(|source| read_all(&*source));
+        match content {
+            Ok(content) => Ok(Some((point, content))),
+            Err(_) if self.media.is_off() => Ok(None),
+            Err(why) => Err(why),
         }
     }
 
@@ -147,6 +286,7 @@ impl World {
 
     /// The machine stops, and comes up again, perhaps only after stopping again during recovery.
     fn crash(&mut self, pending: &Pending, power: bool) -> Result<(), Wrong> {
+        self.held = None;
         self.disk = None;
         let mut lost_power = false;
         loop {
@@ -156,6 +296,9 @@ impl World {
                 self.media = self.media.power_cut(&mut self.rng);
             } else {
                 self.media = self.media.process_crash();
+            }
+            if self.rng.chance(1, 4) {
+                self.second_opinion(pending, lost_power)?;
             }
             if self.rng.chance(1, 3) {
                 self.media.crash_after(self.rng.below(30), Cut::BeforeEffect);
@@ -191,8 +334,14 @@ impl World {
                     self.states.push(*new);
                 }
             }
+            Pending::Resize(size) if disk.size() == *size && *size != self.model.size() => {
+                self.model.resized(*size);
+            }
             Pending::Delete(point) if !points.contains(&self.states[*point]) => self.model.deleted(*point),
-            Pending::Delete(_) | Pending::Nothing => {}
+            Pending::Pin(point) if !disk.pinned().contains(&self.states[*point]) => {
+                self.pinned.remove(point);
+            }
+            Pending::Delete(_) | Pending::Pin(_) | Pending::Resize(_) | Pending::Nothing => {}
         }
         let agreed = if lost_power { self.model.recovered(&*disk) } else { self.model.restarted(&*disk) };
         agreed.map_err(mismatch)
@@ -209,8 +358,14 @@ impl World {
         agreed.map_err(mismatch)
     }
 
-    /// Live disk, points and every pair of states.
+    /// Live disk, points and a pair of states.
     pub fn verify(&mut self) -> Result<(), Wrong> {
+        let points = self.model.points();
+        self.verify_with(&points)
+    }
+
+    /// As [`verify`](Self::verify), with the content of these points only.
+    pub fn verify_with(&mut self, points: &[usize]) -> Result<(), Wrong> {
         let disk = self.disk()?.clone();
         self.model.check_exact(&*disk).map_err(mismatch)?;
         let listed: Vec<StateId> = disk.points().iter().map(|point| point.state).collect();
@@ -218,10 +373,21 @@ impl World {
         if listed != expected {
             return Err(format!("points {listed:?} are listed, {expected:?} were made"));
         }
-        for point in self.model.points() {
+        for &point in points {
             let source = disk.point_source(self.states[point]).map_err(wrong)?;
             self.model.check_point(point, &*source).map_err(mismatch)?;
         }
+        let expected: Vec<StateId> = self.pinned.keys().map(|&point| self.states[point]).collect();
+        if disk.pinned() != expected {
+            return Err(format!("{:?} are pinned, should be {expected:?}", disk.pinned()));
+        }
+        for (point, content) in &self.pinned {
+            let source = disk.point_source(self.states[*point]).map_err(wrong)?;
+            if read_all(&*source)? != *content {
+                return Err(format!("the pinned point {point} changed"));
+            }
+        }
+        self.check_held()?;
         let all = self.states.len();
         let since =
             if self.rng.chance(1, 4) { None } else { Some(self.rng.below(all.max(1) as u64) as usize) };
@@ -236,6 +402,12 @@ impl World {
         let changes = disk.changes(since.map(|since| self.states[since]), end).map_err(wrong)?;
         self.model.check_changes(since, until, &changes.all()).map_err(mismatch)
     }
+}
+
+fn read_all(source: &dyn BlockSource) -> Result<Vec<u8>, Wrong> {
+    let mut content = vec![0; source.size().get() as usize];
+    source.read_at(ByteOffset::ZERO, &mut content).map_err(wrong)?;
+    Ok(content)
 }
 
 /// Puts back a volatile memory that a power cut took, as a host would that kept its tmpfs over a fresh mount.

@@ -1,7 +1,7 @@
 //! Failing syncs and full filesystems.
 
 use crate::common::{World, env};
-use block::{BlockDevice, ByteCount, ByteOffset, DiskId, Kind};
+use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, DiskId, Kind};
 use layers::{Disk, Opened};
 use sim::{Action, Effect, Fault, ModelDisk, Op, Rng, SimMedia};
 
@@ -41,6 +41,49 @@ fn a_failed_sync_is_final_and_its_live_map_is_not_believed() {
         assert_eq!(disk.opened(), Opened::Committed);
         model.check_after_power_cut(&*disk).unwrap();
     }
+}
+
+/// After a failed sync the disk goes on from its last committed state without a new process, and what held the old one
+/// can do no harm to it.
+#[test]
+fn a_poisoned_disk_is_given_up_and_opened_anew() {
+    let (media, mut rng) = (SimMedia::new(), Rng::new(3));
+    let size = ByteCount::new(16 * 4096);
+    let env = env(&media, &mut rng);
+    let disk = Disk::create(&env, "d", DiskId::from_bytes([1; 16]), size).unwrap();
+    let mut model = ModelDisk::new(size);
+    for action in [write(1, 0), Action::Flush] {
+        action.run(&*disk).unwrap();
+        model.done(&action);
+    }
+    let point = disk.seal().unwrap();
+    model.sealed();
+    assert_eq!(disk.abandon().unwrap_err().kind(), Kind::Conflict, "it is healthy");
+    let lost = write(2, 5);
+    lost.run(&*disk).unwrap();
+    model.done(&lost);
+    media.inject(Fault::new(Op::Sync, Effect::Eio).on(".layer"));
+    assert!(disk.flush().is_err());
+    assert_eq!(disk.poisoned_by().map(|error| error.kind()), Some(Kind::Poisoned));
+    assert_eq!(Disk::open(&env, "d").err().map(|error| error.kind()), Some(Kind::Conflict), "still held");
+    disk.abandon().unwrap();
+    let anew = Disk::open(&env, "d").unwrap();
+    assert_eq!(anew.opened(), Opened::Committed);
+    model.recovered(&*anew).unwrap();
+    model.check_point(0, &*anew.point_source(point.state).unwrap()).unwrap();
+    // the old value is dead, whatever is asked of it
+    let mut buf = [0; 512];
+    assert!(disk.read_at(ByteOffset::ZERO, &mut buf).is_err());
+    assert!(disk.write_at(ByteOffset::ZERO, &buf).is_err());
+    assert!(disk.flush().is_err() && disk.seal().is_err());
+    assert!(disk.delete_point(point.state).is_err() && disk.make_sums(&mut |_| true).is_err());
+    for action in [write(3, 6), Action::Flush] {
+        action.run(&*anew).unwrap();
+        model.done(&action);
+    }
+    drop((disk, anew));
+    let anew = Disk::open(&env, "d").unwrap();
+    model.check_exact(&*anew).unwrap();
 }
 
 /// Without a descriptor a directory cannot even be opened for its sync: that is no failed sync, and heals.

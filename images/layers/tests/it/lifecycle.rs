@@ -4,7 +4,7 @@ use crate::common::env;
 use block::{
     BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Kind, MAX_DISK_SIZE, Provision,
 };
-use layers::{Disk, Opened, Until, seal_group};
+use layers::{Disk, Numbering, Opened, Until, seal_group};
 use sim::{Rng, SimMedia};
 use std::sync::Arc;
 
@@ -82,6 +82,7 @@ fn increments_name_exactly_what_changed() {
     disk.delete_point(third.state).unwrap();
     assert_eq!(read(&*disk, 4), 0xbb);
     assert!(disk.points().is_empty());
+    disk.fold_all().unwrap();
     assert!(disk.usage().unwrap().layers <= 2);
 }
 
@@ -96,10 +97,48 @@ fn an_open_source_outlives_its_point() {
     let (old, newer) = (disk.point_source(first.state).unwrap(), disk.point_source(second.state).unwrap());
     disk.delete_point(first.state).unwrap();
     disk.delete_point(second.state).unwrap();
+    disk.fold_all().unwrap();
     fill(&disk, 0, 64, 3);
     disk.seal().unwrap();
+    disk.fold_all().unwrap();
     assert_eq!([read(&*old, 9), read(&*newer, 9), read(&*newer, 0), read(&*disk, 9)], [1, 2, 1, 3]);
     assert_eq!(disk.point_source(first.state).err().map(|error| error.kind()), Some(Kind::NotFound));
+}
+
+/// Something stands on a state: deleting its point, and every point around it, changes nothing of what it reads, also
+/// after a restart, until the pin is taken back.
+#[test]
+fn a_pinned_state_outlives_its_point_and_a_restart() {
+    let (media, mut rng) = machine();
+    let disk = disk(&media, "d", 64 * 4096);
+    let states = [1, 2, 3, 4].map(|byte| {
+        fill(&disk, u64::from(byte), 8, byte);
+        disk.seal().unwrap().state
+    });
+    disk.pin(states[1]).unwrap();
+    disk.pin(states[1]).unwrap();
+    assert_eq!(disk.pinned(), [states[1]]);
+    states.iter().for_each(|&state| disk.delete_point(state).unwrap());
+    assert_eq!(disk.points(), []);
+    disk.fold_all().unwrap();
+    let check = |disk: &Arc<Disk>| {
+        let source = disk.point_source(states[1]).unwrap();
+        assert_eq!([0, 1, 2, 9, 10].map(|block| read(&*source, block)), [0, 1, 2, 2, 0]);
+        assert_eq!([1, 2, 3, 4, 11].map(|block| read(&**disk, block)), [1, 2, 3, 4, 4]);
+        let refused = disk.point_source(states[2]).err().map(|error| error.kind());
+        assert_eq!(refused, Some(Kind::NotFound), "a deleted state nobody pinned");
+    };
+    check(&disk);
+    drop(disk);
+    let media = media.process_crash();
+    let disk = Disk::open(&env(&media, &mut rng), "d").unwrap();
+    assert_eq!(disk.pinned(), [states[1]]);
+    check(&disk);
+    disk.unpin(states[1]).unwrap();
+    assert_eq!(disk.pinned(), []);
+    let gone = [disk.pin(states[0]), disk.pin(states[1]), disk.point_source(states[1]).map(drop)];
+    assert!(gone.iter().all(|done| done.as_ref().err().map(layers::Error::kind) == Some(Kind::NotFound)));
+    assert_eq!([1, 2, 3, 4, 11].map(|block| read(&*disk, block)), [1, 2, 3, 4, 4]);
 }
 
 #[test]
@@ -118,16 +157,35 @@ fn states_that_are_no_ancestors_are_refused() {
 fn a_group_is_sealed_at_one_instant_or_not_at_all() {
     let media = SimMedia::new();
     let disks = [disk(&media, "a", 8192), disk(&media, "bb", 8192), disk(&media, "ccc", 8192)];
-    let points = seal_group(&[&disks[2], &disks[0], &disks[1]]).unwrap();
+    let points = seal_group(&[&disks[2], &disks[0], &disks[1]], Numbering::Own).unwrap();
     assert_eq!(points[0].state, disks[2].points()[0].state);
     assert!(points.iter().all(|point| point.group.len() == 3 && point.group == points[0].group));
-    let twice = seal_group(&[&disks[0], &disks[0]]);
+    let twice = seal_group(&[&disks[0], &disks[0]], Numbering::Own);
     assert_eq!(twice.err().map(|error| error.kind()), Some(Kind::Invalid));
     // a member that can no longer promise anything fails the group, and nobody has a point of it
     media.inject(sim::Fault::new(sim::Op::Sync, sim::Effect::Eio).on("bb/"));
-    assert!(seal_group(&[&disks[0], &disks[1], &disks[2]]).is_err());
+    assert!(seal_group(&[&disks[0], &disks[1], &disks[2]], Numbering::Own).is_err());
     assert_eq!(disks[0].points().len(), 1);
     assert_eq!(disks[2].points().len(), 1);
+}
+
+#[test]
+fn the_disks_of_a_machine_count_together() {
+    let media = SimMedia::new();
+    let disks = [disk(&media, "a", 8192), disk(&media, "bb", 8192)];
+    disks[0].seal().unwrap();
+    disks[0].seal().unwrap();
+    let epochs = |numbering| {
+        let points = seal_group(&[&disks[0], &disks[1]], numbering).unwrap();
+        assert_eq!(points[0].time, points[1].time, "one instant");
+        [points[0].epoch.get(), points[1].epoch.get()]
+    };
+    assert_eq!(epochs(Numbering::Own), [3, 1]);
+    assert_eq!(epochs(Numbering::Common), [4, 4]);
+    assert_eq!(epochs(Numbering::Common), [5, 5]);
+    fill(&disks[1], 0, 1, 7);
+    let since = disks[1].points()[0].state;
+    assert_eq!(disks[1].changes(Some(since), Until::Live).unwrap().all().total().get(), 4096);
 }
 
 /// The machine stops at every call of a group seal: afterwards the group's point is on all members or on none.
@@ -141,7 +199,7 @@ fn a_group_cut_short_is_on_all_members_or_on_none() {
             let disks = [disk(&media, "a", 8192), disk(&media, "bb", 8192)];
             disks.iter().for_each(|disk| fill(disk, 0, 1, 7));
             media.crash_after(cut, sim::Cut::BeforeEffect);
-            let done = seal_group(&[&disks[0], &disks[1]]).is_ok();
+            let done = seal_group(&[&disks[0], &disks[1]], Numbering::Own).is_ok();
             drop(disks);
             let media = if power { media.power_cut(&mut rng) } else { media.process_crash() };
             let disks = ["a", "bb"].map(|dir| Disk::open(&env(&media, &mut rng), dir).unwrap());

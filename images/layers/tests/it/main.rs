@@ -3,8 +3,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod consolidation;
+mod cost;
+mod cuts;
 mod damage;
 mod faults;
+mod group;
 mod histories;
+mod integrity;
 mod lifecycle;
 mod real;
+mod resize;

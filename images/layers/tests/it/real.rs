@@ -62,6 +62,7 @@ fn a_history_on_real_files_with_restarts() {
         for &state in states.iter().skip(1).step_by(2) {
             disk.delete_point(state).unwrap();
         }
+        disk.fold_all().unwrap();
         model.check_exact(&*disk).unwrap();
         sim::conformance::block_source(&*disk, model.now());
     });
@@ -105,6 +106,7 @@ fn many_threads_on_one_disk() {
                 points.push(disk.seal().unwrap().state);
                 if round % 3 == 2 {
                     disk.delete_point(points.remove(points.len() / 2)).unwrap();
+                    disk.fold_all().unwrap();
                 }
             }
         });

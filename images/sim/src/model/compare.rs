@@ -20,10 +20,10 @@ pub type Agreement = Result<(), Mismatch>;
 /// Words land whole.
 pub(super) const WORD: usize = 8;
 
-/// The bytes of a block of a disk of `len` bytes.
+/// The bytes of a block of a disk of `len` bytes; none past its end.
 pub(super) fn block_bytes(block: u64, len: usize) -> std::ops::Range<usize> {
     let start = (block * BLOCK_SIZE) as usize;
-    start..(start + BLOCK_SIZE as usize).min(len)
+    start.min(len)..(start + BLOCK_SIZE as usize).min(len)
 }
 
 pub(super) fn unreadable(block: u64, error: &block::Error) -> Mismatch {

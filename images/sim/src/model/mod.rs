@@ -18,6 +18,7 @@ use crate::Action;
 use block::{BLOCK_SIZE, BlockSource, ByteCount, ByteOffset, RangeSet};
 use compare::{WORD, block_bytes, compare, unreadable};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What a disk of one size must hold.
 #[derive(Clone)]
@@ -28,6 +29,7 @@ pub struct ModelDisk {
     /// Versions since the last flush of the blocks touched since, the flushed ones first.
     versions: BTreeMap<u64, Vec<Vec<u8>>>,
     points: Vec<Point>,
+    began_empty: bool,
     /// What it read when the epoch began.
     before_epoch: Vec<u8>,
     epoch: Touched,
@@ -53,7 +55,10 @@ impl Touched {
 
 #[derive(Clone)]
 struct Point {
-    content: Option<Vec<u8>>,
+    size: ByteCount,
+    /// What it reads; known of a deleted point too, for what changed since.
+    content: Arc<Vec<u8>>,
+    exists: bool,
     epoch: Touched,
 }
 
@@ -69,6 +74,7 @@ impl ModelDisk {
     /// A disk that begins with this content, durable, and in whose first epoch nothing has changed yet.
     pub fn with_content(now: Vec<u8>) -> Self {
         Self {
+            began_empty: now.iter().all(|&byte| byte == 0),
             before_epoch: now.clone(),
             now,
             instead: BTreeMap::new(),
@@ -168,18 +174,51 @@ impl ModelDisk {
         self.flushed = Touched::default();
         let epoch = std::mem::take(&mut self.epoch);
         self.before_epoch.clone_from(&self.now);
-        self.points.push(Point { content: Some(self.now.clone()), epoch });
+        self.points.push(Point {
+            size: self.size(),
+            content: Arc::new(self.now.clone()),
+            exists: true,
+            epoch,
+        });
         self.points.len() - 1
+    }
+
+    /// The disk has another size: bytes gained are zeros, bytes lost count as zeroed should they come back. Everything
+    /// is durable, as after a flush.
+    ///
+    /// After a crash in the middle of a resize, call this if the disk turns out to have the new size.
+    ///
+    /// # Panics
+    /// If the size does not fit this machine's memory addresses.
+    pub fn resized(&mut self, size: ByteCount) {
+        let len = size.as_usize().expect("a model fits the address space");
+        for block in size.get() / BLOCK_SIZE..self.size().blocks() {
+            let range = self.block(block);
+            let lost = len.clamp(range.start, range.end)..range.end;
+            if self.now[lost].iter().any(|&byte| byte != 0) || self.instead.contains_key(&block) {
+                self.epoch.must.insert(block);
+            }
+            self.epoch.may.insert(block);
+        }
+        // the block that the shorter of both ends in is written whole
+        self.epoch.may.insert(size.min(self.size()).get() / BLOCK_SIZE);
+        self.now.resize(len, 0);
+        self.before_epoch.resize(len, 0);
+        self.instead.retain(|&block, _| block < size.blocks());
+        for (&block, versions) in &mut self.instead {
+            versions.iter_mut().for_each(|version| version.resize(block_bytes(block, len).len(), 0));
+        }
+        self.flushed();
     }
 
     /// A recovery point was deleted; its changes still count.
     pub fn deleted(&mut self, point: usize) {
-        self.points[point].content = None;
+        self.points[point].exists = false;
     }
 
     /// The numbers of the recovery points that exist, ascending.
     pub fn points(&self) -> Vec<usize> {
-        (0..self.points.len()).filter(|&point| self.points[point].content.is_some()).collect()
+        (0..self.points.len()).filter(|&point| self.points[point].exists).collect()
     }
 
     /// What a recovery point must read.
@@ -187,7 +226,8 @@ impl ModelDisk {
     /// # Panics
     /// If it was deleted.
     pub fn point(&self, point: usize) -> &[u8] {
-        self.points[point].content.as_deref().expect("the point exists")
+        assert!(self.points[point].exists, "recovery point {point} was deleted");
+        &self.points[point].content
     }
 
     /// The disk must read exactly what was acknowledged; blocks of failed requests old or new.
@@ -279,15 +319,18 @@ impl ModelDisk {
         if until.is_none() {
             expected.union(&self.epoch);
         }
+        let size = until.map_or(self.size(), |point| self.points[point].size);
+        expected.must.retain(|&block| block < size.blocks());
         let span = format!("changes from {since:?} to {until:?}");
         let mut reported = BTreeSet::new();
         for range in changed.iter() {
-            let whole_end = range.end().is_multiple_of(BLOCK_SIZE) || range.end() == self.size().get();
+            let whole_end = range.end().is_multiple_of(BLOCK_SIZE) || range.end() == size.get();
             if !range.start().is_multiple_of(BLOCK_SIZE) || !whole_end {
                 return Err(Mismatch(format!("{span}: {range:?} is not made of whole blocks")));
             }
             reported.extend(range.start() / BLOCK_SIZE..range.end().div_ceil(BLOCK_SIZE));
         }
+        expected.must.extend(self.differing(since, until));
         if let Some(block) = expected.must.difference(&reported).next() {
             return Err(Mismatch(format!("{span}: block {block} was changed and is not reported")));
         }
@@ -295,6 +338,25 @@ impl ModelDisk {
             Some(block) => Err(Mismatch(format!("{span}: block {block} is reported and was not changed"))),
             None => Ok(()),
         }
+    }
+
+    /// The blocks in which what two states read differs, byte by byte, where both are known. What a smaller one lacks
+    /// counts as zeros, and what a smaller later one lacks is not there to differ.
+    fn differing(&self, since: Option<usize>, until: Option<usize>) -> Vec<u64> {
+        let content = |point: usize| &self.points[point].content[..];
+        let before = since.map_or(&[][..], content);
+        let after = until.map_or(&self.now[..], content);
+        // what failed requests left is not known, and a disk that began with content has no state of zeros
+        if until.is_none() && !self.instead.is_empty() || since.is_none() && !self.began_empty {
+            return Vec::new();
+        }
+        let differs = |block: &u64| {
+            let old = &before[block_bytes(*block, before.len())];
+            let new = &after[block_bytes(*block, after.len())];
+            let (both, more) = new.split_at(new.len().min(old.len()));
+            *both != old[..both.len()] || more.iter().any(|&byte| byte != 0)
+        };
+        (0..ByteCount::new(after.len() as u64).blocks()).filter(differs).collect()
     }
 
     fn block(&self, block: u64) -> std::ops::Range<usize> {

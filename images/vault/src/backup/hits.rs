@@ -7,9 +7,9 @@ use block::Kind;
 
 use crate::cache::Cache;
 use crate::index::{Index, Spot};
+use crate::inner::Inner;
 use crate::name::{Address, ContentId, Shelf};
 use crate::pack::Trailer;
-use crate::vault::Inner;
 use crate::{Error, Result};
 
 /// Trailers kept from one hit to the next: at most 25 MiB, usually a fiftieth of that.

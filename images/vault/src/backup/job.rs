@@ -11,10 +11,10 @@ use crate::backup::{Counts, Report};
 use crate::chunk::{Encoder, Encoding, Kind};
 use crate::front::{Front, POINT};
 use crate::index::{Entry, INDEX_RECORDS, Index, PackRow, Spot};
+use crate::inner::Inner;
 use crate::manifest::{Node, NodeReader, NodeStore, Point, decode_point, encode_point};
 use crate::name::{Address, ContentId, Shelf};
 use crate::pack::{Finished, MAX_PACK_ENTRIES, PackWriter};
-use crate::vault::Inner;
 use crate::{Error, Result};
 
 /// Entries of a new pack that are read back from the store and decoded, besides its trailer: the first, the last and

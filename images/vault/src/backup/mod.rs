@@ -11,9 +11,9 @@ mod stages;
 
 use block::{ByteCount, Delta, DiskId, Epoch, StateId, Time};
 
+use crate::inner::Inner;
 use crate::manifest::{Point, PointKind, Ref, Shape, TreeBuilder, VaultPoint, check_item};
 use crate::progress::Progress;
-use crate::vault::Inner;
 use crate::{Error, ManifestId, Result};
 
 use job::Job;

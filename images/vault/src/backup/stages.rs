@@ -12,9 +12,9 @@ use block::{BlockSource, ByteOffset};
 use crate::backup::plan::{Stretch, stretches};
 use crate::chunk::{CHUNK_SIZE, Encoder, Encoding, Kind};
 use crate::index::Index;
+use crate::inner::Inner;
 use crate::manifest::{Ref, Shape};
 use crate::name::ContentId;
-use crate::vault::Inner;
 use crate::{Error, Result};
 
 /// Chunks read at once: 1 MiB.

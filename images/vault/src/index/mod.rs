@@ -4,6 +4,7 @@
 //! index can take its place.
 
 mod blob;
+mod stored;
 mod table;
 #[cfg(test)]
 mod tests;

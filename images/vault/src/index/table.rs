@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::index::{Entry, IndexContent, PackRow};
 use crate::name::{Address, ContentId};
+use crate::pack::Record;
 
 /// All known places of all known chunks and nodes.
 #[derive(Default, Clone)]
@@ -65,6 +66,11 @@ impl Index {
         let first = self.entries.partition_point(|entry| entry.record.id < id);
         let same = self.entries[first..].iter().take_while(move |entry| entry.record.id == id);
         same.filter_map(|entry| Some(Spot { entry: *entry, pack: *self.packs.get(entry.pack as usize)? }))
+    }
+
+    /// The record of every known place.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.entries.iter().map(|entry| &entry.record)
     }
 
     pub(crate) fn knows(&self, pack: &Address) -> bool {

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use block::{
-    BlockSource, ByteCount, ByteOffset, ByteRange, Delta, DiskId, Epoch, Extent, ExtentKind, Failure, Kind,
-    RangeSet, StateId, Time, Visit,
-};
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Failure, Kind, Visit};
 use sim::SimBlobStore;
-use vault::{Backup, Progress, Quiet, Vault};
+use vault::{Progress, Quiet, Vault};
 
-use crate::world::{World, create, env, open, restore};
+use crate::world::{World, create, env, everything_of, open, restore};
 
 #[test]
 fn an_image_keeps_the_promises_of_a_source() {
@@ -73,18 +70,7 @@ fn a_sparse_disk_of_64_tib_costs_what_is_on_it() {
     let source =
         Arc::new(Sparse { size: block::MAX_DISK_SIZE, block: (40 << 40) + 12_288, reads: AtomicU64::new(0) });
     let size = source.size();
-    let request = Backup {
-        item: "huge",
-        disk: DiskId::from_bytes([1; 16]),
-        state: StateId::from_bytes([2; 16]),
-        base: None,
-        epoch: Epoch::new(1),
-        time: Time::default(),
-        size,
-        delta: Delta { source: source.clone(), changed: RangeSet::whole(size) },
-        progress: &Quiet,
-    };
-    let report = vault.backup(&request).unwrap();
+    let report = vault.backup(&everything_of(source.clone(), &Quiet)).unwrap();
     assert_eq!((report.bytes_read.get(), report.chunks_new), (65_536, 1));
     assert_eq!(source.reads.load(Ordering::Relaxed), 65_536);
     assert!(vault.usage().unwrap().bytes < 10_000);
@@ -150,18 +136,7 @@ impl Progress for Impatient {
 
 fn impatient(vault: &Vault, world: &World, limit: u64) -> (vault::Result<vault::Report>, u64) {
     let progress = Impatient { calls: AtomicU64::new(0), last: AtomicU64::new(0), limit };
-    let size = world.now.size();
-    let result = vault.backup(&Backup {
-        item: "web-root",
-        disk: world.disk,
-        state: StateId::from_bytes([9; 16]),
-        base: None,
-        epoch: Epoch::new(1),
-        time: Time::default(),
-        size,
-        delta: Delta { source: Arc::new(world.now.clone()), changed: RangeSet::whole(size) },
-        progress: &progress,
-    });
+    let result = vault.backup(&everything_of(Arc::new(world.now.clone()), &progress));
     (result, progress.last.load(Ordering::Relaxed))
 }
 
@@ -202,20 +177,7 @@ fn a_source_that_fails_fails_the_backup() {
     let vault = create(Arc::new(SimBlobStore::new()), &env());
     let mut world = World::new(20 << 20, 5);
     world.write_random(0, 20 << 20);
-    let size = world.now.size();
-    let error = vault
-        .backup(&Backup {
-            item: "web-root",
-            disk: world.disk,
-            state: StateId::from_bytes([9; 16]),
-            base: None,
-            epoch: Epoch::new(1),
-            time: Time::default(),
-            size,
-            delta: Delta { source: Arc::new(Failing(world)), changed: RangeSet::whole(size) },
-            progress: &Quiet,
-        })
-        .unwrap_err();
+    let error = vault.backup(&everything_of(Arc::new(Failing(world)), &Quiet)).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
     assert!(error.to_string().contains("layer 3"), "{error}");
     assert!(vault.points().unwrap().is_empty());

@@ -9,9 +9,25 @@ use block::{
     Epoch, Extent, ExtentKind, RangeSet, StateId, Time, Visit, check_range,
 };
 use vault::{
-    Backup, DeleteGate, Deletion, DirectoryStore, Env, ManifestId, Options, Quiet, Refusal, Report, Vault,
-    VaultKey,
+    Backup, DeleteGate, Deletion, DirectoryStore, Env, ManifestId, Options, Progress, Quiet, Refusal, Report,
+    Vault, VaultKey,
 };
+
+/// A full backup of a source that no world keeps.
+pub fn everything_of(source: Arc<dyn BlockSource>, progress: &dyn Progress) -> Backup<'_> {
+    let size = source.size();
+    Backup {
+        item: "web-root",
+        disk: DiskId::from_bytes([1; 16]),
+        state: StateId::from_bytes([9; 16]),
+        base: None,
+        epoch: Epoch::new(1),
+        time: Time::default(),
+        size,
+        delta: Delta { source, changed: RangeSet::whole(size) },
+        progress,
+    }
+}
 
 /// A clock that only counts.
 #[derive(Default)]

@@ -1,9 +1,8 @@
 //! A filesystem image of a tree, made and changed by e2fsprogs.
 
-use crate::copy::FileSource;
 use crate::demo::tree::Tree;
 use crate::failure::{Failure, Result};
-use block::BlockSource;
+use block::linux::open_named;
 use control::Kind;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,7 +79,7 @@ impl Image {
 
     /// Its size in bytes.
     pub fn size(&self) -> Result<u64> {
-        Ok(FileSource::open(&self.path)?.size().get())
+        Ok(open_named(&self.path)?.size()?)
     }
 
     /// The file the change removes.

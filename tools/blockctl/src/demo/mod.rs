@@ -7,11 +7,13 @@ mod story;
 mod tree;
 
 use crate::cli::DemoOptions;
-use crate::copy::{self, FileSource};
+use crate::copy;
 use crate::disk::connect;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::{job, size};
+use block::FileSource;
+use block::linux::open_named;
 use control::{
     BackupRequest, ChangesQuery, CreateDisk, DeletePointQuery, Job, Kind, Point, RestoreRequest, Tier,
 };
@@ -74,13 +76,20 @@ impl Stage {
             Ok((Image::make(tree, &self.dir.join("image.raw"))?, text))
         })?;
         story.step(|_| {
-            let disk = client.create_disk(&CreateDisk { name: DISK.to_owned(), size: image.size()? })?;
+            let disk = client.create_disk(&CreateDisk {
+                name: DISK.to_owned(),
+                size: image.size()?,
+                fill: false,
+            })?;
             Ok(((), format!("disk {DISK}, {}", size::show(disk.size.unwrap_or(0)))))
         })?;
         story.step(|output| {
             let disk = connect(client, DISK)?;
-            let written =
-                copy::to_device(&FileSource::open(image.path())?, &disk, &mut output.progress("fill"))?;
+            let written = copy::to_device(
+                &FileSource::new(open_named(image.path())?)?,
+                &disk,
+                &mut output.progress("fill"),
+            )?;
             Ok(((), format!("filled over NBD, {} written", size::show(written))))
         })?;
         Ok(image)
@@ -125,7 +134,8 @@ impl Stage {
             let added = image.change()?;
             let disk = connect(client, DISK)?;
             let mut progress = output.progress("change");
-            let written = copy::update_device(&FileSource::open(image.path())?, &disk, &mut progress)?;
+            let written =
+                copy::update_device(&FileSource::new(open_named(image.path())?)?, &disk, &mut progress)?;
             let victim = short(&image.victim().path);
             let text = format!("removed {victim}, added {added} files: {} written", size::show(written));
             Ok(((), text))

@@ -1,9 +1,11 @@
 //! The contract of the command line: forms, fields, exit codes.
 
 use crate::fixture::{Stage, image};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 
 fn fields(value: &Value, names: &[&str]) {
     for name in names {
@@ -112,7 +114,9 @@ fn failures_have_their_exit_code_and_say_what_to_do() {
     stage.text(&["disk", "create", "web", "--size", "1M"]);
     let full = stage.path("full.raw");
     image(&full, 10, 10);
-    let cases: [(&[&str], i32, &str); 14] = [
+    let dir = stage.path("");
+    let keys = stage.path("state/keys/second");
+    let cases: [(&[&str], i32, &str); 26] = [
         (&["disk", "show", "nope"], 3, "nope"),
         (&["point", "show", "web@7"], 3, "web@7"),
         (&["backup", "web", "--vault", "nope"], 3, "nope"),
@@ -123,20 +127,109 @@ fn failures_have_their_exit_code_and_say_what_to_do() {
         (&["disk", "create", "x", "--size", "many"], 2, "many"),
         (&["disk", "create", "x", "--size", "5", "--from", &full], 2, "10 bytes"),
         (&["disk", "create", "x", "--from", "/nonexistent/file"], 3, "/nonexistent"),
-        (&["disk", "export", "web", "out", "--format", "qcow2"], 2, "qcow2"),
+        (&["disk", "export", "web", "out", "--format", "zip"], 2, "zip"),
+        (&["disk", "export", "web", "out", "--compress"], 2, "qcow2"),
+        (&["disk", "export", "web", "out", "--format", "qcow2", "--fixed"], 2, "vhd"),
+        (&["disk", "create", "x", "--from", "/tmp"], 2, "directory"),
+        (&["disk", "create", "x", "--size", "1M", "--format", "raw"], 2, "--from"),
         (&["disk", "export", "web", &full], 2, "--yes"),
         (&["disk", "delete", "web"], 2, "--yes"),
         (&["mount", "web", "/tmp"], 2, "snapshot"),
+        (&["disk", "create", "vm/web", "--size", "1M"], 2, "vm/web/vda"),
+        (&["snapshot", "vm/none"], 3, "vm/none"),
+        (&["disk", "export", "web", &dir], 2, "directory"),
+        (&["vault", "create", "second", "--store", "s3://bucket"], 2, "s3"),
+        (&["vault", "create", "second", "--store", &keys], 5, "state directory"),
+        (&["job", "show", "0123"], 3, "0123"),
+        (&["disk", "explode"], 2, "explode"),
+        (&["umount", "/nowhere"], 3, "/nowhere"),
     ];
     for (arguments, code, says) in cases {
         let (exit, said) = stage.failure(arguments);
         assert_eq!(exit, Some(code), "{arguments:?}: {said}");
         assert!(said.starts_with("error: ") && said.contains(says), "{arguments:?}: {said}");
+        assert!(said.contains("\nhelp: "), "{arguments:?}: {said}");
     }
     assert_eq!(stage.json(&["disk", "list"]).as_array().map(Vec::len), Some(1), "nothing half made is left");
     let nobody = stage.path("nobody");
     let (exit, said) = stage.failure(&["status", "--state", &nobody]);
     assert!(exit == Some(7) && said.contains("nobody") && said.contains("help: "), "{exit:?} {said}");
+}
+
+#[test]
+fn a_point_is_not_written_over_a_directory() {
+    let stage = Stage::set();
+    stage.text(&["disk", "create", "vm/web/vda", "--size", "1M"]);
+    assert_eq!(stage.text(&["snapshot", "vm/web"]), "vm/web/vda@1\n");
+    let dir = stage.path("");
+    let (exit, said) = stage.failure(&["restore", "disk", "vm/web/vda@1", "--output", &dir]);
+    assert_eq!(exit, Some(2));
+    assert!(said.contains("directory") && said.contains("vm-web-vda@1.raw"), "{said}");
+    let file = stage.path("vda.raw");
+    stage.text(&["restore", "disk", "vm/web/vda@1", "--output", &file]);
+    assert_eq!(fs::metadata(&file).expect("a file").len(), 1 << 20);
+}
+
+#[test]
+fn a_daemon_that_is_killed_meanwhile_is_unavailable() {
+    let mut stage = Stage::set();
+    stage.text(&["disk", "create", "web", "--size", "64M"]);
+    let point = stage.text(&["snapshot", "web"]);
+    // stopped, it takes the request and never answers
+    stage.signal(Signal::STOP);
+    let asked = ["status", "snapshot web", "job list", "backup web"].map(|verb| {
+        let mut command = stage.command(&verb.split(' ').collect::<Vec<_>>());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a command")
+    });
+    let file = stage.path("out.raw");
+    let export = stage.command(&["disk", "export", point.trim(), &file]).stderr(Stdio::piped()).spawn();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    stage.signal(Signal::KILL);
+    for command in asked.into_iter().chain(export) {
+        let output = command.wait_with_output().expect("its end");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(7), "{said}");
+        assert!(said.starts_with("error: ") && said.contains("\nhelp: "), "{said}");
+    }
+    stage.start_again();
+    assert_eq!(stage.json(&["disk", "list"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn ready_is_said_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = fs::File::create(dir.path().join("out")).expect("a file");
+    let mut daemon = std::process::Command::new(crate::fixture::blockd())
+        .arg("serve")
+        .arg("--state")
+        .arg(dir.path().join("state"))
+        .stdout(out.try_clone().expect("the same file"))
+        .stderr(out)
+        .spawn()
+        .expect("a daemon");
+    let said = || fs::read_to_string(dir.path().join("out")).expect("text");
+    while !said().contains("ready\n") {
+        assert!(daemon.try_wait().expect("its state").is_none(), "{}", said());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Signal::TERM).expect("a signal");
+    assert!(daemon.wait().expect("its end").success());
+    assert_eq!(said().lines().filter(|line| line.contains("ready")).count(), 1, "{}", said());
+}
+
+#[test]
+fn one_thing_is_no_plural() {
+    let stage = Stage::set();
+    stage.text(&["disk", "create", "web", "--size", "1M"]);
+    stage.text(&["backup", "web"]);
+    let (_, said) = stage.failure(&["disk", "delete", "web"]);
+    assert!(said.contains("1 instant recovery point:"), "{said}");
+    let said = stage.text(&["vault", "check", "main"]);
+    assert!(said.contains("1 recovery point,"), "{said}");
+    fields(
+        &stage.json(&["vault", "usage", "main"]),
+        &["points", "packs", "bytes_stored", "bytes_referenced", "bytes_unreferenced"],
+    );
 }
 
 #[test]

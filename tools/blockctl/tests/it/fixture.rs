@@ -1,5 +1,6 @@
 //! A daemon and a state of a test's own, and commands against them.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -23,18 +24,19 @@ pub struct Stage {
 impl Stage {
     pub fn set() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut child = Command::new(blockd())
-            .arg("serve")
-            .arg("--state")
-            .arg(dir.path().join("state"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a daemon");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-        assert_eq!(line, "ready\n");
+        let child = start(&dir);
         Self { dir, child }
+    }
+
+    /// Another daemon on the same state, once the first has ended.
+    pub fn start_again(&mut self) {
+        self.child.wait().expect("its end");
+        self.child = start(&self.dir);
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -42,9 +44,13 @@ impl Stage {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("a command")
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_blockctl"));
-        command.env("BLOCKD_STATE", self.dir.path().join("state")).args(arguments);
-        command.stdin(Stdio::null()).output().expect("a command")
+        command.env("BLOCKD_STATE", self.dir.path().join("state")).args(arguments).stdin(Stdio::null());
+        command
     }
 
     /// What a command that must succeed prints.
@@ -69,10 +75,24 @@ impl Stage {
     }
 }
 
+fn start(dir: &TempDir) -> Child {
+    let mut child = Command::new(blockd())
+        .arg("serve")
+        .arg("--state")
+        .arg(dir.path().join("state"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a daemon");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    child
+}
+
 impl Drop for Stage {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.signal(Signal::TERM);
         assert!(self.child.wait().expect("its end").success());
     }
 }

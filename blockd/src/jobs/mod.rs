@@ -3,13 +3,15 @@
 //! A job is a thread. At most a configured number runs at a time, and never two that share a key (the same disk, the
 //! same vault check), so that two transfers of one disk cannot race for the same base. The rest waits its turn.
 
+mod queue;
+
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::names::rfc3339;
 use block::sync::{Condvar, Mutex, lock, wait};
-use block::{Clock, Entropy, JobId};
+use block::{Clock, DiskId, Entropy, JobId};
 use control::{ErrorBody, Job, JobState, Kind};
-use std::collections::BTreeMap;
+use queue::{Active, Entry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,36 +32,30 @@ pub struct Jobs {
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct Active {
-    // by number, so that the oldest waiting one comes first
-    jobs: BTreeMap<u64, Entry>,
-    next: u64,
-    stopping: bool,
-}
-
-struct Entry {
-    job: Job,
-    key: String,
-    cancelled: Arc<AtomicBool>,
-    started_ns: Option<u64>,
-}
-
 /// What a new job is about.
 #[derive(Debug, Clone, Default)]
 pub struct NewJob {
-    /// `backup`, `restore` or `check`.
+    /// `backup`, `restore`, `check` or `scrub`.
     pub operation: &'static str,
     /// What it is about.
     pub item: String,
-    /// Never two jobs of the same key at a time.
-    pub key: String,
+    /// Never two jobs that share a key at a time.
+    pub keys: Vec<String>,
+    /// What it reads and others may read too, but nobody may remove meanwhile.
+    pub reads: Vec<String>,
     /// The recovery point it moves.
     pub point: Option<String>,
     /// The vault it works with.
     pub vault: Option<String>,
     /// The disk it makes.
     pub target: Option<String>,
+    /// That disk's id.
+    pub target_id: Option<String>,
+}
+
+/// The key of all that works with a disk.
+pub fn disk_key(id: DiskId) -> String {
+    format!("disk {id}")
 }
 
 /// A running job, as the work sees it.
@@ -95,7 +91,8 @@ impl Run {
 }
 
 impl Jobs {
-    /// The jobs of this catalog. Those that ran when the last daemon ended are recorded as failed.
+    /// The jobs of this catalog. Those that ran when the last daemon ended are recorded as failed, but for those that had
+    /// `done` all but saying so.
     ///
     /// # Errors
     /// What the catalog reports.
@@ -104,10 +101,12 @@ impl Jobs {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         parallel: usize,
+        done: &dyn Fn(&Job) -> bool,
     ) -> Result<Arc<Self>> {
         for mut job in catalog.jobs()?.into_iter().filter(|job| !job.state.is_final()) {
-            job.state = JobState::Failed;
-            job.error = Some(ErrorBody {
+            let is_done = job.state == JobState::Running && done(&job);
+            job.state = if is_done { JobState::Done } else { JobState::Failed };
+            job.error = (!is_done).then(|| ErrorBody {
                 kind: Kind::Unavailable,
                 message: "interrupted".to_owned(),
                 help: Some("the daemon ended while it ran; start it again".to_owned()),
@@ -133,18 +132,17 @@ impl Jobs {
             let mut active = lock(&self.active);
             if active.stopping || active.jobs.len() >= ACTIVE_LIMIT {
                 let why = if active.stopping { "the daemon stops" } else { "too many jobs wait already" };
-                return Err(Error::said(
-                    Kind::Unavailable,
-                    format!("{} of {}", new.operation, new.item),
-                    why,
-                ));
+                let what = format!("{} of {}", new.operation, new.item);
+                return Err(Error::said(Kind::Unavailable, what, why)
+                    .with_help("`blockctl job list` shows what runs; try again when some have ended"));
             }
             // in the catalog before it is anywhere else, so that a crash leaves a trace of it
             self.catalog.put_job(&job)?;
             let number = active.next;
             active.next += 1;
+            let (keys, reads) = (new.keys, new.reads);
             let entry =
-                Entry { job: job.clone(), key: new.key, cancelled: cancelled.clone(), started_ns: None };
+                Entry { job: job.clone(), keys, reads, cancelled: cancelled.clone(), started_ns: None };
             active.jobs.insert(number, entry);
             number
         };
@@ -171,8 +169,10 @@ impl Jobs {
             point: new.point.clone(),
             vault: new.vault.clone(),
             target: new.target.clone(),
+            target_id: new.target_id.clone(),
             kind: None,
             base: None,
+            note: None,
             state: JobState::Queued,
             error: None,
             created: rfc3339(self.clock.now()),
@@ -186,6 +186,7 @@ impl Jobs {
             bytes_stored: 0,
             duration_ms: 0,
             check: None,
+            scrub: None,
         })
     }
 
@@ -278,7 +279,8 @@ impl Jobs {
             Err(none) if none.is_empty() => {
                 Err(Error::not_found(what()).with_help("`blockctl job list` shows them"))
             }
-            Err(_) => Err(Error::said(Kind::Conflict, what(), "several jobs begin like this")),
+            Err(_) => Err(Error::said(Kind::Conflict, what(), "several jobs begin like this")
+                .with_help("give more digits of the id")),
         }
     }
 
@@ -311,16 +313,20 @@ impl Jobs {
         let job = self.get(id)?;
         let active = lock(&self.active);
         let Some(entry) = active.jobs.values().find(|entry| entry.job.id == job.id) else {
-            return Err(Error::said(Kind::Conflict, format!("job {}", job.id), "has ended"));
+            return Err(Error::said(Kind::Conflict, format!("job {}", job.id), "has ended")
+                .with_help(format!("`blockctl job show {}` says how", &job.id[..8.min(job.id.len())])));
         };
         entry.cancelled.store(true, Ordering::Relaxed);
         self.changed.notify_all();
         Ok(self.show(entry))
     }
 
-    /// Whether a job with this key waits or runs.
+    /// Whether a job that waits or runs works with what has this key, or reads it.
     pub fn is_busy(&self, key: &str) -> bool {
-        lock(&self.active).jobs.values().any(|entry| entry.key == key)
+        lock(&self.active)
+            .jobs
+            .values()
+            .any(|entry| entry.keys.iter().chain(&entry.reads).any(|its| its == key))
     }
 
     /// Stops every job and waits until the last has ended. No new one starts afterwards.
@@ -335,109 +341,5 @@ impl Jobs {
     }
 }
 
-impl Active {
-    fn may_run(&self, number: u64, parallel: usize) -> bool {
-        let running = || self.jobs.values().filter(|entry| entry.job.state == JobState::Running);
-        let Some(own) = self.jobs.get(&number) else { return true };
-        running().count() < parallel
-            && running().all(|entry| entry.key != own.key)
-            && self.jobs.range(..number).all(|(_, older)| older.key != own.key)
-    }
-}
-
 #[cfg(test)]
-pub mod tests {
-    use super::*;
-    use block::linux::{KernelEntropy, SystemClock};
-
-    /// A job in some state, for tests.
-    pub fn job(id: &str, state: JobState) -> Job {
-        let body = format!(
-            r#"{{"id":"{id}","operation":"backup","item":"web","point":null,"vault":null,"target":null,"kind":null,
-            "base":null,"state":"queued","error":null,"created":"2026-11-20T12:00:00.000Z","ended":null,
-            "bytes_total":0,"bytes_done":0,"bytes_changed":0,"bytes_read":0,"chunks_new":0,"chunks_reused":0,
-            "bytes_stored":0,"duration_ms":0}}"#
-        );
-        Job { state, ..serde_json::from_str(&body).expect("a job") }
-    }
-
-    fn open(dir: &std::path::Path) -> Arc<Jobs> {
-        let (catalog, _) = Catalog::open(dir).expect("a catalog");
-        Jobs::open(Arc::new(catalog), Arc::new(SystemClock), Arc::new(KernelEntropy), 2).expect("jobs")
-    }
-
-    fn new(key: &str) -> NewJob {
-        NewJob { operation: "backup", item: "web".into(), key: key.into(), ..NewJob::default() }
-    }
-
-    const LONG: Duration = Duration::from_secs(30);
-
-    #[test]
-    fn jobs_of_one_key_run_one_after_the_other() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let jobs = open(dir.path());
-        let busy = Arc::new(AtomicBool::new(false));
-        let ids: Vec<String> = (0..6)
-            .map(|_| {
-                let busy = busy.clone();
-                let work = move |_: &Run| {
-                    assert!(!busy.swap(true, Ordering::SeqCst), "two at a time");
-                    std::thread::sleep(Duration::from_millis(5));
-                    busy.store(false, Ordering::SeqCst);
-                    Ok(())
-                };
-                jobs.start(new("disk"), work).expect("started").id
-            })
-            .collect();
-        for id in ids {
-            assert_eq!(jobs.wait_for(&id, LONG).expect("known").state, JobState::Done);
-        }
-        assert_eq!(jobs.active(), 0);
-    }
-
-    #[test]
-    fn a_cancelled_job_says_so_and_a_waiting_one_never_begins() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let jobs = open(dir.path());
-        let work = |run: &Run| loop {
-            run.go_on()?;
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        let first = jobs.start(new("disk"), work).expect("started");
-        let second = jobs.start(new("disk"), |_| panic!("must not begin")).expect("started");
-        jobs.cancel(&second.id).expect("asked");
-        assert_eq!(jobs.wait_for(&second.id, LONG).expect("known").state, JobState::Cancelled);
-        jobs.cancel(&first.id).expect("asked");
-        assert_eq!(jobs.wait_for(&first.id, LONG).expect("known").state, JobState::Cancelled);
-        assert_eq!(jobs.cancel(&first.id).map_err(|error| error.kind()).err(), Some(Kind::Conflict));
-    }
-
-    #[test]
-    fn a_job_that_ran_at_a_crash_is_interrupted() {
-        let dir = tempfile::tempdir().expect("a directory");
-        {
-            let (catalog, _) = Catalog::open(dir.path()).expect("a catalog");
-            catalog.put_job(&job("aa", JobState::Running)).expect("written");
-        }
-        let jobs = open(dir.path());
-        let seen = jobs.get("aa").expect("known");
-        assert_eq!(seen.state, JobState::Failed);
-        assert_eq!(seen.error.map(|error| error.message), Some("interrupted".to_owned()));
-        assert_eq!(jobs.get("bb").map_err(|error| error.kind()).err(), Some(Kind::NotFound));
-    }
-
-    #[test]
-    fn stopping_ends_what_runs_and_refuses_what_comes() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let jobs = open(dir.path());
-        let work = |run: &Run| loop {
-            run.go_on()?;
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        jobs.start(new("disk"), work).expect("started");
-        jobs.stop();
-        assert_eq!(jobs.active(), 0);
-        let late = jobs.start(new("disk"), |_| Ok(()));
-        assert_eq!(late.map_err(|error| error.kind()).err(), Some(Kind::Unavailable));
-    }
-}
+pub mod tests;

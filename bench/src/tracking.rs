@@ -1,0 +1,129 @@
+//! What keeping the change map costs a request.
+//!
+//! Two builds of the daemon serve a disk of the same size whose every block is in the active layer: the product, and
+//! one that writes without looking at the map, as if it tracked nothing. Both are measured in turn; of each the CPU
+//! time of the server a request and, in a last pass under strace, its system calls.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::appliance::{Appliance, Setting};
+use crate::fio;
+use crate::report::spread;
+
+const DISK: &str = "bench";
+/// Requests that are counted under strace, which slows them down a hundredfold.
+const TRACED_BYTES: u64 = 16 << 20;
+
+/// Options of the workload.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Runs of each build; the median over them is reported
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// MiB of the disk, all of which each run writes once
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(16..))]
+    size_mib: u64,
+    /// The daemon built with the feature `untracked`
+    #[arg(long, env = "BLOCKD_UNTRACKED")]
+    untracked: PathBuf,
+    #[command(flatten)]
+    setting: Setting,
+}
+
+/// Measures and prints the table.
+///
+/// # Errors
+/// A program is missing, or a daemon or fio fails.
+pub fn run(options: &Options) -> Result<()> {
+    let size_bytes = options.size_mib << 20;
+    let tracked = Appliance::start(&options.setting)?;
+    let untracked = Appliance::start_program(&options.setting, &options.untracked)?;
+    let subjects = [&tracked, &untracked];
+    let uris = subjects.map(|appliance| appliance.create(DISK, size_bytes).map(|disk| disk.uri));
+    let [tracked_uri, untracked_uri] = uris;
+    let uris = [tracked_uri?, untracked_uri?];
+    for uri in &uris {
+        fio::run(uri, size_bytes, 1, fio::FILL)?;
+    }
+    let mut ratios = Vec::new();
+    let mut micros = [Vec::new(), Vec::new()];
+    for round in 0..options.rounds as usize {
+        for turn in [round % 2, 1 - round % 2] {
+            micros[turn].push(cpu_us(subjects[turn], &uris[turn], size_bytes)?);
+        }
+        ratios.push(micros[0][round] / micros[1][round]);
+    }
+    let calls = [calls(&tracked, &uris[0])?, calls(&untracked, &uris[1])?];
+    let [with, without] = micros.map(|micros| spread(micros).map_or(0.0, |(_, mid, _)| mid));
+    let (low, mid, high) = spread(ratios).context("no round")?;
+    println!(
+        "| a 4 KiB write to a block that is present | with tracking | without | ratio |\n|---|---|---|---|"
+    );
+    println!("| server CPU | {with:.2} µs | {without:.2} µs | **{mid:.3}** ({low:.3}–{high:.3}) |");
+    let requests = (TRACED_BYTES / 4096) as f64;
+    println!(
+        "| pwrite64 a request | {:.3} | {:.3} | |",
+        calls[0].writes as f64 / requests,
+        calls[1].writes as f64 / requests
+    );
+    println!(
+        "| system calls in all, a request | {:.3} | {:.3} | |",
+        calls[0].all as f64 / requests,
+        calls[1].all as f64 / requests
+    );
+    Ok(())
+}
+
+/// Server CPU time of one request of a pass over the disk, microseconds.
+fn cpu_us(appliance: &Appliance, uri: &str, size_bytes: u64) -> Result<f64> {
+    let server = appliance.server()?;
+    let before = server.cpu_s()?;
+    let measured = fio::run(uri, size_bytes, 1, fio::WRITE_EACH_BLOCK_ONCE)?;
+    Ok((server.cpu_s()? - before) * 1e6 / measured.requests)
+}
+
+/// System calls of a server.
+struct Calls {
+    writes: u64,
+    /// Of the connection's thread all that concern the request: receiving, writing, answering.
+    all: u64,
+}
+
+/// Counts the server's system calls for a pass over the first [`TRACED_BYTES`].
+fn calls(appliance: &Appliance, uri: &str) -> Result<Calls> {
+    let counts = tempfile::NamedTempFile::new()?;
+    let mut command = Command::new("strace");
+    command.args(["-f", "-c", "-o"]).arg(counts.path());
+    command.args(["-p", &appliance.server()?.pid().to_string()]);
+    let mut strace = command.stderr(Stdio::null()).spawn().context("strace cannot be started")?;
+    // attached once the tracer shows in the status of the process
+    let status = format!("/proc/{}/status", appliance.server()?.pid());
+    while !std::fs::read_to_string(&status)?
+        .lines()
+        .any(|line| line == format!("TracerPid:\t{}", strace.id()))
+    {
+        if strace.try_wait()?.is_some() {
+            bail!("strace ended before it was attached");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    fio::run(uri, TRACED_BYTES, 1, fio::WRITE_EACH_BLOCK_ONCE)?;
+    crate::server::run(Command::new("kill").args(["-INT", &strace.id().to_string()]))?;
+    strace.wait()?;
+    let table = std::fs::read_to_string(counts.path())?;
+    let of = |wanted: &[&str]| -> u64 {
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows = rows.filter(|row| row.last().is_some_and(|name| wanted.contains(name)));
+        rows.filter_map(|row| row.get(3)?.parse::<u64>().ok()).sum()
+    };
+    let writes = of(&["pwrite64", "pwritev", "pwritev2"]);
+    if writes == 0 {
+        bail!("strace saw no write:\n{table}");
+    }
+    let request =
+        ["recvfrom", "recvmsg", "sendto", "sendmsg", "read", "write", "writev", "pread64", "preadv2"];
+    Ok(Calls { writes, all: writes + of(&request) })
+}

@@ -1,0 +1,137 @@
+//! What a connection is carried by: the socket itself, or TLS over it.
+
+use super::tls::Secured;
+use crate::outbox::{Outbox, Splice};
+use crate::socket::{Socket, SpliceEnd};
+use crate::transmission::Transmission;
+use block::linux::ReadRing;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+pub(super) enum Transport {
+    Plain(Arc<Socket>),
+    Tls(Arc<Socket>, Box<Secured>),
+}
+
+impl Transport {
+    /// Receives what is there, at least one byte unless the other end closed (then none).
+    pub(super) fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.receive(buf),
+            Self::Tls(socket, tls) => tls.receive(socket, buf),
+        }
+    }
+
+    /// Whether bytes are there that polling the socket does not show.
+    fn has_received(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(_, tls) => tls.has_received(),
+        }
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.send(bytes),
+            Self::Tls(socket, tls) => tls.send(socket, bytes),
+        }
+    }
+
+    /// Sends all replies.
+    pub(super) fn send_all(&mut self, out: &mut Outbox, transmission: &Transmission) -> io::Result<()> {
+        let splices = out.take_splices();
+        match self {
+            Self::Plain(socket) if !splices.is_empty() => {
+                let rest = send_spliced(socket, out, splices, transmission)?;
+                socket.send(&rest)
+            }
+            _ => self.send(out.filled()),
+        }
+    }
+
+    /// Waits until there is something to receive or a read of `ring` has finished; says whether it is the former.
+    pub(super) fn wait(&self, ring: &ReadRing) -> io::Result<bool> {
+        if self.has_received() {
+            return Ok(true);
+        }
+        let (Self::Plain(socket) | Self::Tls(socket, _)) = self;
+        let ring = ring.as_fd();
+        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&ring, PollFlags::IN)];
+        loop {
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            }
+        }
+    }
+
+    /// Says good-bye, as TLS wants it before the socket closes.
+    pub(super) fn close(&mut self) {
+        if let Self::Tls(socket, tls) = self {
+            tls.close(socket);
+        }
+    }
+}
+
+/// Sends replies and the parts of files between them as far as the socket takes them without waiting, and returns the
+/// rest: a client that does not read must not keep hold of places that others want to give back.
+fn send_spliced(
+    socket: &Socket,
+    out: &Outbox,
+    splices: Vec<Splice>,
+    transmission: &Transmission,
+) -> io::Result<Vec<u8>> {
+    let (mut rest, mut from) = (Vec::new(), 0);
+    socket.set_waiting(false)?;
+    for splice in splices {
+        send_now(socket, &out.filled()[from..splice.at], &mut rest)?;
+        from = splice.at;
+        send_file(socket, splice, transmission, &mut rest)?;
+    }
+    send_now(socket, &out.filled()[from..], &mut rest)?;
+    socket.set_waiting(true)?;
+    Ok(rest)
+}
+
+/// Sends what can be sent now; what cannot, or comes after such, is left in `rest`.
+fn send_now(socket: &Socket, bytes: &[u8], rest: &mut Vec<u8>) -> io::Result<()> {
+    let sent = if rest.is_empty() { socket.send_now(bytes)? } else { 0 };
+    rest.extend_from_slice(&bytes[sent..]);
+    Ok(())
+}
+
+/// The same for bytes of a file. If the file fails, what is missing is made up with zeros and followed by an error; where
+/// replies have no room for one, the connection ends.
+fn send_file(
+    socket: &Socket,
+    splice: Splice,
+    transmission: &Transmission,
+    rest: &mut Vec<u8>,
+) -> io::Result<()> {
+    let Splice { request, stored, .. } = splice;
+    let end = if rest.is_empty() {
+        socket.splice_now(&stored)?
+    } else {
+        SpliceEnd::Waits { missing: stored.count }
+    };
+    let (missing, failed) = match end {
+        SpliceEnd::Whole => return Ok(()),
+        SpliceEnd::Waits { missing } => (missing, None),
+        SpliceEnd::Failed { missing, error } => (missing, Some(error)),
+    };
+    let begin = rest.len();
+    rest.resize(begin + missing as usize, 0);
+    let failed =
+        failed.or_else(|| stored.file.read_at(stored.range().end() - missing, &mut rest[begin..]).err());
+    let Some(error) = failed else { return Ok(()) };
+    rest[begin..].fill(0);
+    let Some(excuse) = transmission.spliced_badly(&request, error) else {
+        return Err(io::Error::other("a read failed after its reply had begun"));
+    };
+    rest.extend_from_slice(excuse.filled());
+    Ok(())
+}

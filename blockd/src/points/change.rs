@@ -1,0 +1,150 @@
+//! Making and deleting points, and what changed between them.
+
+use super::{Held, Stored, Tiers, instant};
+use crate::disks::Named;
+use crate::error::{Doing, Error, Result};
+use crate::names::is_machine;
+use crate::vaults::NamedVault;
+use control::{Change, ChangeKind, Changes, Kind, PointDeleted, Tier};
+use layers::{Disk, Numbering, Until};
+use std::sync::Arc;
+use vault::ManifestId;
+
+impl Tiers {
+    /// Recovery point now, of all these disks, and of all disks of these machines, at one instant. The disks of a machine
+    /// get the same number.
+    ///
+    /// # Errors
+    /// `NotFound` naming a disk; `Invalid` if none or one twice is named. No point is made then.
+    pub fn snapshot(&self, items: &[String]) -> Result<Vec<Held>> {
+        let found = items.iter().map(|item| self.disks.of(item)).collect::<Result<Vec<_>>>()?;
+        let named: Vec<Arc<Named>> = found.into_iter().flatten().collect();
+        let disks: Vec<&Disk> =
+            named.iter().map(|named| named.disk().map(|disk| &**disk)).collect::<Result<_>>()?;
+        if disks.is_empty() {
+            return Err(Error::said(Kind::Invalid, "snapshot", "names no disk"));
+        }
+        if let Some(twice) =
+            (1..named.len()).find(|&last| named[..last].iter().any(|it| it.id == named[last].id))
+        {
+            return Err(Error::said(
+                Kind::Invalid,
+                "snapshot",
+                format!("disk {} is named twice", named[twice].name),
+            )
+            .with_help("name each disk once, and no disk beside its machine"));
+        }
+        let numbering = match items.iter().any(|item| is_machine(item)) {
+            true => Numbering::Common,
+            false => Numbering::Own,
+        };
+        let points = layers::seal_group(&disks, numbering).map_err(|error| {
+            let doing = format!("take a recovery point of {}", items.join(", "));
+            match named.iter().find(|named| error.disk() == Some(named.id)) {
+                Some(named) => named.failed(doing, error),
+                None => Error::below(doing, error),
+            }
+        })?;
+        Ok(named.iter().zip(&points).map(|(named, point)| instant(named, point)).collect())
+    }
+
+    /// The ranges of a disk that changed between two points, or from one until now.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` if the history does not lead from one to the other.
+    pub fn changes(&self, disk: &str, since: Option<&str>, until: Option<&str>) -> Result<Changes> {
+        let named = self.disks.get(disk)?;
+        let find = |name: &str| {
+            let held = self.find(name)?;
+            if held.item == named.name {
+                return Ok(held);
+            }
+            Err(Error::said(Kind::Invalid, format!("point {name}"), format!("is not one of disk {disk}"))
+                .with_help(format!("`blockctl point list {disk}` shows its points")))
+        };
+        let (since, until) = (since.map(find).transpose()?, until.map(find).transpose()?);
+        let end = until.as_ref().map_or(Until::Live, |held| Until::State(held.state));
+        let changes = named
+            .disk()?
+            .changes(since.as_ref().map(|held| held.state), end)
+            .map_err(|error| named.failed(format!("find the changes of {disk}"), error))?;
+        let of = |kind, set: &block::RangeSet| -> Vec<Change> {
+            set.iter()
+                .map(|range| Change { offset: range.start(), length: range.count().get(), kind })
+                .collect()
+        };
+        let mut ranges = of(ChangeKind::Data, &changes.data);
+        ranges.extend(of(ChangeKind::Zero, &changes.zero));
+        ranges.sort_by_key(|range| range.offset);
+        Ok(Changes {
+            disk: named.name.clone(),
+            since: since.map(|held| held.name),
+            until: until.map(|held| held.name),
+            bytes: ranges.iter().map(|range| range.length).sum(),
+            ranges,
+        })
+    }
+
+    /// Deletes a point from a tier, or from all that hold it: vaults first, so that what fails half-way leaves the
+    /// nearer copy.
+    ///
+    /// # Errors
+    /// `NotFound` if that tier does not hold it. After a failure half-way the message says what is gone.
+    pub fn delete_point(&self, name: &str, tier: Option<Tier>) -> Result<PointDeleted> {
+        let held = match self.find(name) {
+            Err(error) if error.kind() == Kind::Corrupt && self.forget_lost(name)? => {
+                return Ok(PointDeleted {
+                    name: name.to_owned(),
+                    deleted: vec![Tier::Vault],
+                    remaining: Vec::new(),
+                });
+            }
+            found => found?,
+        };
+        let tiers: Vec<Tier> =
+            held.tiers().into_iter().filter(|held| tier.is_none_or(|tier| tier == *held)).collect();
+        if tiers.is_empty() {
+            let why = format!("is not in the tier {}", tier.map_or("", Tier::name));
+            return Err(Error::said(Kind::NotFound, format!("point {}", held.name), why)
+                .with_help(format!("`blockctl point show {}` says which tiers hold it", held.name)));
+        }
+        let doing = || format!("delete {}", held.name);
+        let mut gone: Vec<String> = Vec::new();
+        let partly = |error: Error, gone: &[String]| match gone {
+            [] => error,
+            gone => {
+                let (kind, why) = (error.kind(), error.body().message);
+                Error::said(kind, format!("point {} is gone from {} only", held.name, gone.join(", ")), why)
+            }
+        };
+        if tiers.contains(&Tier::Vault) {
+            for (vault, manifest) in &held.copies {
+                self.delete_stored(vault, manifest, &held.name).map_err(|error| partly(error, &gone))?;
+                gone.push(format!("vault {}", vault.name));
+            }
+        }
+        if tiers.contains(&Tier::Instant)
+            && let Some(named) = &held.instant
+        {
+            let delete = |disk: &Arc<Disk>| {
+                disk.delete_point(held.state).map_err(|error| named.failed(doing(), error))
+            };
+            named.disk().and_then(delete).map_err(|error| partly(error, &gone))?;
+        }
+        let remaining = held.tiers().into_iter().filter(|tier| !tiers.contains(tier)).collect();
+        Ok(PointDeleted { name: held.name.clone(), deleted: tiers, remaining })
+    }
+
+    /// Deletes a point from a vault. It stops being missed before it is gone, so that it is never taken for lost.
+    fn delete_stored(&self, vault: &NamedVault, manifest: &ManifestId, name: &str) -> Result<()> {
+        let open = vault.vault()?;
+        self.catalog.forget_stored(&vault.key(), &manifest.to_string())?;
+        let deleted =
+            open.delete_point(manifest).doing(|| format!("delete {name} from vault {}", vault.name));
+        if deleted.is_err() {
+            let stored = Stored { manifest: manifest.to_string(), name: name.to_owned() };
+            self.catalog.put_stored(&vault.key(), &[stored])?;
+        }
+        deleted
+    }
+}

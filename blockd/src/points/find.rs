@@ -1,0 +1,166 @@
+//! Which point a name means, and the names points are given.
+
+use super::{Held, Tiers, Trouble};
+use crate::disks::Named;
+use crate::error::{Error, Result};
+use crate::names::{PointName, Which, is_machine, rfc3339};
+use block::DiskId;
+use control::Kind;
+use std::sync::Arc;
+
+impl Tiers {
+    /// The point a name means.
+    ///
+    /// # Errors
+    /// `NotFound` naming disk or point; the trouble instead, if something could not be looked at that may hold it.
+    pub fn find(&self, name: &str) -> Result<Held> {
+        let wanted = PointName::parse(name)?;
+        if is_machine(&wanted.item) {
+            let members = self.members(name)?;
+            let names: Vec<&str> = members.iter().map(|held| held.name.as_str()).collect();
+            let why = "is a point of a machine, and this takes the point of one disk";
+            return Err(Error::said(Kind::Invalid, format!("point {name}"), why)
+                .with_help(format!("name one of {}", names.join(", "))));
+        }
+        let (points, trouble) = self.held(Some(&wanted.item));
+        let named = self.disks.get(&wanted.item).ok();
+        let alive = named.as_ref().map(|named| named.id);
+        let chosen = choose(&points, wanted.which, alive);
+        // what a disk that failed to open holds is not known: a vault may only have an older point
+        let is_exact = chosen.is_some() && matches!(wanted.which, Which::Epoch(_));
+        if let Some(Err(error)) = named.as_ref().filter(|_| !is_exact).map(|named| named.disk()) {
+            return Err(error.with_help(
+                "a point of it that a vault holds can be named by its number; `blockctl point list`",
+            ));
+        }
+        match chosen {
+            Some(index) => Ok(points[index].clone()),
+            None => Err(self.missing(name, &wanted, &points, &trouble)),
+        }
+    }
+
+    /// The points a name means: that of a disk, or those of all disks of a machine that were made at one instant.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn members(&self, name: &str) -> Result<Vec<Held>> {
+        let wanted = PointName::parse(name)?;
+        if !is_machine(&wanted.item) {
+            return Ok(vec![self.find(name)?]);
+        }
+        let (points, trouble) = self.held(Some(&wanted.item));
+        let Some(index) = choose(&points, wanted.which, None) else {
+            return Err(self.missing(name, &wanted, &points, &trouble));
+        };
+        let instant = (points[index].epoch, points[index].time);
+        Ok(points.into_iter().filter(|held| (held.epoch, held.time) == instant).collect())
+    }
+
+    /// Why a point is not there.
+    fn missing(&self, name: &str, wanted: &PointName, points: &[Held], trouble: &[Trouble]) -> Error {
+        if let Some(Trouble { body, .. }) = trouble.iter().find(|trouble| trouble.may_hide(name)) {
+            return match body.message.strip_prefix(&format!("point {name}: ")) {
+                Some(why) => Error::said(body.kind, format!("point {name}"), why),
+                None => Error::said(
+                    body.kind,
+                    format!("point {name}"),
+                    format!("not found, but {}", body.message),
+                ),
+            }
+            .with_help(body.help.as_deref().unwrap_or("`blockctl status` says more"));
+        }
+        let item = &wanted.item;
+        let error = Error::not_found(format!("point {name}"));
+        match points.iter().max_by_key(|held| (held.time, held.epoch)) {
+            Some(last) if is_machine(item) => {
+                error.with_help(format!("the newest point of {item} is {item}@{}", last.epoch))
+            }
+            Some(last) => error.with_help(format!("the newest point of {item} is {}", last.name)),
+            None if self.disks.of(item).is_err() => {
+                error.with_help(format!("there is no {item} either; `blockctl disk list`"))
+            }
+            None => error.with_help(format!("`blockctl snapshot {item}` makes the first")),
+        }
+    }
+}
+
+/// Which of an item's points is meant. While a disk is alive under the name, numbers and `latest` mean its points only:
+/// what `web@2` names must not change when the disk of today gets its second point.
+fn choose(points: &[Held], which: Which, alive: Option<DiskId>) -> Option<usize> {
+    let newest = |fits: &dyn Fn(&Held) -> bool| {
+        let fitting = (0..points.len()).filter(|&index| fits(&points[index]));
+        fitting.max_by_key(|&index| (points[index].time, points[index].epoch))
+    };
+    let is_todays = |held: &Held| alive.is_none_or(|alive| held.disk == alive);
+    match which {
+        Which::Epoch(epoch) => newest(&|held| held.epoch.get() == epoch && is_todays(held)),
+        Which::Latest => newest(&is_todays),
+        Which::At(time) => newest(&|held| held.time <= time),
+    }
+}
+
+/// Gives every point the shortest name that means it.
+pub(super) fn name_all(points: &mut [Held], disks: &[Arc<Named>]) {
+    for start in 0..points.len() {
+        let item = points[start].item.clone();
+        if start > 0 && points[start - 1].item == item {
+            continue;
+        }
+        let count = points[start..].iter().take_while(|held| held.item == item).count();
+        let group = &mut points[start..start + count];
+        let alive = disks.iter().find(|named| named.name == item).map(|named| named.id);
+        for index in 0..group.len() {
+            if choose(group, Which::Epoch(group[index].epoch.get()), alive) != Some(index) {
+                group[index].name = format!("{item}@{}", rfc3339(group[index].time));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block::{ByteCount, Epoch, StateId, Time};
+
+    fn held(disk: u8, epoch: u64, unix_ms: u64) -> Held {
+        Held {
+            name: format!("web@{epoch}"),
+            item: "web".to_owned(),
+            disk: DiskId::from_bytes([disk; 16]),
+            state: StateId::from_bytes([disk; 16]),
+            parent: None,
+            epoch: Epoch::new(epoch),
+            time: Time { unix_ms },
+            size: ByteCount::new(4096),
+            seal_ns: None,
+            instant: None,
+            copies: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_disk_of_today_goes_before_an_earlier_one_of_the_same_name() {
+        let points = [held(1, 1, 10), held(1, 2, 20), held(2, 1, 30), held(2, 5, 40)];
+        let (old, new) = (DiskId::from_bytes([1; 16]), DiskId::from_bytes([2; 16]));
+        assert_eq!(choose(&points, Which::Epoch(1), Some(new)), Some(2));
+        assert_eq!(choose(&points, Which::Epoch(1), Some(old)), Some(0));
+        assert_eq!(choose(&points, Which::Epoch(2), Some(new)), None, "only by its time");
+        assert_eq!(choose(&points, Which::Latest, Some(old)), Some(1));
+        assert_eq!(choose(&points, Which::Latest, None), Some(3));
+        assert_eq!(choose(&points, Which::At(Time { unix_ms: 29 }), Some(new)), Some(1));
+        assert_eq!(choose(&points, Which::At(Time { unix_ms: 9 }), Some(new)), None);
+        assert_eq!(choose(&points, Which::Epoch(9), Some(new)), None);
+    }
+
+    #[test]
+    fn every_point_has_a_name_that_means_it() {
+        let mut points = vec![held(1, 1, 1000), held(1, 2, 2000), held(2, 1, 3000)];
+        name_all(&mut points, &[]);
+        for (index, point) in points.iter().enumerate() {
+            let name = PointName::parse(&point.name).expect("a name");
+            assert_eq!(choose(&points, name.which, None), Some(index), "{}", point.name);
+        }
+        assert_eq!(points[0].name, "web@1970-01-01T00:00:01.000Z");
+        assert_eq!(points[2].name, "web@1");
+    }
+}

@@ -1,0 +1,131 @@
+//! Where a vault's store may be: a directory of the host, named by its path or as `file:///path`.
+
+use crate::error::{Error, Result};
+use control::Kind;
+use std::path::{Path, PathBuf};
+
+/// The directory in the state directory that may hold stores.
+pub const VAULTS: &str = "vaults";
+
+/// The directory a person named.
+///
+/// # Errors
+/// `Unsupported` naming a scheme this version does not know, `Invalid` for a path that is not absolute.
+pub fn path_of(text: &str) -> Result<PathBuf> {
+    let invalid = |why: &str| Error::said(Kind::Invalid, format!("store {text:?}"), why);
+    let path = match text.split_once("://") {
+        None => text,
+        Some(("file", path)) if path.contains('%') => {
+            return Err(
+                invalid("has a percent sign, which could mean two things").with_help("give the plain path")
+            );
+        }
+        Some(("file", path)) => path,
+        Some((scheme, _)) => {
+            let why =
+                format!("the scheme {scheme:?} is not known: this version keeps vaults in directories only");
+            return Err(Error::said(Kind::Unsupported, format!("store {text:?}"), why)
+                .with_help("give a directory, as /srv/vault or file:///srv/vault"));
+        }
+    };
+    if !Path::new(path).is_absolute() {
+        return Err(
+            invalid("is not an absolute path").with_help("give one such as /srv/vault or file:///srv/vault")
+        );
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// The path of a store that is to be made, without links and dots, if a vault may lie there: not among the disks and
+/// keys of the state, and not in or around another vault's store.
+///
+/// # Errors
+/// `Refused` or `Conflict` naming what is in the way, `NotFound` if the directory above does not exist.
+pub fn place_for(store: &Path, state: &Path, taken: &[(String, PathBuf)]) -> Result<PathBuf> {
+    let what = || format!("store {}", store.display());
+    let path = resolve(store).map_err(|error| {
+        Error::host(what(), error)
+            .with_help(format!("make the directory above it first: mkdir -p {}", above(store)))
+    })?;
+    let state = resolve(state).map_err(|error| Error::host(what(), error))?;
+    if path.starts_with(&state) && path.parent() != Some(&state.join(VAULTS)) {
+        let why = format!("lies in the state directory {}, among what is not the vault's", state.display());
+        return Err(Error::said(Kind::Refused, what(), why)
+            .with_help("choose a directory elsewhere, best on another device than the disks"));
+    }
+    if state.starts_with(&path) {
+        let why = format!("holds the state directory {}", state.display());
+        return Err(Error::said(Kind::Refused, what(), why).with_help("choose an empty directory"));
+    }
+    for (vault, other) in taken {
+        let other = resolve(other).unwrap_or_else(|_| other.clone());
+        if path.starts_with(&other) || other.starts_with(&path) {
+            let why = format!("vault {vault} lives in {}", other.display());
+            return Err(Error::said(Kind::Conflict, what(), why).with_help("choose an empty directory"));
+        }
+    }
+    Ok(path)
+}
+
+/// A path whose last part may not exist yet.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(parent.canonicalize()?.join(name))
+        }
+        (found, ..) => found,
+    }
+}
+
+fn above(path: &Path) -> String {
+    path.parent().unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_store_is_a_directory_of_this_host() {
+        assert_eq!(path_of("/srv/a b").ok(), Some("/srv/a b".into()));
+        assert_eq!(path_of("file:///srv/vault").ok(), Some("/srv/vault".into()));
+        for (text, kind, says) in [
+            ("s3://bucket/x", Kind::Unsupported, "\"s3\""),
+            ("sftp://host/x", Kind::Unsupported, "\"sftp\""),
+            ("file://host/x", Kind::Invalid, "absolute"),
+            ("file:///a%20b", Kind::Invalid, "percent"),
+            ("srv/vault", Kind::Invalid, "absolute"),
+            ("", Kind::Invalid, "absolute"),
+        ] {
+            let body = path_of(text).expect_err(text).body();
+            assert_eq!(body.kind, kind, "{text}: {}", body.message);
+            assert!(body.message.contains(says) && body.help.is_some(), "{}", body.message);
+        }
+    }
+
+    #[test]
+    fn a_store_stays_out_of_what_is_not_the_vaults() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, main) = (dir.path().join("state"), dir.path().join("state/vaults/main"));
+        fs::create_dir_all(main.join("packs")).expect("directories");
+        fs::create_dir_all(state.join("disks")).expect("directories");
+        std::os::unix::fs::symlink(&state, dir.path().join("link")).expect("a link");
+        let taken = [("main".to_owned(), main)];
+        let place =
+            |text: &str| place_for(&dir.path().join(text), &state, &taken).map_err(|error| error.kind());
+        let root = dir.path().canonicalize().expect("a path");
+        assert_eq!(place("elsewhere"), Ok(root.join("elsewhere")));
+        assert_eq!(place("state/vaults/second"), Ok(root.join("state/vaults/second")));
+        for refused in
+            ["state", "state/disks", "state/disks/x", "state/x", "link/keys", "state/../state/x", ""]
+        {
+            assert_eq!(place(refused), Err(Kind::Refused), "{refused}");
+        }
+        for taken in ["state/vaults/main", "link/vaults/main"] {
+            assert_eq!(place(taken), Err(Kind::Conflict), "{taken}");
+        }
+        assert_eq!(place("state/vaults/main/packs"), Err(Kind::Refused));
+        assert_eq!(place("no/such/place"), Err(Kind::NotFound));
+    }
+}

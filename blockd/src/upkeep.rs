@@ -1,0 +1,114 @@
+//! What is done for the disks in the background, at a pace that no guest notices: the checksums of sealed layers are made,
+//! and disks that could not be opened for lack of room are opened when there is some.
+
+use crate::error::{Error, Result};
+use crate::points::Tiers;
+use block::sync::{Condvar, Mutex, lock};
+use block::{ByteCount, Clock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Between two looks at whether there is something to do.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Rounds for which a disk is left alone after something failed for it.
+const ROUNDS_AFTER_FAILURE: u32 = 60;
+
+/// Pieces of at most 4 MiB are read at a time. After each comes a pause of three times what it took, and of so much at
+/// least: a quarter of one thread, and 80 MiB/s, at the most.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The thread that does it.
+pub struct Upkeep {
+    stop: Arc<Stop>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    asked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Sleeps; whether to go on.
+    fn pause(&self, duration: Duration) -> bool {
+        let asked = lock(&self.asked);
+        let waited = self.changed.wait_timeout_while(asked, duration, |asked| !*asked);
+        !*waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+    }
+}
+
+impl Upkeep {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The host has no thread for it.
+    pub fn start(tiers: Arc<Tiers>, clock: Arc<dyn Clock>) -> Result<Self> {
+        let stop = Arc::new(Stop::default());
+        let asked = stop.clone();
+        let run = move || Rounds { tiers, clock, stop: asked, left_alone: HashMap::new() }.run();
+        let thread = std::thread::Builder::new().name("upkeep".to_owned()).spawn(run);
+        let thread = thread.map_err(|error| Error::host("start the upkeep of disks", error))?;
+        Ok(Self { stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends it, and waits until it has.
+    pub fn stop(&self) {
+        *lock(&self.stop.asked) = true;
+        self.stop.changed.notify_all();
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the upkeep of disks ended by a defect");
+        }
+    }
+}
+
+struct Rounds {
+    tiers: Arc<Tiers>,
+    clock: Arc<dyn Clock>,
+    stop: Arc<Stop>,
+    /// Disks by name, and for how many rounds.
+    left_alone: HashMap<String, u32>,
+}
+
+impl Rounds {
+    fn run(mut self) {
+        while self.stop.pause(ROUND) {
+            self.left_alone.retain(|_, rounds| {
+                *rounds -= 1;
+                *rounds > 0
+            });
+            self.tiers.disks.reopen_what_lacked_room();
+            for named in self.tiers.disks.all() {
+                if !self.left_alone.contains_key(&named.name) {
+                    self.make_sums(&named);
+                }
+            }
+        }
+    }
+
+    fn make_sums(&mut self, named: &crate::disks::Named) {
+        // a disk that does not serve has said why
+        let Ok(disk) = named.disk() else { return };
+        let mut began = self.clock.monotonic_ns();
+        let made = disk.make_sums(&mut |_: ByteCount| {
+            let took = Duration::from_nanos(self.clock.monotonic_ns().saturating_sub(began));
+            let goes_on = self.stop.pause((3 * took).max(LEAST_PAUSE));
+            began = self.clock.monotonic_ns();
+            goes_on
+        });
+        match made {
+            Ok(_) => {}
+            // deleted or recovered meanwhile
+            Err(layers::Error::Closed { .. }) => {}
+            Err(error) => {
+                tracing::warn!(disk = named.name, %error, "checksums of sealed layers are made later");
+                self.left_alone.insert(named.name.clone(), ROUNDS_AFTER_FAILURE);
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Damage at rest, and disks that stop and go on: found, named, and healed without a restart.
+
+use crate::fixture::{Daemon, State, failure, job_failure, noise};
+use block::{BlockDevice, BlockSource, ByteOffset};
+use control::{DiskState, Job, JobState, Kind};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+const SIZE: u64 = 8 << 20;
+
+fn scrub(daemon: &Daemon, disk: &str) -> Job {
+    let job = daemon.client().scrub_disk(disk).expect("a job");
+    daemon.finished(&job)
+}
+
+fn disk_dir(daemon: &Daemon, state: &State, name: &str) -> PathBuf {
+    state.file("disks").join(daemon.client().disk(name).expect("a disk").id)
+}
+
+/// Turns one bit over.
+fn flip(path: &PathBuf, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("a file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 4], offset).expect("written");
+}
+
+/// The oldest layer of a disk.
+fn oldest_layer(daemon: &Daemon, state: &State, name: &str) -> PathBuf {
+    disk_dir(daemon, state, name).join("0000000000000001.layer")
+}
+
+fn read(daemon: &Daemon, export: &str, offset: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = vec![0; 4096];
+    let read = daemon.export(export).read_at(ByteOffset::new(offset), &mut bytes);
+    read.map(|()| bytes).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_flipped_bit_is_named_and_hurts_only_its_block() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", SIZE);
+    let content = noise(1, SIZE as usize);
+    daemon.write("web", 0, &content);
+    let point = daemon.snapshot("web");
+    daemon.write("web", 40 << 12, &[7; 4096]);
+    let later = daemon.snapshot("web");
+    let clean = scrub(&daemon, "web");
+    assert_eq!((clean.state, clean.error), (JobState::Done, None));
+    let clean = clean.scrub.expect("what it found");
+    assert_eq!((clean.ok, clean.layers, clean.bytes_read), (true, 2, SIZE + 4096));
+    let layer = oldest_layer(&daemon, &state, "web");
+    flip(&layer, (40 << 12) + 9);
+    flip(&layer, (900 << 12) + 4000);
+
+    let job = scrub(&daemon, "web");
+    let (kind, message) = job_failure(&job);
+    assert_eq!(kind, Kind::Corrupt, "{message}");
+    let found = job.scrub.expect("what it found");
+    let hurt: Vec<_> = found.hurt.iter().map(|hurt| (hurt.offset, hurt.length, hurt.live)).collect();
+    assert_eq!(hurt, [(40 << 12, 4096, false), (900 << 12, 4096, true)]);
+    assert_eq!(found.hurt[0].points, std::slice::from_ref(&point));
+    assert_eq!(found.hurt[1].points, [point.clone(), later.clone()]);
+
+    // a point: always; the live disk: at the first read since the open
+    for export in [&*point, &*later, "web"] {
+        let said = read(&daemon, export, 900 << 12).expect_err("damaged");
+        for part in ["block 900", "0000000000000001.layer", "point 1", "point 2"] {
+            assert!(said.contains(part), "{export}: {said}");
+        }
+        assert_eq!(read(&daemon, export, 899 << 12).expect("its neighbour"), content[899 << 12..900 << 12]);
+    }
+    let shown = daemon.client().disk("web").expect("a disk");
+    assert_eq!((shown.state, shown.damage.len()), (DiskState::Ready, 1));
+    assert!(
+        daemon.client().status().expect("status").warnings.iter().any(|warning| warning.contains("scrub"))
+    );
+
+    // nothing hurt goes into a vault or a new disk
+    let backup = daemon.backup("web");
+    assert_eq!(job_failure(&backup).0, Kind::Corrupt);
+    let restored = daemon.restore(&point, "again");
+    assert_eq!(job_failure(&restored).0, Kind::Corrupt);
+    assert_eq!(failure(daemon.client().disk("again")).0, Kind::NotFound);
+
+    // writing the whole block heals the live disk, and it is known across a restart
+    daemon.write("web", 900 << 12, &[9; 4096]);
+    assert!(daemon.stop().success());
+    let daemon = state.start();
+    assert_eq!(read(&daemon, "web", 900 << 12).expect("overwritten"), [9; 4096]);
+    assert!(read(&daemon, &later, 900 << 12).is_err());
+    let still = scrub(&daemon, "web").scrub.expect("what it found");
+    assert_eq!(still.bytes_hurt, 2 * 4096);
+}
+
+/// Checksums are made without anybody asking for them.
+#[test]
+fn sealed_layers_get_their_sums_in_the_background() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", SIZE);
+    daemon.write("web", 0, &noise(1, SIZE as usize));
+    daemon.snapshot("web");
+    let dir = disk_dir(&daemon, &state, "web");
+    let media = block::linux::LinuxMedia::new(&dir, &dir).expect("a directory");
+    let are_whole = || check::Directory::open(&media, "").is_ok_and(|disk| disk.chain.layers[0].sums_whole);
+    let patience = (0..200).find(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        are_whole()
+    });
+    assert!(patience.is_some(), "no sums after ten seconds");
+    let report = check::check_directory(&media, "", true);
+    assert_eq!((report.findings.len(), report.blocks_verified), (0, SIZE / 4096));
+}
+
+#[test]
+fn a_missing_file_is_damage_and_not_absence() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, &noise(1, 1 << 20));
+    daemon.snapshot("web");
+    daemon.write("web", 0, b"later");
+    scrub(&daemon, "web");
+    let dir = disk_dir(&daemon, &state, "web");
+    assert!(daemon.stop().success());
+    let is_judged = |path: &PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        name == "chain"
+            || [".layer", ".map", ".sums", ".committed", ".journal"].iter().any(|end| name.ends_with(end))
+    };
+    let files: Vec<PathBuf> =
+        fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+    let files: Vec<PathBuf> = files.into_iter().filter(is_judged).collect();
+    assert!(files.len() >= 7, "{files:?}");
+    let aside = dir.with_extension("aside");
+    let judge = |path: &PathBuf| {
+        let daemon = state.start();
+        let disk = daemon.client().disk("web").expect("it keeps its place");
+        let error = disk.error.unwrap_or_else(|| panic!("{} is gone and the disk opened", path.display()));
+        assert_eq!(error.kind, Kind::Corrupt, "{}: {}", path.display(), error.message);
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(error.message.contains(&name), "{name}: {}", error.message);
+        let refused = daemon.try_export("web").err().expect("it does not serve").to_string();
+        assert!(refused.contains(&name), "{name}: {refused}");
+        assert!(daemon.stop().success());
+    };
+    for path in &files {
+        fs::rename(path, &aside).expect("set aside");
+        judge(path);
+        fs::rename(&aside, path).expect("put back");
+    }
+    fs::rename(&dir, &aside).expect("set aside");
+    judge(&dir);
+    fs::rename(&aside, &dir).expect("put back");
+    assert_eq!(state.start().read("web")[..5], *b"later");
+}
+
+/// An edited name must not serve another disk.
+#[test]
+fn an_edited_name_is_noticed() {
+    let state = State::new();
+    let daemon = state.start();
+    ["one", "two"].into_iter().for_each(|name| daemon.create(name, 1 << 20));
+    daemon.write("one", 0, b"first");
+    let id = daemon.client().disk("one").expect("a disk").id;
+    assert!(daemon.stop().success());
+    let path = state.file("disks").join(format!("{id}.disk"));
+    let bytes = fs::read(&path).expect("a name");
+    let at = bytes.windows(3).position(|window| window == b"one").expect("the name");
+    let mut edited = bytes.clone();
+    edited[at..at + 3].copy_from_slice(b"six");
+    fs::write(&path, edited).expect("edited");
+    let daemon = state.start();
+    assert_eq!(failure(daemon.client().disk("six")).0, Kind::NotFound);
+    assert_eq!(daemon.read(&id)[..5], *b"first", "it serves under its id");
+    assert!(daemon.client().status().expect("status").warnings.iter().any(|warning| warning.contains(&id)));
+    assert!(daemon.stop().success());
+    fs::write(&path, bytes).expect("put back");
+    assert_eq!(state.start().read("one")[..5], *b"first");
+}
+
+/// A daemon whose calls of this kind for this file fail at the given one of each thread.
+fn start_failing(state: &State, call: &str, path: &PathBuf, error: &str, when: u64) -> Daemon {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-P"]).arg(path);
+    strace.args(["-e", &format!("inject={call}:error={error}:when={when}"), "--"]);
+    Daemon::start_under(strace, &state.path()).expect("a daemon")
+}
+
+#[test]
+fn a_disk_recovers_from_a_failed_sync_without_a_restart() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, &[1; 8192]);
+    let layer = oldest_layer(&daemon, &state, "web");
+    assert!(daemon.stop().success());
+    // the second sync of a thread: not that of the open
+    let daemon = start_failing(&state, "fdatasync", &layer, "EIO", 2);
+    let export = daemon.export("web");
+    export.write_at(ByteOffset::ZERO, &[2; 4096]).expect("written");
+    export.flush().expect("the first sync");
+    export.write_at(ByteOffset::new(1 << 16), &[3; 4096]).expect("written");
+    export.flush().expect_err("the sync fails");
+    let shown = daemon.client().disk("web").expect("a disk");
+    assert_eq!(shown.state, DiskState::Failed);
+    let error = shown.error.expect("why");
+    assert_eq!(error.kind, Kind::Poisoned);
+    assert!(error.help.is_some_and(|help| help.contains("recover")), "{}", error.message);
+    assert!(export.flush().is_err(), "no later sync heals it");
+    // a recovery whose own sync fails may be repeated
+    let mut tries = (0..4).map(|_| daemon.client().recover_disk("web"));
+    let recovered = tries.find_map(Result::ok).unwrap_or_else(|| panic!("not recovered: {}", daemon.log()));
+    assert_eq!((recovered.state, recovered.opened.as_deref()), (DiskState::Ready, Some("committed")));
+    assert!(export.read_at(ByteOffset::ZERO, &mut [0; 512]).is_err(), "an old connection learns of it");
+    drop(export);
+    let found = daemon.read("web");
+    assert_eq!((found[0], found[5000]), (2, 1), "what was flushed is there");
+    daemon.write("web", 0, &[4; 512]);
+    daemon.snapshot("web");
+    assert_eq!(daemon.client().recover_disk("web").expect("nothing to do").state, DiskState::Ready);
+    daemon.kill();
+    assert_eq!(state.start().read("web")[0], 4);
+}
+
+#[test]
+fn a_disk_that_lacked_descriptors_is_opened_when_there_are_some() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, b"kept");
+    let chain = disk_dir(&daemon, &state, "web").join("chain");
+    assert!(daemon.stop().success());
+    let daemon = start_failing(&state, "openat", &chain, "EMFILE", 1);
+    let first = daemon.client().disk("web").expect("a disk");
+    // the background may have been quicker
+    if let Some(error) = first.error {
+        assert_eq!((first.state, error.kind), (DiskState::Failed, Kind::Unavailable));
+    }
+    let opened = (0..200).find(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        daemon.client().disk("web").expect("a disk").state == DiskState::Ready
+    });
+    assert!(opened.is_some(), "{}", daemon.log());
+    assert_eq!(daemon.read("web")[..4], *b"kept");
+}

@@ -1,0 +1,98 @@
+//! Machines: `vm/web` groups its disks `vm/web/vda`, and their points.
+
+use crate::fixture::{State, failure, noise};
+use block::BlockSource;
+use control::{BackupRequest, ChangesQuery, CreateDisk, JobState, Kind, Point, TransferKind};
+
+fn names(points: &[Point]) -> Vec<&str> {
+    points.iter().map(|point| point.name.as_str()).collect()
+}
+
+#[test]
+fn the_disks_of_a_machine_have_points_at_one_instant_under_one_number() {
+    let state = State::new();
+    let daemon = state.start();
+    let client = daemon.client();
+    ["vm/web/vda", "vm/web/vdb", "vm/web2/vda", "web"]
+        .into_iter()
+        .for_each(|name| daemon.create(name, 1 << 20));
+    let uri = client.disk("vm/web/vda").expect("a disk").uri;
+    assert!(uri.starts_with("nbd+unix:///vm/web/vda?socket="), "{uri}");
+    let first = noise(1, 1 << 20);
+    daemon.write("vm/web/vda", 0, &first);
+    // one disk alone runs ahead
+    assert_eq!(daemon.snapshot("vm/web/vda"), "vm/web/vda@1");
+    let points = client.snapshot(&["vm/web".into()]).expect("points");
+    assert_eq!(names(&points), ["vm/web/vda@2", "vm/web/vdb@2"]);
+    assert_eq!(points[0].time, points[1].time);
+    daemon.write("vm/web/vda", 4096, &noise(2, 4096));
+    // a point's export, by both ways in
+    assert_eq!(daemon.read("vm/web/vda@2"), first);
+    let found = client.point("vm/web/vda@2").expect("a point");
+    let export: nbd::Uri = found.uri.parse().expect("a URI");
+    assert_eq!(nbd::Client::connect(&export, 1).expect("served").size().get(), 1 << 20);
+    let since = ChangesQuery { since: Some("vm/web/vda@2".into()), until: None };
+    assert_eq!(client.changes("vm/web/vda", &since).expect("changes").bytes, 4096);
+    let listed = |item: &str| client.points(Some(item)).expect("points").points;
+    assert_eq!(names(&listed("vm/web")), ["vm/web/vda@1", "vm/web/vda@2", "vm/web/vdb@2"]);
+    assert_eq!(names(&listed("vm/web@2")), ["vm/web/vda@2", "vm/web/vdb@2"]);
+    assert_eq!(names(&listed("vm/web@latest")), ["vm/web/vda@2", "vm/web/vdb@2"]);
+    assert_eq!(names(&listed("vm/web/vdb@2")), ["vm/web/vdb@2"]);
+    // what takes one disk's point says which there are
+    let error = client.point("vm/web@2").expect_err("several");
+    assert_eq!(error.kind(), Kind::Invalid, "{error}");
+    assert!(
+        error.help().is_some_and(|help| help.contains("vm/web/vda@2, vm/web/vdb@2")),
+        "{:?}",
+        error.help()
+    );
+    for (missing, asked) in [("vm/web@9", "vm/web@9"), ("vm/none@1", "vm/none@1")] {
+        let (kind, message) = failure(client.points(Some(asked)));
+        assert_eq!(kind, Kind::NotFound, "{message}");
+        assert!(message.contains(missing), "{message}");
+    }
+    assert_eq!(failure(client.points(Some("vm/none"))).0, Kind::NotFound);
+    assert_eq!(failure(client.snapshot(&["vm/none".into()])).0, Kind::NotFound);
+    let twice = failure(client.snapshot(&["vm/web".into(), "vm/web/vdb".into()]));
+    assert!(twice.0 == Kind::Invalid && twice.1.contains("vm/web/vdb"), "{twice:?}");
+    for bad in ["vm/web", "vm/web/", "vm//vda", "vm/web/vda/x", "vm/Web/vda", "other/web/vda"] {
+        let (kind, message) =
+            failure(client.create_disk(&CreateDisk { name: bad.into(), size: 4096, fill: false }));
+        assert_eq!(kind, Kind::Invalid, "{message}");
+    }
+    client.delete_disk("vm/web/vdb").expect("deleted");
+    assert_eq!(names(&client.snapshot(&["vm/web".into()]).expect("points")), ["vm/web/vda@3"]);
+}
+
+#[test]
+fn a_machine_is_backed_up_as_one_and_each_disk_restores() {
+    let state = State::new();
+    let daemon = state.start();
+    let contents = [noise(1, 1 << 20), noise(2, 2 << 20)];
+    for (name, content) in ["vm/db/vda", "vm/db/vdb"].into_iter().zip(&contents) {
+        daemon.create(name, content.len() as u64);
+        daemon.write(name, 0, content);
+    }
+    let backup = || daemon.backup("vm/db");
+    let full = backup();
+    assert_eq!((full.state, full.kind, full.base), (JobState::Done, Some(TransferKind::Full), None));
+    assert_eq!((full.point.as_deref(), full.bytes_changed), (Some("vm/db@1"), 3 << 20));
+    assert_eq!((full.bytes_done, full.bytes_total), (3 << 20, 3 << 20));
+    daemon.write("vm/db/vdb", 65536, &noise(3, 4096));
+    let next = backup();
+    assert_eq!((next.kind, next.bytes_changed), (Some(TransferKind::Incremental), 4096));
+    assert_eq!(next.base.as_deref(), Some("vm/db/vda@1, vm/db/vdb@1"));
+    ["vm/db/vda", "vm/db/vdb"]
+        .into_iter()
+        .for_each(|name| drop(daemon.client().delete_disk(name).expect("gone")));
+    for (name, content) in ["vda", "vdb"].into_iter().zip(&contents) {
+        let job = daemon.restore(&format!("vm/db/{name}@1"), &format!("vm/again/{name}"));
+        assert_eq!(job.error, None);
+        assert_eq!(daemon.read(&format!("vm/again/{name}")), *content);
+    }
+    // points of a machine none of whose disks lives
+    let listed = daemon.client().points(Some("vm/db@2")).expect("points").points;
+    assert_eq!(names(&listed), ["vm/db/vda@2", "vm/db/vdb@2"]);
+    let request = BackupRequest { item: "vm/none".into(), vault: None, full: false };
+    assert_eq!(failure(daemon.client().backup(&request)).0, Kind::NotFound);
+}

@@ -1,0 +1,190 @@
+//! Vaults that are locked, badly placed, or have lost something.
+
+use crate::fixture::{State, failure, job_failure, noise};
+use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, RestoreRequest};
+use std::fs;
+
+/// A state with disk `web`, of which a vault alone holds `web@1`, and a content to compare with.
+fn stored() -> (State, Vec<u8>) {
+    let state = State::new();
+    let daemon = state.start();
+    let content = noise(1, 1 << 20);
+    daemon.create("web", content.len() as u64);
+    daemon.write("web", 0, &content);
+    assert_eq!(daemon.backup("web").error, None);
+    let instant = DeletePointQuery { tier: Some(control::Tier::Instant) };
+    daemon.client().delete_point("web@1", &instant).expect("deleted");
+    assert!(daemon.stop().success());
+    (state, content)
+}
+
+#[test]
+fn a_wrong_key_locks_and_a_damaged_one_is_named() {
+    let (state, content) = stored();
+    let other = State::new();
+    assert!(other.start().stop().success());
+    let key = state.file("keys/main.key");
+    let own = fs::read(&key).expect("a key");
+    let damaged = {
+        let text = String::from_utf8(own.clone()).expect("text");
+        let at = text.find("key 2: ").expect("a line") + 7;
+        let swapped = if &text[at..=at] == "0" { "1" } else { "0" };
+        [&text[..at], swapped, &text[at + 1..]].concat().into_bytes()
+    };
+    let wrong = fs::read(other.file("keys/main.key")).expect("a key");
+    for (bytes, kind, says) in [
+        (Some(wrong), Kind::Unavailable, "wrong key"),
+        (Some(damaged), Kind::Corrupt, "key file"),
+        (Some(b"\xff".to_vec()), Kind::Corrupt, "key file"),
+        (None, Kind::Unavailable, "is missing"),
+    ] {
+        match bytes {
+            Some(bytes) => fs::write(&key, bytes).expect("written"),
+            None => fs::remove_file(&key).expect("removed"),
+        }
+        let daemon = state.start();
+        let client = daemon.client();
+        assert!(client.vault("main").expect("a vault").locked, "{says}");
+        let backup = BackupRequest { item: "web".into(), vault: None, full: false };
+        let restore = RestoreRequest { point: "web@1".into(), to: "new".into() };
+        let errors = [
+            client.backup(&backup).expect_err("locked"),
+            client.check_vault("main").expect_err("locked"),
+            client.restore(&restore).expect_err("locked"),
+            client.point("web@1").expect_err("locked"),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+            assert!(kind == Kind::Corrupt || !error.to_string().contains("damaged"), "{error}");
+            assert!(error.help().is_some_and(|help| help.contains("recovery sheet")), "{:?}", error.help());
+        }
+        assert_eq!(daemon.read("web"), content, "the disks serve");
+        assert!(daemon.stop().success());
+    }
+    fs::write(&key, own).expect("written");
+    let daemon = state.start();
+    assert_eq!(daemon.read("web@1"), content);
+}
+
+#[test]
+fn a_point_whose_blob_is_removed_is_missed_by_name() {
+    let (state, _) = stored();
+    let daemon = state.start();
+    assert_eq!(daemon.backup("web").error, None);
+    let check = || daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    assert!(check().check.is_some_and(|check| check.ok));
+    let blobs: Vec<_> = state
+        .files("vaults/main")
+        .into_iter()
+        .filter(|path| path.to_string_lossy().contains("points"))
+        .collect();
+    assert_eq!(blobs.len(), 2);
+    let away: Vec<_> = blobs.iter().map(|path| (path.clone(), fs::read(path).expect("a blob"))).collect();
+    for (path, bytes) in &away {
+        fs::remove_file(path).expect("removed");
+        let job = check();
+        assert_eq!(job_failure(&job).0, Kind::Corrupt);
+        let found = job.check.expect("what was found");
+        let blob = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        assert!(!found.ok && found.problems.len() == 1, "{found:?}");
+        assert!(
+            found.problems[0].what.contains("web@") && found.problems[0].why.contains(&blob),
+            "{found:?}"
+        );
+        let warnings = daemon.client().status().expect("status").warnings;
+        assert!(warnings.iter().any(|warning| warning.contains(&blob)), "{warnings:?}");
+        fs::write(path, bytes).expect("put back");
+        assert!(check().check.is_some_and(|check| check.ok));
+    }
+    assert_eq!(daemon.client().point("web@1").expect("a point").vaults, ["main"]);
+    // lost for good: asked for by name it is corrupt, not unknown; deleted it is forgotten
+    away.iter().for_each(|(path, _)| fs::remove_file(path).expect("removed"));
+    let (kind, message) = failure(daemon.client().point("web@1"));
+    assert!(kind == Kind::Corrupt && message.contains("web@1") && message.contains("main"), "{message}");
+    let error = daemon.client().point("web@1").expect_err("lost");
+    assert!(error.help().is_some_and(|help| help.contains("point delete web@1")), "{:?}", error.help());
+    daemon.client().delete_point("web@1", &DeletePointQuery::default()).expect("forgotten");
+    assert_eq!(failure(daemon.client().point("web@1")).0, Kind::NotFound);
+    // a catalog that is young learns from the vault
+    assert!(daemon.stop().success());
+    fs::write(&away[0].0, &away[0].1).expect("put back");
+    fs::remove_file(state.file("catalog.db")).expect("removed");
+    let daemon = state.start();
+    fs::remove_file(&away[0].0).expect("removed");
+    let check = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    assert_eq!(job_failure(&check).0, Kind::Corrupt);
+}
+
+#[test]
+fn a_deleted_point_is_not_missed() {
+    let (state, _) = stored();
+    let daemon = state.start();
+    daemon.client().delete_point("web@1", &DeletePointQuery::default()).expect("deleted");
+    let check = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    assert!(check.check.is_some_and(|check| check.ok && check.points == 0));
+    assert_eq!(failure(daemon.client().point("web@1")).0, Kind::NotFound);
+}
+
+#[test]
+fn a_store_goes_where_it_harms_nothing() {
+    let state = State::new();
+    let daemon = state.start();
+    let outside = tempfile::tempdir().expect("a directory");
+    let make = |name: &str, store: &str| {
+        daemon.client().create_vault(&CreateVault { name: name.into(), store: store.into() })
+    };
+    let in_state = |name: &str| state.file(name).display().to_string();
+    for (store, kind, says) in [
+        ("s3://bucket/vault".to_owned(), Kind::Unsupported, "\"s3\""),
+        (in_state("disks"), Kind::Refused, "state directory"),
+        (in_state("keys/second"), Kind::Refused, "state directory"),
+        (in_state("vaults/main"), Kind::Conflict, "vault main"),
+        (outside.path().join("no/such").display().to_string(), Kind::NotFound, "no/such"),
+        (state.path().display().to_string(), Kind::Refused, "state directory"),
+    ] {
+        let error = make("second", &store).expect_err(&store);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(says) && error.help().is_some(), "{error}");
+    }
+    assert!(!state.file("keys/second.key").exists(), "no key is made for a vault that is not");
+    assert_eq!(daemon.client().vaults().expect("vaults").len(), 1);
+    let url = format!("file://{}", outside.path().join("second").display());
+    make("second", &url).expect("a vault");
+    let error = make("third", &url).expect_err("taken");
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+    assert!(daemon.stop().success());
+    assert_eq!(state.start().client().vaults().expect("vaults").len(), 2);
+}
+
+#[test]
+fn what_no_point_needs_is_counted() {
+    let (state, content) = stored();
+    let daemon = state.start();
+    let usage = || daemon.client().vault_usage("main").expect("usage");
+    let whole = usage();
+    assert_eq!((whole.points, whole.bytes_unreferenced), (1, 0));
+    assert!(whole.bytes_referenced > content.len() as u64 / 2 && whole.bytes_referenced < whole.bytes_stored);
+    // a second point shares almost all of the first, so that deleting it frees only what it alone needs
+    daemon.write("web", 0, &noise(9, 65536));
+    let second = daemon.backup("web").point.expect("a point");
+    let both = usage();
+    assert_eq!(both.bytes_unreferenced, 0);
+    let from_vault = DeletePointQuery { tier: Some(control::Tier::Vault) };
+    daemon.client().delete_point(&second, &from_vault).expect("deleted");
+    let after = usage();
+    assert_eq!(after.bytes_referenced, whole.bytes_referenced);
+    assert_eq!(after.bytes_unreferenced, both.bytes_referenced - whole.bytes_referenced);
+    assert!(after.bytes_unreferenced > 65536, "a chunk and its nodes: {after:?}");
+    let check = daemon.finished(&daemon.client().check_vault("main").expect("a job")).check.expect("found");
+    assert_eq!(check.bytes_unreferenced, Some(after.bytes_unreferenced));
+    // what a backup that was cut off left behind
+    assert!(daemon.stop().success());
+    for path in state.files("vaults/main").iter().filter(|path| path.to_string_lossy().contains("points")) {
+        fs::remove_file(path).expect("removed");
+    }
+    let daemon = state.start();
+    let left = daemon.client().vault_usage("main").expect("usage");
+    assert_eq!((left.points, left.bytes_referenced), (0, 0));
+    assert_eq!(left.bytes_unreferenced, both.bytes_referenced);
+}

@@ -1,0 +1,190 @@
+//! Walking and copying over the block seams: what is not zero goes over, and nothing else does.
+
+use crate::{
+    BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, ExtentKind, MediaFile, Result,
+};
+use std::ops::ControlFlow;
+
+/// Bytes read at a time: some dozens of chunks of a vault, small beside a process's memory.
+const STEP: u64 = 4 << 20;
+
+/// Extents are asked for in parts of this size, so that the list of a badly fragmented source stays small.
+const WINDOW: u64 = 1 << 30;
+
+/// How far a walk has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walked {
+    /// Bytes of the source behind the walk, read or skipped.
+    pub done: u64,
+    /// Bytes of the source.
+    pub total: u64,
+    /// Bytes that were read.
+    pub read: u64,
+}
+
+/// Hears how far a walk has come, at least once for every few MiB read; an error ends the walk.
+pub type Pace<'a> = dyn FnMut(Walked) -> Result<()> + 'a;
+
+/// Visits every run of bytes that holds something else than zeros: ascending, without overlap, at most a few MiB
+/// each, beginning and ending where a block of [`BLOCK_SIZE`] or a data extent does. Holes and zeros are not read;
+/// data extents are, and their blocks of zeros are left out.
+///
+/// # Errors
+/// What the source, the visitor or the pace reports.
+pub fn each_run(
+    from: &dyn BlockSource,
+    visit: &mut dyn FnMut(ByteOffset, &[u8]) -> Result<()>,
+    pace: &mut Pace<'_>,
+) -> Result<()> {
+    let total = from.size().get();
+    let (mut buf, mut read) = (Vec::new(), 0);
+    for start in (0..total).step_by(WINDOW as usize) {
+        let window = ByteRange::between(start, total.min(start.saturating_add(WINDOW)));
+        for range in data_in(from, window)? {
+            let mut at = range.start();
+            while at < range.end() {
+                let end = range.end().min((at + STEP) / BLOCK_SIZE * BLOCK_SIZE);
+                buf.resize((end - at) as usize, 0);
+                from.read_at(ByteOffset::new(at), &mut buf)?;
+                runs_of(ByteOffset::new(at), &buf, visit)?;
+                read += end - at;
+                at = end;
+                pace(Walked { done: at, total, read })?;
+            }
+        }
+        pace(Walked { done: window.end(), total, read })?;
+    }
+    Ok(())
+}
+
+/// Copies a source to a device that reads as zeros and is at least as large. Gives the bytes written. Nothing is
+/// promised to be durable before the device is flushed.
+///
+/// # Errors
+/// As [`each_run`], and what the device reports.
+pub fn copy(from: &dyn BlockSource, to: &dyn BlockDevice, pace: &mut Pace<'_>) -> Result<ByteCount> {
+    walk(from, pace, &mut |at, run| to.write_at(at, run))
+}
+
+/// Copies a source to an empty file, which becomes as long as the source and sparse. Gives the bytes written.
+/// Nothing is promised to be durable before the file is synced.
+///
+/// # Errors
+/// As [`each_run`], and what the file reports.
+pub fn copy_to_file(from: &dyn BlockSource, to: &dyn MediaFile, pace: &mut Pace<'_>) -> Result<ByteCount> {
+    to.set_len(from.size().get())?;
+    walk(from, pace, &mut |at, run| to.write_at(at.get(), run))
+}
+
+fn walk(
+    from: &dyn BlockSource,
+    pace: &mut Pace<'_>,
+    write: &mut dyn FnMut(ByteOffset, &[u8]) -> Result<()>,
+) -> Result<ByteCount> {
+    let mut written = 0;
+    let mut visit = |at, run: &[u8]| {
+        written += run.len() as u64;
+        write(at, run)
+    };
+    each_run(from, &mut visit, pace)?;
+    Ok(ByteCount::new(written))
+}
+
+/// The parts of a window that may hold something else than zeros.
+fn data_in(from: &dyn BlockSource, window: ByteRange) -> Result<Vec<ByteRange>> {
+    let mut data = Vec::new();
+    from.extents(window, &mut |extent| {
+        if extent.kind == ExtentKind::Data {
+            data.push(extent.range);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(data)
+}
+
+/// Visits the runs of `bytes`, which lie at `at`, that hold something else than zeros, beginning and ending where a
+/// block does.
+///
+/// # Errors
+/// What the visitor reports.
+pub fn runs_of(
+    at: ByteOffset,
+    bytes: &[u8],
+    visit: &mut dyn FnMut(ByteOffset, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let at = at.get();
+    let block_end = |start: usize| {
+        let within = (at + start as u64) % BLOCK_SIZE;
+        bytes.len().min(start + (BLOCK_SIZE - within) as usize)
+    };
+    let is_zero = |start: usize| bytes[start..block_end(start)].iter().all(|&byte| byte == 0);
+    let mut start = 0;
+    while start < bytes.len() {
+        let (zero, mut end) = (is_zero(start), block_end(start));
+        while end < bytes.len() && is_zero(end) == zero {
+            end = block_end(end);
+        }
+        if !zero {
+            visit(ByteOffset::new(at + start as u64), &bytes[start..end])?;
+        }
+        start = end;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Error, Kind, MemoryDisk};
+
+    /// Every third block from an odd place on, and a last byte alone.
+    fn striped() -> MemoryDisk {
+        let size = 10 * BLOCK_SIZE + 100;
+        let disk = MemoryDisk::new(ByteCount::new(size));
+        for block in [0, 3, 4, 7] {
+            disk.write_at(ByteOffset::new(block * BLOCK_SIZE + 77), &[7; 20]).expect("written");
+        }
+        disk.write_at(ByteOffset::new(size - 1), &[1]).expect("written");
+        disk
+    }
+
+    fn read(disk: &MemoryDisk) -> Vec<u8> {
+        let mut bytes = vec![0; disk.size().get() as usize];
+        disk.read_at(ByteOffset::ZERO, &mut bytes).expect("read");
+        bytes
+    }
+
+    #[test]
+    fn only_what_is_not_zero_goes_over_and_all_of_it() {
+        let (from, to) = (striped(), MemoryDisk::new(ByteCount::new(11 * BLOCK_SIZE)));
+        let mut seen = Vec::new();
+        let pace = &mut |walked: Walked| {
+            seen.push(walked);
+            Ok(())
+        };
+        assert_eq!(copy(&from, &to, pace).expect("copied").get(), 4 * BLOCK_SIZE + 100);
+        assert_eq!(read(&to)[..from.size().get() as usize], read(&from));
+        let total = from.size().get();
+        assert_eq!(seen.last(), Some(&Walked { done: total, total, read: total }));
+    }
+
+    #[test]
+    fn runs_begin_and_end_with_blocks_wherever_an_extent_begins() {
+        let bytes = read(&striped());
+        let mut runs = Vec::new();
+        let mut visit = |at: ByteOffset, run: &[u8]| {
+            runs.push((at.get(), run.len() as u64));
+            Ok(())
+        };
+        runs_of(ByteOffset::new(50), &bytes[50..], &mut visit).expect("walked");
+        let block = BLOCK_SIZE;
+        assert_eq!(runs, [(50, block - 50), (3 * block, 2 * block), (7 * block, block), (10 * block, 100)]);
+    }
+
+    #[test]
+    fn whoever_hears_of_the_pace_can_end_it() {
+        let to = MemoryDisk::new(ByteCount::new(11 * BLOCK_SIZE));
+        let stop = &mut |_| Err(Error::refused(Kind::Cancelled, "copy", "was cancelled"));
+        assert_eq!(copy(&striped(), &to, stop).map_err(|error| error.kind()), Err(Kind::Cancelled));
+    }
+}

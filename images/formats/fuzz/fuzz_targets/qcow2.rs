@@ -1,0 +1,7 @@
+//! Any bytes as a qcow2 image.
+#![no_main]
+
+#[path = "../drive.rs"]
+mod drive;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drive::drive(bytes, formats::Format::Qcow2));

@@ -1,0 +1,75 @@
+//! Damage at the command line: exit code 6 and names, with the daemon and without it.
+
+use crate::fixture::{Stage, image};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+fn flip(path: &PathBuf, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("a file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 1], offset).expect("written");
+}
+
+#[test]
+fn a_rotten_block_ends_commands_with_6() {
+    let stage = Stage::set();
+    let source = stage.path("source.raw");
+    image(&source, 1 << 20, 1 << 20);
+    stage.text(&["disk", "create", "web", "--from", &source]);
+    stage.text(&["snapshot", "web"]);
+    let clean = stage.json(&["disk", "scrub", "web"]);
+    assert_eq!((&clean["ok"], &clean["bytes_read"]), (&true.into(), &(1 << 20).into()));
+    let id = stage.json(&["disk", "show", "web"])["id"].as_str().expect("an id").to_owned();
+    let dir = PathBuf::from(stage.path("state/disks")).join(&id);
+    let files = |ending: &str| -> PathBuf {
+        let mut found: Vec<PathBuf> =
+            fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+        found.retain(|path| path.extension().is_some_and(|found| found == ending));
+        found.sort();
+        found.remove(0)
+    };
+    let (layer, map) = (files("layer"), files("map"));
+    let (layer_text, map_text) = (layer.display().to_string(), map.display().to_string());
+    let dir_text = dir.display().to_string();
+
+    // without the daemon: everything is sound
+    let shown = stage.json(&["inspect", "layer", &layer_text, "--check"]);
+    assert_eq!((&shown["blocks_verified"], &shown["bytes_data"]), (&256.into(), &(1 << 20).into()));
+    assert_eq!(stage.json(&["inspect", "map", &map_text, "--check"])["extents"][0]["kind"], "data");
+    let whole = stage.json(&["inspect", "disk", &dir_text, "--check"]);
+    assert_eq!((&whole["points"], &whole["blocks_verified"]), (&serde_json::json!([1]), &256.into()));
+
+    flip(&layer, 77 << 12);
+    let out = stage.path("out.raw");
+    for (arguments, parts) in [
+        (vec!["disk", "scrub", "web"], vec!["web"]),
+        (vec!["disk", "export", "web", &out], vec!["block 77", "web@1"]),
+        (vec!["disk", "export", "web@1", &out], vec!["block 77", "web@1"]),
+        (vec!["restore", "disk", "web@1", "--output", &out], vec!["block 77"]),
+        (vec!["backup", "web"], vec!["block 77"]),
+        (vec!["inspect", "layer", &layer_text, "--check"], vec!["block 77"]),
+        (vec!["inspect", "disk", &dir_text, "--check"], vec!["block 77"]),
+    ] {
+        let (code, said) = stage.failure(&arguments);
+        assert_eq!(code, Some(6), "{arguments:?}: {said}");
+        parts.iter().for_each(|part| assert!(said.contains(part), "{arguments:?}: {said}"));
+    }
+    assert!(!fs::exists(&out).expect("looked"), "nothing is left of a failed export");
+    let scrubbed = stage.run(&["disk", "scrub", "web", "--json"]);
+    let found: serde_json::Value = serde_json::from_slice(&scrubbed.stdout).expect("JSON");
+    assert_eq!(
+        (&found["hurt"][0]["offset"], &found["hurt"][0]["length"]),
+        (&(77 << 12).into(), &4096.into())
+    );
+    // without --check the bytes are not read
+    stage.text(&["inspect", "layer", &layer_text]);
+    flip(&map, 70);
+    let (code, said) = stage.failure(&["inspect", "map", &map_text]);
+    assert_eq!(code, Some(6), "{said}");
+    let (code, _) = stage.failure(&["inspect", "map", &stage.path("nothing.map")]);
+    assert_eq!(code, Some(3));
+    flip(&map, 70);
+    assert_eq!(stage.json(&["disk", "recover", "web"])["state"], "ready");
+}
