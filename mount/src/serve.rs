@@ -4,11 +4,11 @@ use crate::guest::Stamp;
 use crate::parser::Parser;
 use crate::tree::Tree;
 use crate::tree::fuse::Served;
+use crate::umount::{Unmounter, resolve};
 use crate::{Error, Result};
 use block::linux::SystemClock;
-use block::sync::{Mutex, lock};
 use block::{BlockSource, Clock, Failure};
-use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Options {
 /// A mount being served by threads of this process.
 pub struct Mount {
     tree: Arc<Tree>,
-    unmounter: Arc<Mutex<SessionUnmounter>>,
+    unmounter: Unmounter,
     session: JoinHandle<std::io::Result<()>>,
     dir: PathBuf,
 }
@@ -72,14 +72,16 @@ impl Mount {
     /// As [`start`](Self::start).
     pub fn serve(source: Arc<dyn BlockSource>, options: &Options) -> Result<Self> {
         check_dir(&options.dir)?;
+        // looking at it takes an answer of ours once it is mounted
+        let path = resolve(&options.dir)?;
         let own = PathBuf::from("/proc/self/exe");
         let parser = Parser::start(Arc::clone(&source), options.executable.as_deref().unwrap_or(&own))?;
         let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let tree = Arc::new(Tree::new(source, parser, user, now()));
         let failed = |error| mount_failed(&options.dir, error);
-        let mut session =
+        let session =
             Session::new(Served(Arc::clone(&tree)), &options.dir, &config(options)).map_err(failed)?;
-        let unmounter = Arc::new(Mutex::new(session.unmount_callable()));
+        let unmounter = Unmounter::new(&options.dir, path)?;
         let session = std::thread::Builder::new().name("mount".to_owned()).spawn(move || session.run());
         Ok(Self { tree, unmounter, session: session.map_err(failed)?, dir: options.dir.clone() })
     }
@@ -91,7 +93,7 @@ impl Mount {
 
     /// Something to unmount with from elsewhere, a handler of signals for instance.
     pub fn unmounter(&self) -> Unmounter {
-        Unmounter(Arc::clone(&self.unmounter), self.dir.clone())
+        self.unmounter.clone()
     }
 
     /// Serves until somebody unmounts.
@@ -102,20 +104,6 @@ impl Mount {
         let ended = self.session.join();
         let ended = ended.unwrap_or_else(|_| Err(std::io::Error::other("a thread of it panicked")));
         ended.map_err(|error| Error::host("serve", &self.dir, error))
-    }
-}
-
-/// Ends a mount.
-#[derive(Clone)]
-pub struct Unmounter(Arc<Mutex<SessionUnmounter>>, PathBuf);
-
-impl Unmounter {
-    /// Unmounts; [`Mount::wait`] returns after it.
-    ///
-    /// # Errors
-    /// [`Error::Host`], most often because a file in it is in use.
-    pub fn unmount(&self) -> Result<()> {
-        lock(&self.0).unmount().map_err(|error| Error::host("unmount", &self.1, error))
     }
 }
 

@@ -24,8 +24,8 @@ const END: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 /// `NotFound` if the directory does not exist, `Conflict` if it is no mount of ours or in use.
 pub fn umount(dir: &Path) -> Result<()> {
     let path = resolve(dir)?;
-    let source = mounted_at(&path)?;
-    if !source.is_some_and(|source| source.starts_with(SOURCE)) {
+    let top = mounts_at(&path)?.pop();
+    if !top.is_some_and(|mount| mount.source.starts_with(SOURCE)) {
         return Err(Error::Conflict {
             what: dir.display().to_string(),
             why: "no recovery point is mounted there".to_owned(),
@@ -35,16 +35,49 @@ pub fn umount(dir: &Path) -> Result<()> {
     // of a dead mount nothing is in use that could still be served
     let dead =
         fs::metadata(&path).is_err_and(|error| error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()));
-    let flags = if dead { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match unmount(&path, flags) {
-        Ok(()) => {}
-        Err(Errno::PERM) => fusermount(dir, &path)?,
-        Err(Errno::BUSY) => return Err(busy(dir)),
-        Err(errno) => return Err(Error::host("unmount", dir, errno)),
-    }
+    remove(dir, &path, if dead { UnmountFlags::DETACH } else { UnmountFlags::empty() })?;
     match supervisor {
         Some(process) => await_end(dir, &process),
         None => Ok(()),
+    }
+}
+
+/// Ends a mount of this process, as often as it takes: a file in use is an error now and may be closed a moment later.
+#[derive(Clone)]
+pub struct Unmounter {
+    dir: PathBuf,
+    path: PathBuf,
+    device: Vec<u8>,
+}
+
+impl Unmounter {
+    /// Of what this process has just mounted at `dir`, which was resolved before.
+    pub(crate) fn new(dir: &Path, path: PathBuf) -> Result<Self> {
+        let lost = || Error::not_found(format!("the mount just made at {}", dir.display()));
+        let device = mounts_at(&path)?.pop().ok_or_else(lost)?.device;
+        Ok(Self { dir: dir.to_owned(), path, device })
+    }
+
+    /// Unmounts; [`Mount::wait`](crate::Mount::wait) returns after it. Nothing is left to do if somebody else was faster.
+    ///
+    /// # Errors
+    /// `Conflict`, most often because a file in it is in use.
+    pub fn unmount(&self) -> Result<()> {
+        let mut mounts = mounts_at(&self.path)?;
+        match mounts.pop() {
+            Some(top) if top.device == self.device => remove(&self.dir, &self.path, UnmountFlags::empty()),
+            _ if mounts.iter().any(|below| below.device == self.device) => Err(busy(&self.dir)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn remove(dir: &Path, path: &Path, flags: UnmountFlags) -> Result<()> {
+    match unmount(path, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => fusermount(dir, path),
+        Err(Errno::BUSY) => Err(busy(dir)),
+        Err(errno) => Err(Error::host("unmount", dir, errno)),
     }
 }
 
@@ -55,7 +88,7 @@ fn busy(dir: &Path) -> Error {
 
 /// The path as the mount table has it. The last component of a dead mount cannot be looked at, so only its parent is
 /// resolved.
-fn resolve(dir: &Path) -> Result<PathBuf> {
+pub(crate) fn resolve(dir: &Path) -> Result<PathBuf> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::not_found(format!("the directory {}", dir.display())),
         _ => Error::host("find", dir, error),
@@ -71,21 +104,29 @@ fn resolve(dir: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The source of the topmost mount at this path.
-fn mounted_at(path: &Path) -> Result<Option<String>> {
+/// A line of the mount table (proc_pid_mountinfo(5)).
+struct Entry {
+    /// `MAJOR:MINOR`, of this mount alone as long as it lives.
+    device: Vec<u8>,
+    point: PathBuf,
+    source: String,
+}
+
+/// What is mounted at this path, the topmost last.
+fn mounts_at(path: &Path) -> Result<Vec<Entry>> {
     const TABLE: &str = "/proc/self/mountinfo";
     let table = fs::read(TABLE).map_err(|error| Error::host("read", TABLE, error))?;
     let lines = table.split(|byte| *byte == b'\n');
-    Ok(lines.filter_map(entry).filter(|(at, _)| at == path).map(|(_, source)| source).next_back())
+    Ok(lines.filter_map(entry).filter(|entry| entry.point == path).collect())
 }
 
-/// Mount point and source of a line of the table (proc_pid_mountinfo(5)).
-fn entry(line: &[u8]) -> Option<(PathBuf, String)> {
+fn entry(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let point = unescape(fields.nth(4)?);
+    let device = fields.nth(2)?.to_owned();
+    let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     let mut rest = fields.skip_while(|field| *field != b"-");
-    let source = unescape(rest.nth(2)?);
-    Some((PathBuf::from(OsString::from_vec(point)), String::from_utf8_lossy(&source).into_owned()))
+    let source = String::from_utf8_lossy(&unescape(rest.nth(2)?)).into_owned();
+    Some(Entry { device, point, source })
 }
 
 /// Spaces and the like are written as a backslash and three octal digits.
@@ -155,8 +196,9 @@ mod tests {
     fn lines_of_the_mount_table() {
         let line =
             b"36 35 98:0 /mnt1 /mnt/a\\040b\\134 rw,noatime master:1 shared:2 - fuse blockd:nbd://h/x rw";
-        let (point, source) = entry(line).unwrap();
-        assert_eq!((point.as_path(), source.as_str()), (Path::new("/mnt/a b\\"), "blockd:nbd://h/x"));
+        let Entry { device, point, source } = entry(line).unwrap();
+        let found = (device.as_slice(), point.as_path(), source.as_str());
+        assert_eq!(found, (&b"98:0"[..], Path::new("/mnt/a b\\"), "blockd:nbd://h/x"));
         for short in [&b""[..], b"1 2 3", b"36 35 98:0 / /mnt rw - fuse"] {
             assert!(entry(short).is_none());
         }

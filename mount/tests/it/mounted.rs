@@ -296,13 +296,18 @@ fn a_mount_whose_process_was_killed_can_be_removed() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test waits for other processes")]
 fn a_signal_unmounts() {
     let scene = Scene::whole("-t ext4");
     let server = scene.server();
     let options = Options { executable: Some(OWN.into()), ..Options::new(server.uri(), &scene.point) };
     mount::run(&options).unwrap();
     let pid = supervisor(&scene.point);
+    let in_use = File::open(scene.point.join("partitions")).unwrap();
     run("kill", &["-TERM".as_ref(), pid.as_ref()]);
+    // some tries find it in use
+    std::thread::sleep(Duration::from_millis(300));
+    drop(in_use);
     // between the unmount and the end of the session the directory may answer that nobody is connected
     eventually("the mount to end", || {
         fs::read_dir(&scene.point).is_ok_and(|mut entries| entries.next().is_none())
