@@ -296,7 +296,6 @@ fn a_mount_whose_process_was_killed_can_be_removed() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a test waits for other processes")]
 fn a_signal_unmounts() {
     let scene = Scene::whole("-t ext4");
     let server = scene.server();
