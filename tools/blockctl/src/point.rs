@@ -73,12 +73,12 @@ pub fn backed_up(job: &Job) -> String {
         _ => "full".to_owned(),
     };
     format!(
-        "{} in vault {}: {kind}, {} changed, {} stored ({} new chunks, {} reused), {:.2} s",
+        "{} in vault {}: {kind}, {} changed, {} stored ({}, {} reused), {:.2} s",
         job.point.as_deref().unwrap_or("?"),
         job.vault.as_deref().unwrap_or("?"),
         size::show(job.bytes_changed),
         size::show(job.bytes_stored),
-        job.chunks_new,
+        size::count(job.chunks_new, "new chunk"),
         job.chunks_reused,
         job.duration_ms as f64 / 1000.0,
     )
