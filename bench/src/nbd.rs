@@ -45,16 +45,24 @@ struct Cell {
 
 /// The cells, in their order; a first write comes before the write it is the first of.
 fn cells(seconds: u32) -> Vec<Cell> {
+    use Before::{Nothing, Uncached, Untouched};
     let cell = |name, rw, block_bytes, depth, connections, before, flushes| {
         let seconds = if rw == "randread" || flushes { Some(seconds) } else { None };
         Cell {
             name,
             connections,
             before,
-            access: Access { rw, block_bytes, depth, flushes, seconds, again: rw == "randread" },
+            // what is read a second time without a cache comes from the cache
+            access: Access {
+                rw,
+                block_bytes,
+                depth,
+                flushes,
+                seconds,
+                again: rw == "randread" && before != Uncached,
+            },
         }
     };
-    use Before::{Nothing, Uncached, Untouched};
     const K4: u32 = 4 << 10;
     const K128: u32 = 128 << 10;
     vec![
@@ -207,6 +215,7 @@ impl Field {
         if cell.before == Before::Untouched {
             self.make_untouched(subject)?;
         }
+        self.blockd.wait_until_idle()?;
         server::run(Command::new("sync").arg("--file-system").arg(&self.dir))?;
         if cell.before == Before::Uncached {
             std::fs::write("/proc/sys/vm/drop_caches", "3")

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 /// How long a server may take to answer on its socket.
 const START_LIMIT: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(20);
+/// Two minutes of never resting that long.
+const IDLE_TRIES: u32 = 400;
+const IDLE_POLL: Duration = Duration::from_millis(300);
 /// The unit of the CPU times in /proc; 100 on every Linux this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -69,6 +72,24 @@ impl Server {
         let mut command = Command::new(program);
         command.arg("serve").arg("--state").arg(state).stderr(log(state)?);
         Server::start(command, &state.join("nbd.sock"), export)
+    }
+
+    /// Waits until it has used no CPU time for a while: what it does in the background, folds and checksums for instance,
+    /// must not be in the next cell, whoever's cell it is.
+    ///
+    /// # Errors
+    /// It is gone, or does not come to rest.
+    pub fn wait_until_idle(&self) -> Result<()> {
+        let mut before = self.cpu_s()?;
+        for _ in 0..IDLE_TRIES {
+            sleep(IDLE_POLL);
+            let now = self.cpu_s()?;
+            if now <= before {
+                return Ok(());
+            }
+            before = now;
+        }
+        bail!("process {} does not come to rest", self.pid())
     }
 
     /// Its process.

@@ -8,7 +8,7 @@ use crate::active::{Active, Log};
 use crate::disk::Disk;
 use crate::journal::Entry;
 use block::planted;
-use block::sync::{Condvar, Mutex, lock, wait};
+use block::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 
 /// Who waits for which sync.
 #[derive(Default)]
@@ -22,8 +22,19 @@ struct Turns {
     started: u64,
     finished: u64,
     is_running: bool,
+    /// To wake nobody costs a system call too.
+    waiting: usize,
     /// The newest turn that failed without poisoning: a full filesystem, until space is freed.
     failed: Option<(u64, String)>,
+}
+
+impl Flusher {
+    fn wait<'a>(&self, mut turns: MutexGuard<'a, Turns>) -> MutexGuard<'a, Turns> {
+        turns.waiting += 1;
+        let mut turns = wait(&self.finished, turns);
+        turns.waiting -= 1;
+        turns
+    }
 }
 
 impl Disk {
@@ -33,7 +44,7 @@ impl Disk {
         let mut turns = lock(&self.flusher.turns);
         let mine = turns.started + 1;
         while turns.is_running && turns.finished < mine {
-            turns = wait(&self.flusher.finished, turns);
+            turns = self.flusher.wait(turns);
         }
         if turns.finished >= mine {
             // somebody else ran the turn; if it failed, this flush runs its own and reports for itself
@@ -51,7 +62,9 @@ impl Disk {
         turns.is_running = false;
         turns.finished = turn;
         turns.failed = done.as_ref().err().map(|error| (turn, error.to_string()));
-        self.flusher.finished.notify_all();
+        if turns.waiting > 0 {
+            self.flusher.finished.notify_all();
+        }
         done
     }
 
@@ -59,7 +72,7 @@ impl Disk {
     pub(crate) fn wait_for_flush(&self) {
         let mut turns = lock(&self.flusher.turns);
         while turns.is_running {
-            turns = wait(&self.flusher.finished, turns);
+            turns = self.flusher.wait(turns);
         }
     }
 
