@@ -1,0 +1,108 @@
+//! The disks: which there are, making them, removing them. A disk that cannot be opened keeps its place and its name
+//! and says why; the others serve.
+
+mod changing;
+mod making;
+mod named;
+mod opening;
+mod removing;
+mod show;
+#[cfg(test)]
+mod tests;
+
+pub use named::{Attached, Named};
+
+use crate::error::{Doing, Error, Result};
+use crate::names;
+use block::DiskId;
+use block::sync::{Mutex, lock};
+use layers::Env;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// All disks.
+pub struct Disks {
+    env: Env,
+    table: Mutex<Table>,
+    /// Held while a disk is opened again.
+    pub recovering: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Table {
+    disks: BTreeMap<String, Arc<Named>>,
+    // names of disks that are being made
+    reserved: HashSet<String>,
+}
+
+impl Disks {
+    /// What the disks are opened with.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Puts another value in a disk's place, if it is still there.
+    pub fn replace(&self, former: &Arc<Named>, anew: Arc<Named>) -> bool {
+        let mut table = lock(&self.table);
+        match table.disks.get_mut(&former.name) {
+            Some(named) if Arc::ptr_eq(named, former) => {
+                *named = anew;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Every disk, by name.
+    pub fn all(&self) -> Vec<Arc<Named>> {
+        lock(&self.table).disks.values().cloned().collect()
+    }
+
+    /// The disk of this name.
+    ///
+    /// # Errors
+    /// `NotFound`, with a name that is close if there is one.
+    pub fn get(&self, name: &str) -> Result<Arc<Named>> {
+        names::check_disk(name)?;
+        let table = lock(&self.table);
+        let missing = || {
+            let error = Error::not_found(format!("disk {name}"));
+            match table.disks.keys().find(|known| known.contains(name) || name.contains(known.as_str())) {
+                Some(close) => error.with_help(format!("there is a disk {close}")),
+                None => error.with_help("`blockctl disk list` shows the disks"),
+            }
+        };
+        table.disks.get(name).cloned().ok_or_else(missing)
+    }
+
+    /// The disks an item names: one disk, or all disks of a machine by name.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); `NotFound` for a machine without disks.
+    pub fn of(&self, item: &str) -> Result<Vec<Arc<Named>>> {
+        if !names::is_machine(item) {
+            return Ok(vec![self.get(item)?]);
+        }
+        let disks =
+            self.all().into_iter().filter(|named| names::is_of(item, &named.name)).collect::<Vec<_>>();
+        if disks.is_empty() {
+            return Err(Error::not_found(format!("machine {item}")).with_help(format!(
+                "a machine is its disks: `blockctl disk create {item}/vda …` makes one"
+            )));
+        }
+        Ok(disks)
+    }
+
+    /// Whether a disk of this id exists, whatever it is called.
+    pub fn has(&self, id: &str) -> bool {
+        lock(&self.table).disks.values().any(|named| named.id.to_string() == id)
+    }
+
+    /// An id for a disk that is to be made.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn fresh_id(&self) -> Result<DiskId> {
+        DiskId::random(&*self.env.entropy).doing(|| "draw an id for a disk".to_owned())
+    }
+}

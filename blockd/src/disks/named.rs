@@ -1,0 +1,179 @@
+//! A disk under its name: whether it serves, who is connected, what went wrong.
+
+use crate::claim::Claim;
+use crate::disk_file::{DiskFile, Stage};
+use crate::error::{Error, Result};
+use crate::traffic::{Counter, Traffic};
+use block::sync::{Mutex, lock};
+use block::{ByteCount, DiskId};
+use control::{ErrorBody, Kind};
+use layers::Disk;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often it is looked whether the last reader or writer of a disk is gone, and how long it waits in between.
+pub(super) const RELEASE_TRIES: usize = 100;
+pub(super) const RELEASE_PAUSE: Duration = Duration::from_millis(20);
+/// A disk with a name.
+pub struct Named {
+    /// Its id.
+    pub id: DiskId,
+    /// Its name.
+    pub name: String,
+    pub(super) created: String,
+    pub(super) open: Result<Arc<Disk>, ErrorBody>,
+    // not while somebody fills it; see `Disks::fill`
+    pub(super) ready: AtomicBool,
+    /// The client that may write to it.
+    pub claim: Claim,
+    /// NBD connections that may write to it.
+    pub writers: Arc<AtomicU64>,
+    /// What its guests ask.
+    pub traffic: Arc<Traffic>,
+    pub(super) deleted: AtomicBool,
+    // held while a client is told the size, and while the size changes
+    pub(super) told: Mutex<()>,
+}
+
+/// A disk as one client holds it.
+pub struct Attached {
+    /// The disk.
+    pub disk: Arc<Disk>,
+    /// The size the client is told. It stays, whatever becomes of the disk's.
+    pub size: ByteCount,
+    writers: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
+    requests: Arc<Counter>,
+}
+
+impl Attached {
+    /// Counts a request of this client.
+    pub fn count_request(&self) {
+        self.requests.count();
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.writers.fetch_sub(1, Ordering::SeqCst);
+        self.traffic.close(&self.requests);
+    }
+}
+
+impl Named {
+    /// The disk, if it serves and is whole.
+    ///
+    /// # Errors
+    /// Why it could not be opened; `Unavailable` while it is being filled.
+    pub fn disk(&self) -> Result<&Arc<Disk>> {
+        if !self.ready.load(Ordering::SeqCst) {
+            let error = Error::said(Kind::Unavailable, format!("disk {}", self.name), "is being filled");
+            return Err(error.with_help(format!(
+                "wait for `disk create` to end; if it was interrupted: blockctl disk delete {}",
+                self.name
+            )));
+        }
+        self.served()
+    }
+
+    pub(super) fn served(&self) -> Result<&Arc<Disk>> {
+        if self.is_deleted() {
+            return Err(Error::said(Kind::Conflict, format!("disk {}", self.name), "was deleted meanwhile"));
+        }
+        self.open.as_ref().map_err(|body| Error::said_before(format!("disk {}", self.name), body))
+    }
+
+    /// Whether it was deleted since it was looked up.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::SeqCst)
+    }
+
+    /// What did not work out because it was deleted meanwhile.
+    pub fn deleted_while(&self, doing: impl Into<String>) -> Error {
+        Error::said(Kind::Conflict, doing, format!("disk {} was deleted meanwhile", self.name))
+            .with_help("points of it that a vault holds are still there: `blockctl point list`")
+    }
+
+    /// An error of its layers in the words people use: they know the disk by its id.
+    pub fn failed(&self, doing: impl Into<String>, error: layers::Error) -> Error {
+        let why = match &error {
+            _ if self.is_deleted() => return self.deleted_while(doing),
+            layers::Error::NotAnAncestor { .. } => {
+                let why = format!("the history of disk {} does not lead from one to the other", self.name);
+                return Error::said(Kind::Conflict, doing, why)
+                    .with_help("it is a point of an earlier disk of that name; without --since all that was ever written is named");
+            }
+            layers::Error::Hurt { hurt, .. } => format!("disk {}: {hurt}", self.name),
+            layers::Error::NoSuchPoint { .. } => "the recovery point was deleted meanwhile".to_owned(),
+            layers::Error::Closed { .. } => format!("disk {} is being closed", self.name),
+            layers::Error::Poisoned { why, .. } => {
+                format!("disk {} stopped after a failed sync: {why}", self.name)
+            }
+            layers::Error::TooMany { what, limit, .. } => {
+                format!("disk {} cannot have more than {limit} {what}", self.name)
+            }
+            _ => return Error::below(doing, error),
+        };
+        Error::said(crate::error::wire_kind(error.kind()), doing, why)
+    }
+
+    pub(super) fn new(id: DiskId, file: DiskFile, open: Result<Arc<Disk>, ErrorBody>, ready: bool) -> Self {
+        let DiskFile { name, created, shared, awaits_release } = file;
+        let claim = Claim::new(&name, shared, awaits_release);
+        let (writers, traffic, told) = (Arc::default(), Arc::default(), Mutex::default());
+        let (ready, deleted) = (AtomicBool::new(ready), AtomicBool::new(false));
+        Self { id, name, created, open, ready, claim, writers, traffic, deleted, told }
+    }
+
+    /// Whether no client is connected, once one that said good-bye just now is gone.
+    pub(super) fn is_left_alone(&self) -> bool {
+        let is_free = || self.writers.load(Ordering::SeqCst) == 0;
+        for _ in 0..RELEASE_TRIES {
+            if is_free() {
+                return true;
+            }
+            std::thread::sleep(RELEASE_PAUSE);
+        }
+        is_free()
+    }
+
+    /// What the name file says of it while it is served.
+    pub(super) fn stage(&self) -> Stage {
+        if self.ready.load(Ordering::SeqCst) { Stage::Disk } else { Stage::Making }
+    }
+
+    /// Counts one more client until the returned value is dropped.
+    ///
+    /// # Errors
+    /// Why the disk could not be opened.
+    pub fn attach(&self) -> Result<Attached> {
+        let disk = self.served()?.clone();
+        let _told = lock(&self.told);
+        self.writers.fetch_add(1, Ordering::SeqCst);
+        let size = block::BlockSource::size(&*disk);
+        let (writers, traffic) = (self.writers.clone(), self.traffic.clone());
+        let requests = traffic.counter();
+        Ok(Attached { disk, size, writers, traffic, requests })
+    }
+
+    /// The same disk as another attempt to open it left it.
+    pub fn reopened(&self, open: Result<Arc<Disk>, ErrorBody>) -> Self {
+        let (name, created) = (self.name.clone(), self.created.clone());
+        let (writers, traffic) = (self.writers.clone(), self.traffic.clone());
+        let deleted = AtomicBool::new(self.is_deleted());
+        let (ready, told) = (AtomicBool::new(self.stage() == Stage::Disk), Mutex::default());
+        let claim = self.claim.clone();
+        Self { id: self.id, name, created, open, ready, claim, writers, traffic, deleted, told }
+    }
+
+    /// Why it does not serve: it could not be opened, or a sync failed since.
+    pub(super) fn trouble(&self) -> Option<ErrorBody> {
+        match &self.open {
+            Ok(disk) => {
+                disk.poisoned_by().map(|error| Error::below(format!("disk {}", self.name), error).body())
+            }
+            Err(body) => Some(body.clone()),
+        }
+    }
+}

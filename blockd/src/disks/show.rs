@@ -1,0 +1,65 @@
+//! A disk as the API shows it.
+
+use super::Named;
+use crate::disk_file::Stage;
+use block::Failure;
+use control::{DiskState, ErrorBody};
+use layers::{FoldProgress, Opened};
+use std::sync::atomic::Ordering;
+
+impl Named {
+    /// The disk as the API shows it.
+    pub fn show(&self, uri: String) -> control::Disk {
+        let disk = self.open.as_ref().ok();
+        let usage = disk.map(|disk| disk.usage());
+        let unknown = usage.as_ref().and_then(|usage| usage.as_ref().err()).map(|error| ErrorBody {
+            kind: crate::error::wire_kind(Failure::kind(error)),
+            message: control::with_causes(error),
+            help: None,
+        });
+        let usage = usage.and_then(Result::ok);
+        control::Disk {
+            name: self.name.clone(),
+            id: self.id.to_string(),
+            size: disk.map(|disk| block::BlockSource::size(&**disk).get()),
+            stored: usage.map(|usage| usage.data.get() + usage.maps.get()),
+            maps: usage.map(|usage| usage.maps.get()),
+            index: usage.map(|usage| usage.index.get()),
+            uri,
+            created: self.created.clone(),
+            state: match (self.trouble(), self.stage()) {
+                (Some(_), _) => DiskState::Failed,
+                (None, Stage::Disk) => DiskState::Ready,
+                (None, _) => DiskState::Filling,
+            },
+            error: self.trouble().or(unknown),
+            opened: disk.map(|disk| opened(disk.opened()).to_owned()),
+            points: disk.map_or(0, |disk| disk.points().len() as u64),
+            writers: self.writers.load(Ordering::Relaxed),
+            consolidation: disk
+                .map(|disk| disk.fold_progress())
+                .filter(|left| left.layers > 0)
+                .map(left_to_fold),
+            damage: disk.map_or_else(Vec::new, |disk| {
+                disk.damage_met().iter().map(|hurt| crate::scrub::met(&self.name, hurt)).collect()
+            }),
+            clients: self.claim.clients(),
+            shared: self.claim.is_shared(),
+            awaits_release: self.claim.awaits_release(),
+        }
+    }
+}
+
+fn left_to_fold(left: FoldProgress) -> control::Consolidation {
+    let (bytes_total, bytes_done) = (left.bytes_total.get(), left.bytes_done.get());
+    control::Consolidation { layers: left.layers as u64, bytes_total, bytes_done }
+}
+
+const fn opened(how: Opened) -> &'static str {
+    match how {
+        Opened::Created => "created",
+        Opened::Clean => "clean",
+        Opened::LiveMap => "live-map",
+        Opened::Committed => "committed",
+    }
+}
