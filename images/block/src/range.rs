@@ -108,6 +108,25 @@ impl RangeSet {
         *self = merged;
     }
 
+    /// Takes every byte of `other` out. Costs O(ranges of both).
+    pub fn subtract(&mut self, other: &Self) {
+        let mut left = Vec::with_capacity(self.ranges.len());
+        let mut first = 0;
+        for &(mut start, end) in &self.ranges {
+            first += other.ranges[first..].iter().take_while(|(_, to)| *to <= start).count();
+            for &(from, to) in other.ranges[first..].iter().take_while(|(from, _)| *from < end) {
+                if start < from {
+                    left.push((start, from));
+                }
+                start = start.max(to);
+            }
+            if start < end {
+                left.push((start, end));
+            }
+        }
+        self.ranges = left;
+    }
+
     /// The part of the set inside `window`.
     pub fn clip(&self, window: ByteRange) -> Self {
         let ranges = self.iter().map(|range| range.intersect(window)).filter(|range| !range.is_empty());
@@ -175,6 +194,9 @@ mod tests {
                 let mut both = left.clone();
                 both.union(&of_bits(b));
                 assert_eq!(both, of_bits(a | b));
+                let mut less = left.clone();
+                less.subtract(&of_bits(b));
+                assert_eq!(less, of_bits(a & !b));
             }
             for (start, end) in (0..=8).flat_map(|s| (s..=8).map(move |e| (s, e))) {
                 let window = ByteRange::between(start, end);

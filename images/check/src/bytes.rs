@@ -48,6 +48,12 @@ impl<'a> Fields<'a> {
 
 /// Checks the common header of a file of this format, version 1, without features.
 pub(crate) fn header(fields: &mut Fields<'_>, format: &[u8; 4]) -> Result<(), Why> {
+    header_with(fields, format, 0).map(drop)
+}
+
+/// Checks the common header of a file of this format, version 1. Which of the features that a reader must know it has,
+/// of those in `known`.
+pub(crate) fn header_with(fields: &mut Fields<'_>, format: &[u8; 4], known: u64) -> Result<u64, Why> {
     let bytes = fields.take(32)?;
     if bytes[..8] != [0x89, 0x62, 0x6c, 0x6b, 0x64, 0x0d, 0x0a, 0x1a] {
         return Err("is no file of blockd: the first eight bytes are others".to_owned());
@@ -61,13 +67,14 @@ pub(crate) fn header(fields: &mut Fields<'_>, format: &[u8; 4]) -> Result<(), Wh
     }
     let mut words = Fields::new(&bytes[12..28]);
     let (version, _compatible) = (words.number::<4>()?, words.number::<4>()?);
-    let unknown = words.number::<4>()? | words.number::<4>()?;
+    let (read_only, must) = (words.number::<4>()?, words.number::<4>()?);
+    let unknown = read_only | must & !known;
     if version != 1 || unknown != 0 {
         return Err(format!(
-            "has version {version} and feature bits {unknown:#x}; known is version 1 without any"
+            "has version {version} and feature bits {unknown:#x}; known is version 1 with {known:#x}"
         ));
     }
-    Ok(())
+    Ok(must)
 }
 
 /// Everything but the last four bytes, which are the CRC-32 of it.

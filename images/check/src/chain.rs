@@ -1,7 +1,7 @@
 //! The chain file: `images/layers/docs/chain.md`.
 
 use crate::BLOCK;
-use crate::bytes::{Fields, Why, header, sealed_by_crc};
+use crate::bytes::{Fields, Why, header_with, sealed_by_crc};
 
 /// A sealed layer, as the chain records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,15 @@ pub struct Seal {
     pub group: Vec<([u8; 16], [u8; 16])>,
 }
 
+/// What the disk stands on, as the chain records it: `images/layers/docs/base.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// The id of its content.
+    pub state: [u8; 16],
+    /// Bytes of it that the disk shows.
+    pub size: u64,
+}
+
 /// A chain file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -71,6 +80,8 @@ pub struct Chain {
     pub next: u64,
     /// Number of the active layer.
     pub active: u64,
+    /// What the disk stands on.
+    pub base: Option<Base>,
     /// The fold under way.
     pub fold: Option<Fold>,
     /// Sealed layers, oldest first.
@@ -92,7 +103,7 @@ impl Chain {
     pub fn read(bytes: &[u8]) -> Result<Self, Why> {
         let body = sealed_by_crc(bytes)?;
         let mut fields = Fields::new(body);
-        header(&mut fields, b"chai")?;
+        let has_base = header_with(&mut fields, b"chai", 1)? == 1;
         let disk = fields.id()?;
         let (generation, size) = (fields.u64()?, fields.u64()?);
         let _nonce = fields.id()?;
@@ -107,6 +118,7 @@ impl Chain {
             clean: (clean >> 32 & 1 == 1).then_some(clean as u32),
             next,
             active,
+            base: None,
             fold: (source != 0).then_some(Fold { source, target, folded }),
             layers: Vec::new(),
             seals: Vec::new(),
@@ -116,6 +128,9 @@ impl Chain {
         }
         for _ in 0..seals {
             chain.seals.push(seal(&mut fields)?);
+        }
+        if has_base {
+            chain.base = Some(Base { state: fields.id()?, size: fields.u64()? });
         }
         match fields.left() {
             0 => chain.judged(),
@@ -127,6 +142,9 @@ impl Chain {
         let is_size = |size: u64| (1..=1 << 46).contains(&size);
         if !is_size(self.size) || !self.seals.iter().all(|seal| is_size(seal.size)) {
             return Err("names a size that no disk has".to_owned());
+        }
+        if self.base.is_some_and(|base| !is_size(base.size)) {
+            return Err("stands on a base of a size that no disk has".to_owned());
         }
         for pair in self.layers.windows(2) {
             if pair[0].top >= pair[1].top {

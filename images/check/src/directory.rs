@@ -168,11 +168,11 @@ impl<'a> Directory<'a> {
     }
 
     /// What a state reads, all of it: the one sealed with this epoch, or, for `None`, what a disk that lost power comes
-    /// back with.
+    /// back with. `base` is what the disk stands on; empty if on nothing.
     ///
     /// # Errors
     /// What is wrong with a file it needs.
-    pub fn content(&self, epoch: Option<u64>) -> Result<Vec<u8>, Finding> {
+    pub fn content(&self, epoch: Option<u64>, base: &[u8]) -> Result<Vec<u8>, Finding> {
         let mut layers: Vec<(u64, Map)> = Vec::new();
         let below = |layer: &&Layer| epoch.is_none_or(|epoch| layer.top <= epoch);
         for layer in self.chain.layers.iter().filter(below) {
@@ -183,13 +183,17 @@ impl<'a> Directory<'a> {
         }
         let of_seal = |epoch| self.chain.seals.iter().find(|seal| seal.epoch == epoch).map(|seal| seal.size);
         let size = epoch.and_then(of_seal).unwrap_or(self.chain.size);
+        let base = &base[..base.len().min(self.chain.base.map_or(0, |base| base.size as usize))];
         let mut content = Vec::new();
         for block in 0..size.div_ceil(BLOCK) {
-            let owner = layers.iter().rev().find(|(_, map)| map.get(block) != State::Absent);
-            match owner.filter(|(_, map)| map.get(block).has_bytes()) {
-                Some((layer, _)) => content.extend(self.block(*layer, block)?),
-                None => content.resize(content.len() + BLOCK as usize, 0),
+            match layers.iter().rev().find(|(_, map)| map.get(block) != State::Absent) {
+                Some((layer, map)) if map.get(block).has_bytes() => {
+                    content.extend(self.block(*layer, block)?)
+                }
+                Some(_) => {}
+                None => content.extend(base.chunks(BLOCK as usize).nth(block as usize).into_iter().flatten()),
             }
+            content.resize((block + 1) as usize * BLOCK as usize, 0);
         }
         content.truncate(size as usize);
         Ok(content)

@@ -13,7 +13,7 @@ mod map;
 mod rules;
 mod sums;
 
-pub use chain::{Chain, Fold, Layer, Seal};
+pub use chain::{Base, Chain, Fold, Layer, Seal};
 pub use directory::{Directory, Finding};
 pub use layer::{LayerReport, inspect_layer};
 pub use map::{Map, MapHead, Run, State, inspect_map};

@@ -6,7 +6,10 @@ use block::{
     Malformed, Result, StateId, Time,
 };
 
-const HEADER: FileHeader = FileHeader::new(*b"chai", 1);
+/// The feature of a disk that stands on a base: a reader that does not know it would read zeros instead.
+const ON_A_BASE: u32 = 1;
+
+const HEADER: FileHeader = FileHeader { incompatible: ON_A_BASE, ..FileHeader::new(*b"chai", 1) };
 
 /// Most layers a chain can have: an owner index entry names one in 15 bits.
 pub(crate) const MAX_LAYERS: usize = 32_000;
@@ -119,6 +122,15 @@ pub struct EpochRecord {
     pub group: Vec<(DiskId, StateId)>,
 }
 
+/// What a disk stands on; see `docs/base.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaseRecord {
+    /// Which content.
+    pub state: StateId,
+    /// Bytes of it that the disk shows.
+    pub size: ByteCount,
+}
+
 /// What the chain file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -137,6 +149,8 @@ pub struct Chain {
     pub next_number: u64,
     /// Number of the active layer.
     pub active: u64,
+    /// What lies below the oldest layer, if the disk stands on something.
+    pub base: Option<BaseRecord>,
     /// The fold under way, if blocks have moved.
     pub fold: Option<FoldRecord>,
     /// Sealed layers, oldest first.
@@ -194,7 +208,8 @@ impl Chain {
 
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = HEADER.encode().to_vec();
+        let incompatible = if self.base.is_some() { ON_A_BASE } else { 0 };
+        let mut bytes = FileHeader { incompatible, ..HEADER }.encode().to_vec();
         bytes.extend(self.disk.as_bytes());
         bytes.extend(self.generation.get().to_le_bytes());
         bytes.extend(self.size.get().to_le_bytes());
@@ -208,6 +223,10 @@ impl Chain {
         bytes.extend((self.epochs.len() as u32).to_le_bytes());
         self.layers.iter().for_each(|layer| layer.encode(&mut bytes));
         self.epochs.iter().for_each(|epoch| epoch.encode(&mut bytes));
+        if let Some(base) = &self.base {
+            bytes.extend(base.state.as_bytes());
+            bytes.extend(base.size.get().to_le_bytes());
+        }
         let crc = crc32fast::hash(&bytes);
         bytes.extend(crc.to_le_bytes());
         bytes
@@ -218,7 +237,7 @@ impl Chain {
     /// # Errors
     /// `Corrupt` if the bytes are no chain or contradict themselves, `Unsupported` for another version.
     pub fn decode(bytes: &[u8], what: &str) -> Result<Self> {
-        FileHeader::check(bytes, &HEADER, what)?;
+        let header = FileHeader::check(bytes, &HEADER, what)?;
         let damaged = |malformed: Malformed| Error::corrupt(what, Some(malformed.at as u64), malformed.why);
         let split = bytes.len().checked_sub(4).filter(|&split| split >= HEADER_LEN);
         let (body, crc) = bytes.split_at(split.ok_or_else(|| Error::corrupt(what, None, "cut short"))?);
@@ -227,12 +246,13 @@ impl Chain {
         }
         let mut cursor = Cursor::new(body);
         cursor.bytes(HEADER_LEN).map_err(damaged)?;
-        let chain = Self::decode_body(&mut cursor).map_err(damaged)?;
+        let has_base = header.incompatible & ON_A_BASE != 0;
+        let chain = Self::decode_body(&mut cursor, has_base).map_err(damaged)?;
         chain.check().map_err(|why| Error::corrupt(what, None, why))?;
         Ok(chain)
     }
 
-    fn decode_body(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+    fn decode_body(cursor: &mut Cursor<'_>, has_base: bool) -> Result<Self, Malformed> {
         let mut chain = Self {
             disk: DiskId::from_bytes(cursor.array()?),
             generation: Generation::new(cursor.u64()?),
@@ -241,6 +261,7 @@ impl Chain {
             clean: Some(cursor.u64()?).filter(|word| word & CLEAN != 0).map(|word| word as u32),
             next_number: cursor.u64()?,
             active: cursor.u64()?,
+            base: None,
             fold: FoldRecord::decode(cursor)?,
             layers: Vec::new(),
             epochs: Vec::new(),
@@ -253,6 +274,10 @@ impl Chain {
         for _ in 0..epochs {
             chain.epochs.push(EpochRecord::decode(cursor)?);
         }
+        if has_base {
+            let (state, size) = (StateId::from_bytes(cursor.array()?), ByteCount::new(cursor.u64()?));
+            chain.base = Some(BaseRecord { state, size });
+        }
         cursor.end()?;
         Ok(chain)
     }
@@ -260,6 +285,7 @@ impl Chain {
     /// What the decoder promises beyond well-formed fields.
     fn check(&self) -> Result<(), &'static str> {
         let sizes = self.epochs.iter().map(|epoch| epoch.size).chain([self.size]);
+        let sizes = sizes.chain(self.base.map(|base| base.size));
         if sizes.into_iter().any(|size| size == ByteCount::ZERO || size.get() > MAX_DISK_SIZE) {
             return Err("a size is no disk's size");
         }
@@ -408,6 +434,7 @@ mod tests {
             clean: None,
             next_number: 5,
             active: 2,
+            base: None,
             fold: None,
             layers: vec![LayerRecord {
                 layer: 1,
@@ -425,6 +452,9 @@ mod tests {
     fn round_trips_and_any_flipped_bit_is_seen() {
         let bytes = example().encode();
         assert_eq!(Chain::decode(&bytes, "c").ok(), Some(example()));
+        let base = BaseRecord { state: StateId::from_bytes([0xba; 16]), size: ByteCount::new(4097) };
+        let on_a_base = Chain { base: Some(base), ..example() };
+        assert_eq!(Chain::decode(&on_a_base.encode(), "c").ok(), Some(on_a_base));
         for bit in 0..bytes.len() * 8 {
             let mut hurt = bytes.clone();
             hurt[bit / 8] ^= 1 << (bit % 8);
@@ -471,7 +501,10 @@ mod tests {
 
     #[test]
     fn chains_that_contradict_themselves_are_refused() {
-        let spoil: [fn(&mut Chain); 8] = [
+        let spoil: [fn(&mut Chain); 9] = [
+            |chain| {
+                chain.base = Some(BaseRecord { state: StateId::from_bytes([1; 16]), size: ByteCount::ZERO })
+            },
             |chain| chain.layers[0].file_blocks = 11,
             |chain| chain.layers[0].blocks = MAX_DISK_SIZE / BLOCK_SIZE + 1,
             |chain| chain.size = ByteCount::ZERO,

@@ -25,6 +25,13 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// The same over content that was there before: what of it is not covered counts as written.
+    fn over(mut self, mut below: RangeSet, size: ByteCount) -> Self {
+        below.subtract(&self.zero);
+        self.data.union(&below.clip(ByteRange::whole(size)));
+        self
+    }
+
     /// Everything that changed.
     pub fn all(&self) -> RangeSet {
         let mut all = self.data.clone();
@@ -34,13 +41,18 @@ impl Changes {
 }
 
 impl Disk {
-    /// What changed after `since` (everything ever written, for `None`) up to `until`. Exact to the block: every byte
+    /// What changed after `since` (everything ever written and what the disk stands on, for `None`) up to `until`. Exact to the block: every byte
     /// that differs is in, and nothing is in that was not written or zeroed. Deleted points can be asked about for as
     /// long as the disk remembers them.
     ///
     /// # Errors
     /// `NotAnAncestor` if the history does not lead from one to the other; `Corrupt` if a change map is damaged.
     pub fn changes(&self, since: Option<StateId>, until: Until) -> Result<Changes> {
+        // the files of an image may take a while, and do not change
+        let below = match (since, &self.view.load().below.ground) {
+            (None, Some(ground)) => ground.data()?,
+            _ => RangeSet::new(),
+        };
         let mut roots = lock(&self.roots);
         self.complete_seal(&mut roots)?;
         let mut changed = FrozenMap::new(0);
@@ -53,7 +65,7 @@ impl Disk {
             changed.overlay(&self.view.load().active.map.freeze());
             size = roots.chain.size;
         }
-        Ok(ranges(&changed, size))
+        Ok(ranges(&changed, size).over(below, size))
     }
 
     /// The seals after `since` up to `until`, oldest first.

@@ -14,7 +14,8 @@ pub type VisitDepth<'a> = dyn FnMut(u64, u32) -> ControlFlow<()> + 'a;
 impl Disk {
     /// Tiles `range` with lengths in bytes and how deep in the chain their content lies: 0 nowhere, because it was never
     /// written; 1 in the active layer; 2 in the layer below it, and so on. Zeros made below the active layer count as just
-    /// below it: which layer made them is not kept. Neighbours may be of one depth.
+    /// below it: which layer made them is not kept. What the disk stands on counts as one layer below the oldest, its holes
+    /// included. Neighbours may be of one depth.
     ///
     /// # Errors
     /// `OutOfRange` if the range passes the end; nothing is visited.
@@ -61,7 +62,12 @@ fn depth_of(view: &View, sealed: &[u64], block: u64, limit: u64) -> Option<(u32,
     let first_sealed = 2 + view.below.pending.len() as u32;
     let (owner, count) = view.below.index.run(block, limit);
     let depth = match owner {
-        Owner::None => 0,
+        Owner::None => match &view.below.ground {
+            Some(ground) if block < ground.blocks() => {
+                return Some((first_sealed + sealed.len() as u32, count.min(ground.blocks() - block)));
+            }
+            _ => 0,
+        },
         Owner::Zero => first_sealed,
         Owner::Slot(slot) => {
             let layer = view.below.slots.get(usize::from(slot))?.as_ref()?;

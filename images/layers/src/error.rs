@@ -48,6 +48,14 @@ pub enum Error {
         /// The state asked for.
         state: StateId,
     },
+    /// What the disk is opened on is not what it was made on.
+    #[error("disk {disk}: {why}")]
+    WrongBase {
+        /// Which disk.
+        disk: DiskId,
+        /// What does not fit.
+        why: String,
+    },
     /// The disk was closed.
     #[error("disk {disk} is closed")]
     Closed {
@@ -82,6 +90,7 @@ impl Error {
             Self::Poisoned { disk, .. }
             | Self::NoSuchPoint { disk, .. }
             | Self::NotAnAncestor { disk, .. }
+            | Self::WrongBase { disk, .. }
             | Self::Closed { disk }
             | Self::Hurt { disk, .. }
             | Self::TooMany { disk, .. } => Some(*disk),
@@ -95,7 +104,7 @@ impl Error {
             Self::Poisoned { .. } => Kind::Poisoned,
             Self::BadSize { .. } => Kind::Invalid,
             Self::NoSuchPoint { .. } => Kind::NotFound,
-            Self::NotAnAncestor { .. } => Kind::Conflict,
+            Self::NotAnAncestor { .. } | Self::WrongBase { .. } => Kind::Conflict,
             Self::Closed { .. } => Kind::Unavailable,
             Self::Hurt { .. } => Kind::Corrupt,
             Self::TooMany { .. } => Kind::Unsupported,

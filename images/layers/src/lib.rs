@@ -6,7 +6,7 @@
 //!
 //! Formats: `docs/chain.md`, `docs/map.md`, `docs/journal.md`, `docs/live-map.md`, `docs/sums.md`.
 //! Why it is safe: `docs/durability.md`.
-//! What becomes of deleted points: `docs/consolidation.md`.
+//! What becomes of deleted points: `docs/consolidation.md`. Disks that stand on something: `docs/base.md`.
 //!
 //! This crate knows no socket, no schedule and no vault.
 //!
@@ -27,6 +27,7 @@
 //! ```
 
 mod active;
+mod base;
 mod carry;
 mod chain;
 mod changes;
@@ -67,7 +68,10 @@ mod verify;
 mod view;
 mod write;
 
-pub use chain::{Chain, EpochRecord, FoldRecord, LayerRecord, MAX_CHAIN_BYTES, MAX_GROUP, SumsRecord};
+pub use base::Base;
+pub use chain::{
+    BaseRecord, Chain, EpochRecord, FoldRecord, LayerRecord, MAX_CHAIN_BYTES, MAX_GROUP, SumsRecord,
+};
 pub use changes::{Changes, Until};
 pub use damage::HurtBlock;
 pub use depth::VisitDepth;

@@ -1,6 +1,7 @@
 //! Making, opening and destroying disks. Opening is recovery: it decides what to believe.
 
 use crate::active::{Active, Place};
+use crate::base::{Base, Ground};
 use crate::chain::{Chain, EpochRecord, MAX_CHAIN_BYTES};
 use crate::committed::CommittedFile;
 use crate::data_file;
@@ -25,6 +26,20 @@ impl Disk {
     /// # Errors
     /// `BadSize`; `Conflict` if a disk is there already.
     pub fn create(env: &Env, dir: &str, id: DiskId, size: ByteCount) -> Result<Arc<Self>> {
+        Self::create_on(env, dir, id, size, None)
+    }
+
+    /// Makes a disk that shows a base until it is written; past the end of the base it is zeros.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_on(
+        env: &Env,
+        dir: &str,
+        id: DiskId,
+        size: ByteCount,
+        base: Option<&Base>,
+    ) -> Result<Arc<Self>> {
         if size == ByteCount::ZERO || size.get() > MAX_DISK_SIZE {
             return Err(Error::BadSize { asked: size.get(), max: MAX_DISK_SIZE });
         }
@@ -44,6 +59,7 @@ impl Disk {
             clean: None,
             next_number: 1,
             active: 0,
+            base: base.map(|base| base.record(size)),
             fold: None,
             layers: Vec::new(),
             epochs: Vec::new(),
@@ -57,7 +73,7 @@ impl Disk {
         write_chain(media, dir, &chain).map_err(ChainFailure::into_error)?;
         media.sync_dir(dir.rsplit_once('/').map_or("", |(parent, _)| parent))?;
         let files = OpenFiles::new(env.media.clone(), MAX_OPEN);
-        let below = load_below(&place, files, &chain)?;
+        let below = load_below(&place, files, Ground::of(&chain, base)?, &chain)?;
         let disk = Disk::assemble(Parts {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -82,6 +98,15 @@ impl Disk {
     /// `NotFound` if there is no such directory, `Conflict` if it is open elsewhere, `Corrupt` naming the file that is
     /// damaged or missing; nothing is changed then.
     pub fn open(env: &Env, dir: &str) -> Result<Arc<Self>> {
+        Self::open_on(env, dir, None)
+    }
+
+    /// Opens a disk that stands on a base.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `WrongBase` if it was made on another one, on none, or on more than there is now. Nothing
+    /// is changed then.
+    pub fn open_on(env: &Env, dir: &str, base: Option<&Base>) -> Result<Arc<Self>> {
         let media = &*env.media;
         let path = format!("{dir}/{}", names::CHAIN);
         let held = match media.lock(&format!("{dir}/{}", names::LOCK)) {
@@ -91,6 +116,7 @@ impl Disk {
             held => held?,
         };
         let mut chain = read_chain(media, &path)?;
+        let ground = Ground::of(&chain, base)?;
         let session = media.session()?;
         let place = Place {
             media,
@@ -101,7 +127,7 @@ impl Disk {
             size: chain.size,
         };
         let files = OpenFiles::new(env.media.clone(), MAX_OPEN);
-        let mut below = load_below(&place, files, &chain)?;
+        let mut below = load_below(&place, files, ground, &chain)?;
         let found = find_active(&place, &chain, session)?;
         let mut active = found.layer;
         let mut opened = if chain.clean.is_some() { Opened::Clean } else { Opened::Committed };
@@ -212,7 +238,12 @@ fn read_chain(media: &dyn Media, path: &str) -> Result<Chain> {
 }
 
 /// Opens the sealed layers and builds their owner index, large enough for them and for a disk of the place's size.
-pub(crate) fn load_below(place: &Place<'_>, files: Arc<OpenFiles>, chain: &Chain) -> Result<Below> {
+pub(crate) fn load_below(
+    place: &Place<'_>,
+    files: Arc<OpenFiles>,
+    ground: Option<Arc<Ground>>,
+    chain: &Chain,
+) -> Result<Below> {
     let largest = chain.layers.iter().map(|layer| layer.blocks).max().unwrap_or(0);
     let index = OwnerIndex::new(place.media, largest.max(place.blocks()))?;
     let mut slots = Vec::with_capacity(chain.layers.len());
@@ -223,7 +254,7 @@ pub(crate) fn load_below(place: &Place<'_>, files: Arc<OpenFiles>, chain: &Chain
         layer.bytes.store(map.bytes(), Ordering::Relaxed);
         slots.push(Some(layer));
     }
-    Ok(Below { pending: Vec::new(), index: Arc::new(index), slots, files })
+    Ok(Below { pending: Vec::new(), index: Arc::new(index), slots, files, ground })
 }
 
 struct FoundActive {

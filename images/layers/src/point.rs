@@ -76,8 +76,8 @@ impl Disk {
             index.lay(&layer_map(&self.place(), &roots.chain, place)?, place as u16)?;
             slots.push(Some(self.sealed_layer(layer)?));
         }
-        let files = self.view.load().below.files.clone();
-        let below = Below { pending: Vec::new(), index: Arc::new(index), slots, files };
+        let Below { files, ground, .. } = self.view.load().below.clone();
+        let below = Below { pending: Vec::new(), index: Arc::new(index), slots, files, ground };
         let source = Arc::new(Source {
             disk: self.clone(),
             state,

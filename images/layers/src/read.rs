@@ -2,8 +2,9 @@
 
 use crate::disk::Disk;
 use crate::succession::Succession;
-use crate::view::{Layer, Locate, Walk, read_place, stored_in, walk};
+use crate::view::{Layer, Locate, Place, Walk, read_place, stored_in, walk};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, Result, Stored, Visit, check_range};
+use std::ops::ControlFlow;
 
 impl BlockSource for Disk {
     /// The size now: [`Disk::resize`] changes it. Whoever must not see that, as an export that told its client a size,
@@ -94,18 +95,30 @@ fn visit_extents<'a>(
 ) -> Result<Walk> {
     let mut open: Option<Extent> = None;
     let mut stopped = false;
-    let walked = walk(range.offset(), range.count().get(), locate, |at, end, place| {
-        let Some(kind) = place.kind() else { return Ok(true) };
+    let mut take = |next: Extent| {
         match &mut open {
-            Some(extent) if extent.kind == kind => {
-                extent.range = ByteRange::between(extent.range.start(), end)
+            Some(extent) if extent.kind == next.kind => {
+                extent.range = ByteRange::between(extent.range.start(), next.range.end())
             }
-            _ => {
-                let next = Extent { range: ByteRange::between(at, end), kind };
-                stopped = open.replace(next).is_some_and(|done| visit(done).is_break());
-            }
+            _ => stopped = open.replace(next).is_some_and(|done| visit(done).is_break()),
         }
-        Ok(!stopped)
+        if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let walked = walk(range.offset(), range.count().get(), locate, |at, end, place| {
+        let range = ByteRange::between(at, end);
+        match (place, place.kind()) {
+            (Place::Ground(ground), _) => {
+                let mut goes_on = true;
+                ground.extents(range, &mut |extent| {
+                    let flow = take(extent);
+                    goes_on = flow.is_continue();
+                    flow
+                })?;
+                Ok(goes_on)
+            }
+            (_, Some(kind)) => Ok(take(Extent { range, kind }).is_continue()),
+            (_, None) => Ok(true),
+        }
     })?;
     match open {
         Some(extent) if !stopped && visit(extent).is_break() => Ok(Walk::Done),

@@ -83,8 +83,8 @@ impl Disk {
         let place = Place { size, ..self.place() };
         let reach = Place { size: size.max(roots.chain.size), ..self.place() };
         let made = self.make_layer(&place, number, map);
-        let files = self.view.load().below.files.clone();
-        let made = made.and_then(|next| Ok((next, load_below(&reach, files, &roots.chain)?)));
+        let Below { files, ground, .. } = self.view.load().below.clone();
+        let made = made.and_then(|next| Ok((next, load_below(&reach, files, ground, &roots.chain)?)));
         let (next, below) = made.inspect_err(|_| self.discard_layer(number, map, size.blocks()))?;
         Ok(Prepared { size, next, map, below })
     }

@@ -1,6 +1,7 @@
 //! What a disk consists of at one moment, as readers and writers see it. Replaced whole, never changed.
 
 use crate::active::{Active, Place as Files};
+use crate::base::Ground;
 use crate::chain::LayerRecord;
 use crate::data_file;
 use crate::files::OpenFiles;
@@ -13,6 +14,7 @@ use block::sync::Arc;
 use block::sync::atomic::{AtomicU64, Ordering};
 use block::{
     BLOCK_SIZE, ByteCount, ByteOffset, ByteRange, Error, ExtentKind, MediaFile, OpenHow, Result, Stored,
+    planted,
 };
 use std::any::Any;
 use std::sync::Weak;
@@ -64,6 +66,8 @@ pub(crate) struct Below {
     pub(crate) slots: Vec<Option<Arc<Layer>>>,
     /// Where their files are open.
     pub(crate) files: Arc<OpenFiles>,
+    /// What the disk stands on.
+    pub(crate) ground: Option<Arc<Ground>>,
 }
 
 /// A disk at one moment.
@@ -84,6 +88,8 @@ pub(crate) enum Place<'a> {
     File(&'a Arc<dyn MediaFile>),
     /// In a sealed layer, at the same offset.
     Sealed(&'a Layer),
+    /// In what the disk stands on, at the same offset.
+    Ground(&'a Ground),
     /// Nowhere: they are zeros, made or never written.
     Zeros(ExtentKind),
     /// The index names a layer this view is too old to know: look again with the newest view.
@@ -91,11 +97,12 @@ pub(crate) enum Place<'a> {
 }
 
 impl Place<'_> {
+    /// What kind all of it is; a base has kinds of its own.
     pub(crate) fn kind(&self) -> Option<ExtentKind> {
         match self {
             Self::File(_) | Self::Sealed(_) => Some(ExtentKind::Data),
             Self::Zeros(kind) => Some(*kind),
-            Self::Outdated => None,
+            Self::Ground(_) | Self::Outdated => None,
         }
     }
 }
@@ -119,6 +126,16 @@ impl Below {
     pub(crate) fn slot_of(&self, number: u64) -> Option<u16> {
         let is_it = |layer: &Option<Arc<Layer>>| layer.as_ref().is_some_and(|layer| layer.number == number);
         self.slots.iter().position(is_it).map(|slot| slot as u16)
+    }
+
+    /// Where a block is that no layer has, and for how many blocks from it, at most `limit`.
+    fn unowned(&self, block: u64, limit: u64) -> (Place<'_>, u64) {
+        match &self.ground {
+            Some(ground) if block < ground.blocks() => {
+                (Place::Ground(ground), limit.min(ground.blocks() - block))
+            }
+            _ => (Place::Zeros(ExtentKind::Hole), limit),
+        }
     }
 
     /// Takes the room that [`repointed`](Self::repointed) needs.
@@ -160,7 +177,8 @@ impl Locate for Below {
         }
         let (owner, count) = self.index.run(block, limit);
         let place = match owner {
-            Owner::None => Place::Zeros(ExtentKind::Hole),
+            Owner::None => return self.unowned(block, count),
+            Owner::Zero if planted!("zeros-show-the-base") => return self.unowned(block, count),
             Owner::Zero => Place::Zeros(ExtentKind::Zero),
             Owner::Slot(slot) => match self.slots.get(usize::from(slot)) {
                 Some(Some(layer)) => Place::Sealed(layer),
@@ -229,7 +247,11 @@ pub(crate) fn stored_in<T: Locate + Send + Sync + 'static>(
         let (file, is_verified) = match place {
             Place::File(file) => (*file, true),
             Place::Sealed(layer) => (&layer.file, verified(layer, at, end)),
-            Place::Zeros(_) | Place::Outdated => return Ok(false),
+            Place::Ground(ground) if found.is_none() => {
+                found = ground.stored(ByteRange::between(at, end));
+                return Ok(false);
+            }
+            Place::Ground(_) | Place::Zeros(_) | Place::Outdated => return Ok(false),
         };
         match &mut found {
             None => {
@@ -262,6 +284,7 @@ pub(crate) fn read_place(
     match place {
         Place::File(file) => file.read_at(at, buf),
         Place::Sealed(layer) => sealed(layer, buf),
+        Place::Ground(ground) => ground.read_at(at, buf),
         Place::Zeros(_) => {
             buf.fill(0);
             Ok(())

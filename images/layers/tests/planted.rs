@@ -10,7 +10,8 @@ use sim::{Action, Effect, Fault, Op, Rng, SimMedia};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bugs that random histories with crashes must find, and whether the crash is a power cut.
-const IN_HISTORIES: [(&str, bool); 16] = [
+const IN_HISTORIES: [(&str, bool); 17] = [
+    ("zeros-show-the-base", false),
     ("fold-forgets-sums", false),
     ("sums-called-whole-before-the-sync", true),
     ("shrink-without-zeros", false),

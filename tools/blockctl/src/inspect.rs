@@ -6,7 +6,7 @@ use crate::failure::{Failure, Result};
 use crate::output::{Output, sheet, table};
 use crate::size;
 use block::linux::LinuxMedia;
-use block::{DiskId, Media};
+use block::{DiskId, Media, StateId};
 use check::{BLOCK, Directory, Finding, LayerReport, Map, MapHead, Report, State};
 use control::Kind;
 use serde::Serialize;
@@ -158,6 +158,13 @@ fn answer(output: &Output, file: &Path, shown: &Shown) -> Result<()> {
     verdict(file, &shown.problems)
 }
 
+/// What the disk stands on. Where that is, the daemon knows.
+#[derive(Serialize)]
+struct BaseShown {
+    state: String,
+    size: u64,
+}
+
 #[derive(Serialize)]
 struct DiskShown {
     dir: String,
@@ -165,6 +172,8 @@ struct DiskShown {
     size: u64,
     generation: u64,
     closed_in_order: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<BaseShown>,
     layers: Vec<u64>,
     points: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,6 +195,9 @@ fn disk(output: &Output, dir: &Path, is_checked: bool) -> Result<()> {
         size: chain.size,
         generation: chain.generation,
         closed_in_order: chain.clean.is_some(),
+        base: chain
+            .base
+            .map(|base| BaseShown { state: StateId::from_bytes(base.state).to_string(), size: base.size }),
         layers: chain.layers.iter().map(|layer| layer.number).collect(),
         points: chain.seals.iter().filter(|seal| seal.is_point).map(|seal| seal.epoch).collect(),
         blocks_verified: is_checked.then_some(report.blocks_verified),
@@ -211,6 +223,9 @@ fn text_of_disk(shown: &DiskShown) -> String {
         ("layers", numbers(&shown.layers)),
         ("points", numbers(&shown.points)),
     ];
+    rows.extend(
+        shown.base.as_ref().map(|base| ("base", format!("{}, {} bytes of it", base.state, base.size))),
+    );
     rows.extend(shown.blocks_verified.map(|blocks| ("verified", format!("{blocks} blocks"))));
     rows.extend(shown.blocks_without_sums.map(|blocks| ("no sums", format!("{blocks} blocks"))));
     rows.extend((!shown.unnamed.is_empty()).then(|| ("leftovers", shown.unnamed.join(" "))));

@@ -4,6 +4,7 @@
 mod cachestat;
 mod chance;
 mod file;
+mod foreign;
 mod inherited;
 mod media;
 mod memory;
@@ -11,6 +12,7 @@ mod named;
 mod ring;
 
 pub use chance::{KernelEntropy, SystemClock};
+pub use foreign::{ForeignFile, Stamp};
 pub use inherited::inherited_sockets;
 pub use media::LinuxMedia;
 pub use named::{open_below, open_named};

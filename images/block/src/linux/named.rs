@@ -14,6 +14,11 @@ use std::sync::Arc;
 /// # Errors
 /// `NotFound` if there is none, `Invalid` for a directory or anything else that has no bytes of its own.
 pub fn open_named(path: &Path) -> Result<Arc<dyn MediaFile>> {
+    Ok(Arc::new(open_file(path)?))
+}
+
+/// As [`open_named`].
+pub(super) fn open_file(path: &Path) -> Result<LinuxFile> {
     open(CWD, path, path, ResolveFlags::empty())
 }
 
@@ -24,10 +29,11 @@ pub fn open_named(path: &Path) -> Result<Arc<dyn MediaFile>> {
 /// `NotFound` if there is none, `Invalid` for a name that leads out and for what is no regular file.
 pub fn open_below(dir: &Path, name: &Path) -> Result<Arc<dyn MediaFile>> {
     let folder = File::open(dir).map_err(|source| Error::host("open", show(dir), None, source))?;
-    open(&folder, name, &dir.join(name), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    Ok(Arc::new(open(&folder, name, &dir.join(name), resolve)?))
 }
 
-fn open(at: impl AsFd, name: &Path, shown: &Path, resolve: ResolveFlags) -> Result<Arc<dyn MediaFile>> {
+fn open(at: impl AsFd, name: &Path, shown: &Path, resolve: ResolveFlags) -> Result<LinuxFile> {
     // not blocking: a pipe would wait for its writer
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match openat2(at, name, flags, Mode::empty(), resolve) {
@@ -42,7 +48,7 @@ fn open(at: impl AsFd, name: &Path, shown: &Path, resolve: ResolveFlags) -> Resu
         file.metadata().map_err(|source| Error::host("look at", show(shown), None, source))?.file_type();
     let is_device = kind.is_block_device() && resolve.is_empty();
     if kind.is_file() || is_device {
-        return Ok(Arc::new(LinuxFile { file, path: show(shown) }));
+        return Ok(LinuxFile { file, path: show(shown) });
     }
     let why = if kind.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
     Err(Error::refused(Kind::Invalid, show(shown), why))

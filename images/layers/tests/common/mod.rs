@@ -3,8 +3,11 @@
 
 mod survey;
 
-use block::{BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Media, Provision, StateId, Time};
-use layers::{Disk, Env, Folding, Opened, Until};
+use block::{
+    BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Media, MemoryDisk, Provision,
+    StateId, Time,
+};
+use layers::{Base, Disk, Env, Folding, Opened, Until};
 use sim::{Action, Cut, Mismatch, ModelDisk, Rng, SeededEntropy, SimClock, SimMedia};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,6 +50,8 @@ pub struct World {
     pinned: BTreeMap<usize, Vec<u8>>,
     /// An open source and what it must read as long as it is open.
     held: Option<(Arc<dyn BlockSource>, Vec<u8>)>,
+    /// What the disk stands on, and its bytes.
+    base: Option<(Base, Vec<u8>)>,
 }
 
 const DIR: &str = "disk";
@@ -89,11 +94,26 @@ impl World {
         let size = ByteCount::new(*rng.pick(&SIZES));
         let media = SimMedia::new();
         let id = DiskId::from_bytes(rng.bytes(16).try_into().expect("16 bytes"));
-        let disk = Disk::create(&env(&media, rng), DIR, id, size).map_err(wrong)?;
-        let model = ModelDisk::new(size);
+        let base = if rng.chance(1, 3) { Some(any_base(rng)?) } else { None };
+        let on = base.as_ref().map(|(base, _)| base);
+        let disk = Disk::create_on(&env(&media, rng), DIR, id, size, on).map_err(wrong)?;
+        let model = match &base {
+            Some((_, bytes)) => ModelDisk::on_base(size, bytes),
+            None => ModelDisk::new(size),
+        };
         let (disk, states) = (Some(disk), Vec::new());
         let (pinned, held) = (BTreeMap::new(), None);
-        Ok(Self { rng: rng.fork(), media, disk, model, states, crash_states: 0, pinned, held })
+        Ok(Self { rng: rng.fork(), media, disk, model, states, crash_states: 0, pinned, held, base })
+    }
+
+    /// What the disk stands on; nothing if on nothing.
+    fn base_bytes(&self) -> &[u8] {
+        self.base.as_ref().map_or(&[], |(_, bytes)| bytes)
+    }
+
+    fn open_disk(&mut self) -> layers::Result<Arc<Disk>> {
+        let base = self.base.as_ref().map(|(base, _)| base);
+        Disk::open_on(&env(&self.media, &mut self.rng), DIR, base)
     }
 
     pub fn disk(&self) -> Result<&Arc<Disk>, Wrong> {
@@ -303,7 +323,7 @@ impl World {
             if self.rng.chance(1, 3) {
                 self.media.crash_after(self.rng.below(30), Cut::BeforeEffect);
             }
-            match Disk::open(&env(&self.media, &mut self.rng), DIR) {
+            match self.open_disk() {
                 Ok(disk) if !self.media.is_off() => {
                     self.disk = Some(disk);
                     self.media.crash_after(1 << 40, Cut::BeforeEffect);
@@ -352,7 +372,7 @@ impl World {
         for (name, words) in carried {
             carry(&self.media, name, words)?;
         }
-        let disk = Disk::open(&env(&self.media, &mut self.rng), DIR).map_err(wrong)?;
+        let disk = self.open_disk().map_err(wrong)?;
         let agreed = if restarted { self.model.recovered(&*disk) } else { self.model.check_exact(&*disk) };
         self.disk = Some(disk);
         agreed.map_err(mismatch)
@@ -402,6 +422,19 @@ impl World {
         let changes = disk.changes(since.map(|since| self.states[since]), end).map_err(wrong)?;
         self.model.check_changes(since, until, &changes.all()).map_err(mismatch)
     }
+}
+
+/// Something to stand on, with zeros in it, of a size that need not fit the disk's.
+fn any_base(rng: &mut Rng) -> Result<(Base, Vec<u8>), Wrong> {
+    let size = *rng.pick(&SIZES);
+    let mut bytes = rng.bytes(size as usize);
+    let zeros = rng.below(size) as usize;
+    let end = zeros + rng.below(size - zeros as u64) as usize;
+    bytes[zeros..end].fill(0);
+    let source = MemoryDisk::new(ByteCount::new(size));
+    source.write_at(ByteOffset::ZERO, &bytes).map_err(wrong)?;
+    let state = StateId::from_bytes(rng.bytes(16).try_into().expect("16 bytes"));
+    Ok((Base { state, source: Arc::new(source) }, bytes))
 }
 
 fn read_all(source: &dyn BlockSource) -> Result<Vec<u8>, Wrong> {

@@ -18,6 +18,7 @@ impl World {
                 crash_states: 0,
                 pinned: self.pinned.clone(),
                 held: None,
+                base: self.base.clone(),
             };
             other.crash(pending, plan.power)?;
             // the newest, which the stop may have hit, and any other
@@ -46,7 +47,9 @@ impl World {
                     _ => return Err(format!("the check finds no recovery point {point}")),
                 }
             };
-            if directory.content(Some(seal.epoch)).map_err(wrong)? != self.model.point(point) {
+            if directory.content(Some(seal.epoch), self.base_bytes()).map_err(wrong)?
+                != self.model.point(point)
+            {
                 return Err(format!("the check reads another content of recovery point {point}"));
             }
         }
@@ -56,7 +59,8 @@ impl World {
                 model.failed(action);
             }
             let disk = MemoryDisk::new(model.size());
-            disk.write_at(ByteOffset::ZERO, &directory.content(None).map_err(wrong)?).map_err(wrong)?;
+            let content = directory.content(None, self.base_bytes()).map_err(wrong)?;
+            disk.write_at(ByteOffset::ZERO, &content).map_err(wrong)?;
             model.check_after_power_cut(&disk).map_err(mismatch)?;
         }
         Ok(())

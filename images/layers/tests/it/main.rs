@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod base;
 mod consolidation;
 mod cost;
 mod cuts;

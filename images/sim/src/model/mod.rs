@@ -30,6 +30,8 @@ pub struct ModelDisk {
     versions: BTreeMap<u64, Vec<Vec<u8>>>,
     points: Vec<Point>,
     began_empty: bool,
+    /// Blocks that it began with and that count as written when all that was ever written is asked for.
+    base_blocks: u64,
     /// What it read when the epoch began.
     before_epoch: Vec<u8>,
     epoch: Touched,
@@ -75,6 +77,7 @@ impl ModelDisk {
     pub fn with_content(now: Vec<u8>) -> Self {
         Self {
             began_empty: now.iter().all(|&byte| byte == 0),
+            base_blocks: 0,
             before_epoch: now.clone(),
             now,
             instead: BTreeMap::new(),
@@ -83,6 +86,15 @@ impl ModelDisk {
             epoch: Touched::default(),
             flushed: Touched::default(),
         }
+    }
+
+    /// A disk that stands on a base: its content shows, and counts as written since the beginning.
+    pub fn on_base(size: ByteCount, base: &[u8]) -> Self {
+        let mut now = vec![0; size.as_usize().expect("a model fits the address space")];
+        let shown = now.len().min(base.len());
+        now[..shown].copy_from_slice(&base[..shown]);
+        let base_blocks = ByteCount::new(shown as u64).blocks();
+        Self { began_empty: true, base_blocks, ..Self::with_content(now) }
     }
 
     /// The number of bytes.
@@ -318,6 +330,9 @@ impl ModelDisk {
         self.points[first..last].iter().for_each(|point| expected.union(&point.epoch));
         if until.is_none() {
             expected.union(&self.epoch);
+        }
+        if since.is_none() {
+            expected.may.extend(0..self.base_blocks);
         }
         let size = until.map_or(self.size(), |point| self.points[point].size);
         expected.must.retain(|&block| block < size.blocks());
