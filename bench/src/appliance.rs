@@ -97,7 +97,12 @@ impl Appliance {
     /// # Errors
     /// What the daemon answers.
     pub fn create(&self, name: &str, size_bytes: u64) -> Result<Disk> {
-        Ok(self.client.create_disk(&CreateDisk { name: name.to_owned(), size: size_bytes, fill: false })?)
+        Ok(self.client.create_disk(&CreateDisk {
+            name: name.to_owned(),
+            size: size_bytes,
+            fill: false,
+            base: None,
+        })?)
     }
 
     /// Makes a recovery point.

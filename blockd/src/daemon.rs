@@ -5,10 +5,10 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::consolidation::Consolidation;
 use crate::descriptors::nbd_connections;
-use crate::disks::Disks;
+use crate::disks::{Disks, Named};
 use crate::error::{Doing, Error, Result};
 use crate::exports::Served;
-use crate::jobs::{Jobs, disk_key};
+use crate::jobs::Jobs;
 use crate::metrics;
 use crate::names::rfc3339;
 use crate::points::Tiers;
@@ -18,7 +18,7 @@ use crate::upkeep::Upkeep;
 use crate::vaults::Vaults;
 use block::ByteCount;
 use control::{
-    CreateDisk, CreateVault, Disk, Job, Kind, Point, PointDeleted, Points, ResizeDisk, Status, Tier, Vault,
+    CreateVault, Disk, Job, Point, PointDeleted, Points, RecoverQuery, ResizeDisk, Status, Tier, Vault,
 };
 use nbd::{Limits, Listener, Server};
 use std::os::fd::OwnedFd;
@@ -94,6 +94,11 @@ impl Daemon {
         &self.jobs
     }
 
+    /// What folds in the background.
+    pub(crate) fn consolidation(&self) -> &Consolidation {
+        &self.consolidation
+    }
+
     /// Both tiers.
     pub fn tiers(&self) -> &Arc<Tiers> {
         &self.tiers
@@ -142,7 +147,11 @@ impl Daemon {
 
     /// Every disk, by name.
     pub fn disks(&self) -> Vec<Disk> {
-        self.tiers.disks.all().iter().map(|named| named.show(self.tiers.uri(&named.name))).collect()
+        self.tiers.disks.all().iter().map(|named| self.show(named)).collect()
+    }
+
+    pub(crate) fn show(&self, named: &Named) -> Disk {
+        self.tiers.disks.show(named, self.tiers.uri(&named.name))
     }
 
     /// One disk.
@@ -150,21 +159,7 @@ impl Daemon {
     /// # Errors
     /// `NotFound`.
     pub fn disk(&self, name: &str) -> Result<Disk> {
-        Ok(self.tiers.disks.get(name)?.show(self.tiers.uri(name)))
-    }
-
-    /// Makes an empty disk.
-    ///
-    /// # Errors
-    /// `Conflict` if the name is taken, `Invalid` for a size that no disk has.
-    pub fn create_disk(&self, request: &CreateDisk) -> Result<Disk> {
-        let (disks, size) = (&self.tiers.disks, ByteCount::new(request.size));
-        let named = match request.fill {
-            true => disks.fill(&request.name, size)?,
-            false => disks.create(disks.fresh_id()?, &request.name, size, |_| Ok(()))?,
-        };
-        tracing::info!(disk = request.name, size = request.size, fill = request.fill, "made");
-        Ok(named.show(self.tiers.uri(&request.name)))
+        Ok(self.show(&*self.tiers.disks.get(name)?))
     }
 
     /// Ends the filling of a disk that was made for it.
@@ -174,7 +169,7 @@ impl Daemon {
     pub fn disk_ready(&self, name: &str) -> Result<Disk> {
         let named = self.tiers.disks.ready(name)?;
         tracing::info!(disk = name, "filled");
-        Ok(named.show(self.tiers.uri(name)))
+        Ok(self.show(&named))
     }
 
     /// Makes a disk larger or smaller.
@@ -184,17 +179,18 @@ impl Daemon {
     pub fn resize_disk(&self, name: &str, request: &ResizeDisk) -> Result<Disk> {
         let named = self.tiers.disks.resize(name, ByteCount::new(request.size), request.attached)?;
         tracing::info!(disk = name, size = request.size, "resized");
-        Ok(named.show(self.tiers.uri(name)))
+        Ok(self.show(&named))
     }
 
     /// Opens a disk again at its last committed state, if it does not serve.
     ///
     /// # Errors
-    /// As [`Disks::recover`].
-    pub fn recover_disk(&self, name: &str) -> Result<Disk> {
-        let named = self.tiers.disks.recover(name)?;
+    /// As [`Disks::recover`] and [`Disks::accept_base`].
+    pub fn recover_disk(&self, name: &str, query: RecoverQuery) -> Result<Disk> {
+        let disks = &self.tiers.disks;
+        let named = if query.accept_base { disks.accept_base(name)? } else { disks.recover(name)? };
         tracing::info!(disk = name, "recovered");
-        Ok(named.show(self.tiers.uri(name)))
+        Ok(self.show(&named))
     }
 
     /// Lets several clients write to a disk, or only one again.
@@ -203,7 +199,7 @@ impl Daemon {
     /// `NotFound`.
     pub fn share_disk(&self, name: &str, shared: bool) -> Result<Disk> {
         tracing::info!(disk = name, shared, "shared");
-        Ok(self.tiers.disks.share(name, shared)?.show(self.tiers.uri(name)))
+        Ok(self.show(&*self.tiers.disks.share(name, shared)?))
     }
 
     /// Lets remote clients write to a disk again after an unclean end of the host.
@@ -212,7 +208,7 @@ impl Daemon {
     /// `NotFound`.
     pub fn release_disk(&self, name: &str) -> Result<Disk> {
         tracing::info!(disk = name, "released");
-        Ok(self.tiers.disks.release(name)?.show(self.tiers.uri(name)))
+        Ok(self.show(&*self.tiers.disks.release(name)?))
     }
 
     /// Every export that was used since the start.
@@ -223,24 +219,6 @@ impl Daemon {
     /// The same for Prometheus.
     pub fn metrics(&self) -> String {
         metrics::prometheus(&self.server.stats())
-    }
-
-    /// Deletes a disk and its instant recovery points.
-    ///
-    /// # Errors
-    /// `Conflict` while a client is connected or a job works with it.
-    pub fn delete_disk(&self, name: &str) -> Result<Disk> {
-        let named = self.tiers.disks.get(name)?;
-        if self.jobs.is_busy(&disk_key(named.id)) {
-            return Err(Error::said(Kind::Conflict, format!("disk {name}"), "a job works with it")
-                .with_help("`blockctl job list` shows it; wait for it or cancel it"));
-        }
-        let shown = named.show(self.tiers.uri(name));
-        drop(named);
-        let named = self.tiers.disks.delete(name)?;
-        tracing::info!(disk = name, "deleted");
-        self.tiers.disks.discard(named)?;
-        Ok(shown)
     }
 
     /// Points of one item or of all; or, where the item is the name of a point, that point, and of a machine's point

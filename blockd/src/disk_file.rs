@@ -4,6 +4,7 @@
 //! `disks/ID.disk` is what makes a disk exist. While it is made or removed the file is called `ID.making` or
 //! `ID.deleting`; what belongs to such a file is swept away at the next start.
 
+use crate::bases::BaseRecord;
 use crate::error::{Doing, Error, Result};
 use block::{DiskId, FileHeader, HEADER_LEN, Media};
 use control::Kind;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const DIR: &str = "disks";
 
 /// A name file larger than this is not one.
-const LIMIT_BYTES: u64 = 4096;
+const LIMIT_BYTES: u64 = 1 << 20;
 
 const HEADER: FileHeader = FileHeader::new(*b"name", 1);
 /// Header and disk.
@@ -33,6 +34,9 @@ pub struct DiskFile {
     /// Whether remote clients must be let in again by a person, see [`crate::claim`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub awaits_release: bool,
+    /// What it stands on, if on anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseRecord>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -43,7 +47,7 @@ const fn is_false(value: &bool) -> bool {
 impl DiskFile {
     /// The file of a disk just made.
     pub fn new(name: impl Into<String>, created: impl Into<String>) -> Self {
-        Self { name: name.into(), created: created.into(), shared: false, awaits_release: false }
+        Self { name: name.into(), created: created.into(), shared: false, awaits_release: false, base: None }
     }
 }
 

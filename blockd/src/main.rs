@@ -2,6 +2,7 @@
 //! ends; what the daemon is made of begins in [`daemon`].
 
 mod api;
+mod bases;
 mod catalog;
 mod claim;
 mod config;
@@ -14,6 +15,7 @@ mod disks;
 mod error;
 mod exports;
 mod jobs;
+mod lifetime;
 mod metrics;
 mod names;
 mod points;

@@ -93,7 +93,18 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status); `conflict` while a client is connected to it.
     pub fn delete_disk(&self, name: &str) -> Result<Disk, Error> {
-        self.send(Method::DELETE, &format!("/v1/disks/{}", encode(name)), NOTHING)
+        self.delete_disk_if(name, &DeleteDiskQuery::default())
+    }
+
+    /// Deletes a disk if it did not change, or together with the file it adopted.
+    ///
+    /// # Errors
+    /// As [`delete_disk`](Self::delete_disk); `conflict` also if it changed.
+    pub fn delete_disk_if(&self, name: &str, query: &DeleteDiskQuery) -> Result<Disk, Error> {
+        let unchanged_since = query.unchanged_since.as_deref();
+        let adopted_file = query.adopted_file.then_some("true");
+        let query = query_text(&[("unchanged_since", unchanged_since), ("adopted_file", adopted_file)]);
+        self.send(Method::DELETE, &format!("/v1/disks/{}{query}", encode(name)), NOTHING)
     }
 
     /// Makes a disk larger or smaller.
@@ -116,8 +127,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`status`](Self::status); why it cannot be opened.
-    pub fn recover_disk(&self, name: &str) -> Result<Disk, Error> {
-        self.send(Method::POST, &format!("/v1/disks/{}/recover", encode(name)), NOTHING)
+    pub fn recover_disk(&self, name: &str, query: RecoverQuery) -> Result<Disk, Error> {
+        let accept_base = query.accept_base.then_some("true");
+        let query = query_text(&[("accept_base", accept_base)]);
+        self.send(Method::POST, &format!("/v1/disks/{}/recover{query}", encode(name)), NOTHING)
     }
 
     /// Lets several clients write to a disk, or only one again.

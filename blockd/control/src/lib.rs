@@ -22,12 +22,12 @@ pub use client::Client;
 pub use error::{Error, ErrorBody, with_causes};
 pub use kind::Kind;
 pub use objects::{
-    Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
+    Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
     ExportCommand, Hurt, Job, JobState, Point, PointDeleted, Points, Problem, Status, Tier, TransferKind,
     Vault, VaultCheck, VaultUsage,
 };
 pub use requests::{
-    BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, PointsQuery, ResizeDisk,
-    RestoreRequest, ShareDisk, SnapshotRequest, WaitQuery,
+    BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,
+    PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest, ShareDisk, SnapshotRequest, WaitQuery,
 };
 pub use state_dir::default_state_dir;

@@ -102,6 +102,27 @@ pub struct Disk {
     /// that merely comes back would not notice what was lost.
     #[serde(default)]
     pub awaits_release: bool,
+    /// What it stands on, if on anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+    /// The disks that stand on points of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<String>,
+}
+
+/// What a disk stands on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// `point`, `image` or `adopted`.
+    pub kind: String,
+    /// The recovery point's name, or the image's path.
+    pub name: String,
+    /// An image's format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Every file that the image consists of and stands on, itself first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
 }
 
 /// A range of a disk that is not what was sealed.

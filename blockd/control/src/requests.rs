@@ -4,17 +4,64 @@ use crate::Tier;
 use serde::{Deserialize, Serialize};
 
 /// `POST /v1/disks`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDisk {
     /// The new disk's name.
     pub name: String,
-    /// Its size in bytes.
+    /// Its size in bytes. 0, or left away, for that of what it is made on.
+    #[serde(default)]
     pub size: u64,
     /// Whether a client is going to fill it over NBD: until `POST /v1/disks/{name}/ready` it takes connections and nothing
     /// else, and a restart of the daemon removes it.
     #[serde(default)]
     pub fill: bool,
+    /// What it is made on, without copying it; it shows until it is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<NewBase>,
+}
+
+/// What a new disk is made on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NewBase {
+    /// A recovery point of another disk, by its name.
+    Point(String),
+    /// An image file of the host, by its absolute path: it is read and never written, and must stay as it is.
+    Image {
+        /// Where it is.
+        path: String,
+        /// Its format; without it, the one that its name ends like and its bytes begin like.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<String>,
+        /// Whether it may name files outside of its folder.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// A raw file of the host, by its absolute path, which becomes the disk's own. It is never written, and stays when the
+    /// disk is deleted.
+    Adopt(String),
+}
+
+/// `POST /v1/disks/{name}/recover`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverQuery {
+    /// Take the image that the disk stands on as it is now, although it changed.
+    #[serde(default)]
+    pub accept_base: bool,
+}
+
+/// `DELETE /v1/disks/{name}`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteDiskQuery {
+    /// Only if nothing was written to it since this recovery point of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged_since: Option<String>,
+    /// Together with the file it adopted.
+    #[serde(default)]
+    pub adopted_file: bool,
 }
 
 /// `POST /v1/disks/{name}/resize`

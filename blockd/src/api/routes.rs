@@ -9,9 +9,9 @@ use axum::http::Uri;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use control::{
-    BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeletePointQuery, Disk, Export, Job,
-    Point, PointDeleted, Points, PointsQuery, ResizeDisk, RestoreRequest, ShareDisk, SnapshotRequest, Status,
-    Vault, VaultUsage, WaitQuery,
+    BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, Disk,
+    Export, Job, Point, PointDeleted, Points, PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest,
+    ShareDisk, SnapshotRequest, Status, Vault, VaultUsage, WaitQuery,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,9 +79,9 @@ async fn disk_ready(State(daemon): Ours, name: Name) -> Answer<Disk> {
     call(daemon, move |daemon| daemon.disk_ready(&name)).await
 }
 
-async fn delete_disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.delete_disk(&name)).await
+async fn delete_disk(State(daemon): Ours, name: Name, query: Asked<DeleteDiskQuery>) -> Answer<Disk> {
+    let (Path(name), Query(query)) = (name?, query?);
+    call(daemon, move |daemon| daemon.delete_disk(&name, &query)).await
 }
 
 async fn resize_disk(State(daemon): Ours, name: Name, body: Body<ResizeDisk>) -> Answer<Disk> {
@@ -94,9 +94,9 @@ async fn scrub_disk(State(daemon): Ours, name: Name) -> Answer<Job> {
     call(daemon, move |daemon| daemon.scrub_disk(&name)).await
 }
 
-async fn recover_disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.recover_disk(&name)).await
+async fn recover_disk(State(daemon): Ours, name: Name, query: Asked<RecoverQuery>) -> Answer<Disk> {
+    let (Path(name), Query(query)) = (name?, query?);
+    call(daemon, move |daemon| daemon.recover_disk(&name, query)).await
 }
 
 async fn share_disk(State(daemon): Ours, name: Name, body: Body<ShareDisk>) -> Answer<Disk> {

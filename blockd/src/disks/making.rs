@@ -1,6 +1,7 @@
 //! Making disks. One that was not made to the end is not there, and does not come back.
 
-use super::{Disks, Named};
+use super::{Disks, Ground, Named};
+use crate::bases::BaseRecord;
 use crate::disk_file::{self, DiskFile, Stage, layers_dir};
 use crate::error::{Doing, Error, Result};
 use crate::names::{self, rfc3339};
@@ -23,7 +24,7 @@ impl Disks {
         size: ByteCount,
         fill: impl FnOnce(&Arc<Disk>) -> Result<()>,
     ) -> Result<Arc<Named>> {
-        self.make(id, name, size, Stage::Disk, fill)
+        self.make(New { id, name, size, stage: Stage::Disk, based: None }, fill)
     }
 
     /// Makes an empty disk for a client to fill over NBD. Until [`ready`](Self::ready) it takes connections and nothing
@@ -32,7 +33,8 @@ impl Disks {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn fill(&self, name: &str, size: ByteCount) -> Result<Arc<Named>> {
-        self.make(self.fresh_id()?, name, size, Stage::Making, |_| Ok(()))
+        let id = self.fresh_id()?;
+        self.make(New { id, name, size, stage: Stage::Making, based: None }, |_| Ok(()))
     }
 
     /// The disk was filled: makes what is on it durable, and the disk one like any other.
@@ -57,19 +59,24 @@ impl Disks {
         Ok(named)
     }
 
-    fn make(
+    pub(super) fn make(
         &self,
-        id: DiskId,
-        name: &str,
-        size: ByteCount,
-        stage: Stage,
+        new: New<'_>,
         fill: impl FnOnce(&Arc<Disk>) -> Result<()>,
     ) -> Result<Arc<Named>> {
+        let New { id, name, size, stage, based } = new;
         let _reserved = self.reserve(name)?;
         let doing = || format!("make disk {name}");
-        let file = DiskFile::new(name, rfc3339(self.env.clock.now()));
+        let (base, ground) = based.map(|based| (based.record, based.ground)).unzip();
+        let file = DiskFile { base, ..DiskFile::new(name, rfc3339(self.env.clock.now())) };
+        let on = file
+            .base
+            .as_ref()
+            .zip(ground.as_ref())
+            .map(|(record, ground)| ground.base(record))
+            .transpose()?;
         disk_file::begin(&*self.env.media, id, &file)?;
-        let layers = Disk::create(&self.env, &layers_dir(id), id, size).doing(doing);
+        let layers = Disk::create_on(&self.env, &layers_dir(id), id, size, on.as_ref()).doing(doing);
         let layers = layers.map_err(|error| match error.kind() {
             Kind::Invalid => error.with_help("choose a size from 1 byte to 64T, such as 20G"),
             _ => error,
@@ -83,7 +90,7 @@ impl Disks {
         });
         match made {
             Ok(disk) => {
-                let named = Arc::new(Named::new(id, file, Ok(disk), stage == Stage::Disk));
+                let named = Arc::new(Named::new(id, file, Ok((disk, ground)), stage == Stage::Disk));
                 lock(&self.table).disks.insert(name.to_owned(), named.clone());
                 Ok(named)
             }
@@ -124,6 +131,22 @@ impl Disks {
         }
         Ok(Reserved { disks: self, name: name.to_owned() })
     }
+}
+
+/// A disk that is to be made.
+pub(super) struct New<'a> {
+    pub(super) id: DiskId,
+    pub(super) name: &'a str,
+    pub(super) size: ByteCount,
+    /// How far it is when it is made.
+    pub(super) stage: Stage,
+    pub(super) based: Option<Based>,
+}
+
+/// What a disk is to stand on.
+pub(super) struct Based {
+    pub(super) record: BaseRecord,
+    pub(super) ground: Ground,
 }
 
 /// A name held for a disk that is being made.

@@ -1,6 +1,7 @@
 //! The disks: which there are, making them, removing them. A disk that cannot be opened keeps its place and its name
 //! and says why; the others serve.
 
+mod basing;
 mod changing;
 mod making;
 mod named;
@@ -10,7 +11,9 @@ mod show;
 #[cfg(test)]
 mod tests;
 
+pub use basing::Ground;
 pub use named::{Attached, Named};
+pub use removing::Deletion;
 
 use crate::error::{Doing, Error, Result};
 use crate::names;
@@ -24,6 +27,8 @@ use std::sync::Arc;
 pub struct Disks {
     env: Env,
     table: Mutex<Table>,
+    // held while a disk is put on a point of another one, and while one is removed
+    tree: Mutex<()>,
     /// Held while a disk is opened again.
     pub recovering: Mutex<()>,
 }

@@ -1,11 +1,13 @@
 //! A disk under its name: whether it serves, who is connected, what went wrong.
 
+use super::Ground;
+use crate::bases::BaseRecord;
 use crate::claim::Claim;
 use crate::disk_file::{DiskFile, Stage};
 use crate::error::{Error, Result};
 use crate::traffic::{Counter, Traffic};
 use block::sync::{Mutex, lock};
-use block::{ByteCount, DiskId};
+use block::{ByteCount, DiskId, StateId};
 use control::{ErrorBody, Kind};
 use layers::Disk;
 use std::sync::Arc;
@@ -23,6 +25,9 @@ pub struct Named {
     pub name: String,
     pub(super) created: String,
     pub(super) open: Result<Arc<Disk>, ErrorBody>,
+    /// Where what it stands on is.
+    pub base: Option<BaseRecord>,
+    pub(super) ground: Option<Ground>,
     // not while somebody fills it; see `Disks::fill`
     pub(super) ready: AtomicBool,
     /// The client that may write to it.
@@ -77,7 +82,11 @@ impl Named {
         self.served()
     }
 
-    pub(super) fn served(&self) -> Result<&Arc<Disk>> {
+    /// The disk, if it serves, also while it is being filled.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    pub fn served(&self) -> Result<&Arc<Disk>> {
         if self.is_deleted() {
             return Err(Error::said(Kind::Conflict, format!("disk {}", self.name), "was deleted meanwhile"));
         }
@@ -118,12 +127,29 @@ impl Named {
         Error::said(crate::error::wire_kind(error.kind()), doing, why)
     }
 
-    pub(super) fn new(id: DiskId, file: DiskFile, open: Result<Arc<Disk>, ErrorBody>, ready: bool) -> Self {
-        let DiskFile { name, created, shared, awaits_release } = file;
+    pub(super) fn new(id: DiskId, file: DiskFile, open: Opening, ready: bool) -> Self {
+        let DiskFile { name, created, shared, awaits_release, base } = file;
         let claim = Claim::new(&name, shared, awaits_release);
         let (writers, traffic, told) = (Arc::default(), Arc::default(), Mutex::default());
         let (ready, deleted) = (AtomicBool::new(ready), AtomicBool::new(false));
-        Self { id, name, created, open, ready, claim, writers, traffic, deleted, told }
+        let (open, ground) = taken_apart(open);
+        Self { id, name, created, open, base, ground, ready, claim, writers, traffic, deleted, told }
+    }
+
+    /// The disk whose point it stands on, and the point's state.
+    pub fn stands_on(&self) -> Option<(DiskId, StateId)> {
+        self.base.as_ref()?.point()
+    }
+
+    /// Holds the files it stands on against what they were.
+    ///
+    /// # Errors
+    /// `Conflict` naming a file that changed behind us.
+    pub fn check_base(&self) -> Result<()> {
+        match (&self.ground, self.base.as_ref().and_then(BaseRecord::image)) {
+            (Some(Ground::Image(held)), Some(image)) => held.check(image),
+            _ => Ok(()),
+        }
     }
 
     /// Whether no client is connected, once one that said good-bye just now is gone.
@@ -148,8 +174,9 @@ impl Named {
     /// # Errors
     /// Why the disk could not be opened.
     pub fn attach(&self) -> Result<Attached> {
-        let disk = self.served()?.clone();
+        // nobody comes in between the last look at who is connected and the end of a disk
         let _told = lock(&self.told);
+        let disk = self.served()?.clone();
         self.writers.fetch_add(1, Ordering::SeqCst);
         let size = block::BlockSource::size(&*disk);
         let (writers, traffic) = (self.writers.clone(), self.traffic.clone());
@@ -158,13 +185,19 @@ impl Named {
     }
 
     /// The same disk as another attempt to open it left it.
-    pub fn reopened(&self, open: Result<Arc<Disk>, ErrorBody>) -> Self {
+    pub fn reopened(&self, open: Opening) -> Self {
+        self.reopened_on(self.base.clone(), open)
+    }
+
+    /// The same disk on this base, as another attempt to open it left it.
+    pub fn reopened_on(&self, base: Option<BaseRecord>, open: Opening) -> Self {
         let (name, created) = (self.name.clone(), self.created.clone());
         let (writers, traffic) = (self.writers.clone(), self.traffic.clone());
         let deleted = AtomicBool::new(self.is_deleted());
         let (ready, told) = (AtomicBool::new(self.stage() == Stage::Disk), Mutex::default());
         let claim = self.claim.clone();
-        Self { id: self.id, name, created, open, ready, claim, writers, traffic, deleted, told }
+        let (open, ground) = taken_apart(open);
+        Self { id: self.id, name, created, open, base, ground, ready, claim, writers, traffic, deleted, told }
     }
 
     /// Why it does not serve: it could not be opened, or a sync failed since.
@@ -175,5 +208,15 @@ impl Named {
             }
             Err(body) => Some(body.clone()),
         }
+    }
+}
+
+/// How an attempt to open a disk ended: the disk and what it stands on, or why not.
+pub type Opening = Result<(Arc<Disk>, Option<Ground>), ErrorBody>;
+
+fn taken_apart(open: Opening) -> (Result<Arc<Disk>, ErrorBody>, Option<Ground>) {
+    match open {
+        Ok((disk, ground)) => (Ok(disk), ground),
+        Err(body) => (Err(body), None),
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{Disks, Named};
 use crate::disk_file::{self, DiskFile, Stage, layers_dir};
-use crate::error::{Doing, Error, Result};
-use crate::recover::missing_is_damage;
+use crate::error::{Error, Result};
 use block::DiskId;
 use block::sync::{Mutex, lock};
 use control::Kind;
 use layers::{Disk, Env};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Disks {
@@ -18,27 +18,41 @@ impl Disks {
     /// What keeps the directory as a whole from being read.
     pub fn open(env: Env) -> Result<(Self, Vec<String>)> {
         let found = disk_file::find(&*env.media)?;
-        let (disks, mut notices) =
-            (Self { env, table: Mutex::default(), recovering: Mutex::default() }, Vec::new());
-        for &(id, stage) in &found.files {
-            let done = if stage == Stage::Disk { disks.open_one(id) } else { disks.sweep(id, stage) };
-            notices.extend(done.err().map(|error| error.body().message));
+        let (disks, mut notices) = (
+            Self { env, table: Mutex::default(), tree: Mutex::default(), recovering: Mutex::default() },
+            Vec::new(),
+        );
+        let (named, unfinished): (Vec<_>, Vec<_>) =
+            found.files.iter().partition(|(_, stage)| *stage == Stage::Disk);
+        for (id, stage) in unfinished {
+            notices.extend(disks.sweep(id, stage).err().map(|error| error.body().message));
+        }
+        let files: Vec<Found> = named.into_iter().map(|(id, _)| disks.read_file(id)).collect();
+        let all_are_known = files.iter().all(|found| found.trouble.is_none());
+        for found in in_order(files) {
+            notices.extend(disks.open_one(found).err().map(|error| error.body().message));
         }
         notices.extend(disks.take_back_incomplete_groups());
+        if all_are_known {
+            disks.take_back_pins();
+        }
         for id in found.layers.iter().filter(|id| found.files.iter().all(|(named, _)| named != *id)) {
             notices.push(format!("{} has no name file beside it and is left alone", layers_dir(*id)));
         }
         Ok((disks, notices))
     }
 
-    fn open_one(&self, id: DiskId) -> Result<()> {
-        let (file, trouble) = match disk_file::read(&*self.env.media, id) {
-            Ok(file) => (file, None),
+    fn read_file(&self, id: DiskId) -> Found {
+        match disk_file::read(&*self.env.media, id) {
+            Ok(file) => Found { id, file, trouble: None },
             // it keeps serving under the one name that is left
-            Err(error) => (DiskFile::new(id.to_string(), ""), Some(error)),
-        };
-        let open = Disk::open(&self.env, &layers_dir(id)).doing(|| format!("open disk {}", file.name));
-        let open = open.map_err(|error| missing_is_damage(error).body());
+            Err(error) => Found { id, file: DiskFile::new(id.to_string(), ""), trouble: Some(error) },
+        }
+    }
+
+    fn open_one(&self, found: Found) -> Result<()> {
+        let Found { id, file, trouble } = found;
+        let open = self.open_layers(id, &file.name, file.base.as_ref()).map_err(|error| error.body());
         if let Err(body) = &open {
             tracing::error!(disk = file.name, "{}", body.message);
         }
@@ -89,4 +103,24 @@ impl Disks {
         tracing::info!(disk = %id, "removed what was left of it");
         disk_file::forget(&*self.env.media, id, stage)
     }
+}
+
+/// A disk that is to be opened.
+struct Found {
+    id: DiskId,
+    file: DiskFile,
+    /// Why its file could not be read.
+    trouble: Option<Error>,
+}
+
+/// Every disk after the one it stands on.
+fn in_order(mut files: Vec<Found>) -> Vec<Found> {
+    let below = |found: &Found| Some((found.id, found.file.base.as_ref()?.point()?.0));
+    let parents: HashMap<DiskId, DiskId> = files.iter().filter_map(below).collect();
+    let depth = |id: DiskId| {
+        // a circle, which no disk can be made in, ends somewhere
+        std::iter::successors(Some(id), |id| parents.get(id).copied()).take(parents.len() + 1).count()
+    };
+    files.sort_by_cached_key(|found| depth(found.id));
+    files
 }

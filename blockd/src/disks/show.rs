@@ -1,15 +1,23 @@
 //! A disk as the API shows it.
 
-use super::Named;
+use super::{Disks, Named};
+use crate::bases::{BaseRecord, On};
 use crate::disk_file::Stage;
 use block::Failure;
 use control::{DiskState, ErrorBody};
 use layers::{FoldProgress, Opened};
 use std::sync::atomic::Ordering;
 
+impl Disks {
+    /// A disk as the API shows it, with the disks that stand on it.
+    pub fn show(&self, named: &Named, uri: String) -> control::Disk {
+        control::Disk { children: self.children(named.id), ..named.show(uri) }
+    }
+}
+
 impl Named {
     /// The disk as the API shows it.
-    pub fn show(&self, uri: String) -> control::Disk {
+    fn show(&self, uri: String) -> control::Disk {
         let disk = self.open.as_ref().ok();
         let usage = disk.map(|disk| disk.usage());
         let unknown = usage.as_ref().and_then(|usage| usage.as_ref().err()).map(|error| ErrorBody {
@@ -46,7 +54,27 @@ impl Named {
             clients: self.claim.clients(),
             shared: self.claim.is_shared(),
             awaits_release: self.claim.awaits_release(),
+            base: self.base.as_ref().map(shown_base),
+            children: Vec::new(),
         }
+    }
+}
+
+fn shown_base(record: &BaseRecord) -> control::Base {
+    let (kind, name) = match &record.on {
+        On::Point { name, .. } => ("point", name.clone()),
+        On::Image(image) => {
+            let first = image.files.first().map(|file| file.path.clone());
+            (if image.adopted { "adopted" } else { "image" }, first.unwrap_or_default())
+        }
+    };
+    let image = record.image();
+    control::Base {
+        kind: kind.to_owned(),
+        name,
+        format: image.map(|image| image.format.clone()),
+        files: image
+            .map_or_else(Vec::new, |image| image.files.iter().map(|file| file.path.clone()).collect()),
     }
 }
 

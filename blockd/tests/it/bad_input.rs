@@ -54,7 +54,7 @@ fn requests_that_make_no_sense_are_refused() {
     let client = daemon.client();
     for (name, size) in [("Web", 1), ("", 1), ("a/b", 1), ("a@1", 1), ("web", 0), ("web", u64::MAX)] {
         let (kind, message) =
-            failure(client.create_disk(&CreateDisk { name: name.into(), size, fill: false }));
+            failure(client.create_disk(&CreateDisk { name: name.into(), size, fill: false, base: None }));
         assert_eq!(kind, Kind::Invalid, "{message}");
     }
     for point in ["web", "web@x", "@1"] {

@@ -121,7 +121,9 @@ impl Daemon {
     }
 
     pub fn create(&self, name: &str, size: u64) {
-        self.client.create_disk(&CreateDisk { name: name.to_owned(), size, fill: false }).expect("a disk");
+        self.client
+            .create_disk(&CreateDisk { name: name.to_owned(), size, fill: false, base: None })
+            .expect("a disk");
     }
 
     pub fn snapshot(&self, name: &str) -> String {

@@ -214,7 +214,7 @@ fn a_disk_recovers_from_a_failed_sync_without_a_restart() {
     assert!(error.help.is_some_and(|help| help.contains("recover")), "{}", error.message);
     assert!(export.flush().is_err(), "no later sync heals it");
     // a recovery whose own sync fails may be repeated
-    let mut tries = (0..4).map(|_| daemon.client().recover_disk("web"));
+    let mut tries = (0..4).map(|_| daemon.client().recover_disk("web", control::RecoverQuery::default()));
     let recovered = tries.find_map(Result::ok).unwrap_or_else(|| panic!("not recovered: {}", daemon.log()));
     assert_eq!((recovered.state, recovered.opened.as_deref()), (DiskState::Ready, Some("committed")));
     assert!(export.read_at(ByteOffset::ZERO, &mut [0; 512]).is_err(), "an old connection learns of it");
@@ -223,7 +223,10 @@ fn a_disk_recovers_from_a_failed_sync_without_a_restart() {
     assert_eq!((found[0], found[5000]), (2, 1), "what was flushed is there");
     daemon.write("web", 0, &[4; 512]);
     daemon.snapshot("web");
-    assert_eq!(daemon.client().recover_disk("web").expect("nothing to do").state, DiskState::Ready);
+    assert_eq!(
+        daemon.client().recover_disk("web", control::RecoverQuery::default()).expect("nothing to do").state,
+        DiskState::Ready
+    );
     daemon.kill();
     assert_eq!(state.start().read("web")[0], 4);
 }

@@ -14,7 +14,13 @@ fn a_disk_is_made_served_sealed_and_deleted() {
     let disk = client.disk("odd").expect("a disk");
     assert_eq!(disk.size, Some((3 << 20) + 513));
     assert_eq!(
-        failure(client.create_disk(&control::CreateDisk { name: "odd".into(), size: 1, fill: false })).0,
+        failure(client.create_disk(&control::CreateDisk {
+            name: "odd".into(),
+            size: 1,
+            fill: false,
+            base: None
+        }))
+        .0,
         Kind::Conflict
     );
     let tail = noise(1, 513);
@@ -188,7 +194,7 @@ fn the_largest_disk_is_served_backed_up_and_restored() {
     const LARGEST: u64 = block::MAX_DISK_SIZE;
     let state = State::new();
     let daemon = state.start();
-    let too_large = control::CreateDisk { name: "more".into(), size: LARGEST + 1, fill: false };
+    let too_large = control::CreateDisk { name: "more".into(), size: LARGEST + 1, fill: false, base: None };
     let (kind, message) = failure(daemon.client().create_disk(&too_large));
     assert!(kind == Kind::Invalid && message.contains(&LARGEST.to_string()), "{message}");
     daemon.create("web", LARGEST);

@@ -56,8 +56,12 @@ fn the_disks_of_a_machine_have_points_at_one_instant_under_one_number() {
     let twice = failure(client.snapshot(&["vm/web".into(), "vm/web/vdb".into()]));
     assert!(twice.0 == Kind::Invalid && twice.1.contains("vm/web/vdb"), "{twice:?}");
     for bad in ["vm/web", "vm/web/", "vm//vda", "vm/web/vda/x", "vm/Web/vda", "other/web/vda"] {
-        let (kind, message) =
-            failure(client.create_disk(&CreateDisk { name: bad.into(), size: 4096, fill: false }));
+        let (kind, message) = failure(client.create_disk(&CreateDisk {
+            name: bad.into(),
+            size: 4096,
+            fill: false,
+            base: None,
+        }));
         assert_eq!(kind, Kind::Invalid, "{message}");
     }
     client.delete_disk("vm/web/vdb").expect("deleted");

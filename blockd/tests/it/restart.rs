@@ -181,7 +181,8 @@ fn a_job_killed_after_its_work_is_done_and_one_killed_before_is_not() {
 fn a_disk_that_is_being_filled_is_whole_or_gone() {
     let state = State::new();
     let daemon = state.start();
-    let fill = |name: &str| control::CreateDisk { name: name.to_owned(), size: 1 << 20, fill: true };
+    let fill =
+        |name: &str| control::CreateDisk { name: name.to_owned(), size: 1 << 20, fill: true, base: None };
     for name in ["whole", "half"] {
         assert_eq!(
             daemon.client().create_disk(&fill(name)).expect("a disk").state,

@@ -90,7 +90,9 @@ impl Disk {
             return Err(not_found(epochs[first - 1].state));
         }
         for pair in epochs[first.saturating_sub(1)..past].windows(2) {
-            if pair[1].parent != Some(pair[0].state) {
+            // from the beginning there is no state to lead back to, so it does not matter that history began anew
+            let began_anew = since.is_none() && pair[1].parent.is_none();
+            if pair[1].parent != Some(pair[0].state) && !began_anew {
                 return Err(not_found(pair[0].state));
             }
         }

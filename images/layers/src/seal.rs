@@ -210,6 +210,21 @@ impl Disk {
         seal_disks(&[self], false, Numbering::Own).map(drop)
     }
 
+    /// Makes history begin anew: from here on no earlier state is an ancestor, and no change since one is known. For a
+    /// disk under which something changed that no change map tells of.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal); history goes on then.
+    pub fn begin_history_anew(&self) -> Result<()> {
+        self.seal_without_point()?;
+        let mut roots = lock(&self.roots);
+        let mut next = roots.chain.clone();
+        if let Some(newest) = next.epochs.last_mut() {
+            newest.parent = None;
+        }
+        self.commit_chain(&mut roots, next)
+    }
+
     /// Removes a layer prepared for a seal that did not happen.
     pub(crate) fn discard_layer(&self, number: u64, map: u64, blocks: u64) {
         self.remove_layer(number, blocks);

@@ -57,6 +57,7 @@ pub fn to_file(
     let part = dir.join(format!(".{name}.part"));
     let done = fill_file(from, &part, name, output, progress).and_then(|written| {
         std::fs::rename(&part, path)
+            .and_then(|()| std::fs::File::open(dir)?.sync_all())
             .map_err(|error| Failure::host(format!("rename to {}", path.display()), &error))?;
         Ok(written)
     });

@@ -1,5 +1,6 @@
 //! `blockctl disk …`.
 
+use crate::bases;
 use crate::cli::{DiskVerb, ImageOptions};
 use crate::copy;
 use crate::failure::{Failure, Result};
@@ -8,8 +9,8 @@ use crate::output::{Output, sheet, table};
 use crate::size;
 use block::BlockSource;
 use control::{
-    ChangeKind, Changes, ChangesQuery, Client, CreateDisk, Disk, DiskScrub, DiskState, Export, ExportCommand,
-    Hurt, JobState, Kind, ResizeDisk,
+    ChangeKind, Changes, ChangesQuery, Client, CreateDisk, DeleteDiskQuery, Disk, DiskScrub, DiskState,
+    Export, ExportCommand, Hurt, JobState, Kind, RecoverQuery, ResizeDisk,
 };
 use formats::{Format, Output as Image, Reach};
 use nbd::Uri;
@@ -20,17 +21,35 @@ use std::sync::Arc;
 /// Connections to a daemon on this host.
 pub const CONNECTIONS: usize = 2;
 
+/// A disk that was just made, for people.
+fn made(disk: &Disk) -> String {
+    format!("{}: {}\n{}", disk.name, disk.size.map(size::show).unwrap_or_default(), disk.uri)
+}
+
 /// Runs the verb.
 pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
-        DiskVerb::Create { name, size, from, format, follow } => {
-            let disk = match from {
-                None => client.create_disk(&CreateDisk { name, size: size.unwrap_or(0), fill: false })?,
-                Some(from) => create_from(client, output, &name, size, &source(&from, format, follow)?)?,
+        DiskVerb::Create { name, size, from, format, follow, base } => {
+            let size_or_base = size.unwrap_or(0);
+            let disk = match (from, base) {
+                (None, None) if format.is_some() || follow => {
+                    let why = "--format and --follow say how to read an image";
+                    return Err(Failure::usage(why).with_help("name one with --from or --base"));
+                }
+                (None, None) => {
+                    client.create_disk(&CreateDisk { name, size: size_or_base, fill: false, base: None })?
+                }
+                (None, Some(base)) => {
+                    let base = Some(bases::named(&base, format, follow)?);
+                    client.create_disk(&CreateDisk { name, size: size_or_base, fill: false, base })?
+                }
+                (Some(from), _) => create_from(client, output, &name, size, &source(&from, format, follow)?)?,
             };
-            output.answer(&disk, |disk| {
-                format!("{}: {}\n{}", disk.name, disk.size.map(size::show).unwrap_or_default(), disk.uri)
-            })
+            output.answer(&disk, made)
+        }
+        DiskVerb::Adopt { name, file } => output.answer(&bases::adopt(client, name, &file)?, made),
+        DiskVerb::Leave { name, file, yes } => {
+            output.answer(&bases::leave(client, output, &name, &file, yes)?, Written::show)
         }
         DiskVerb::List => output.answer(&client.disks()?, |disks| table_of(disks)),
         DiskVerb::Show { name } => output.answer(&client.disk(&name)?, show),
@@ -60,7 +79,9 @@ pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&written, Written::show)
         }
         DiskVerb::Scrub { name } => scrub(client, output, &name),
-        DiskVerb::Recover { name } => output.answer(&client.recover_disk(&name)?, show),
+        DiskVerb::Recover { name, accept_base } => {
+            output.answer(&client.recover_disk(&name, RecoverQuery { accept_base })?, show)
+        }
         DiskVerb::Share { name, stop } => {
             let said = if stop { "takes one client" } else { "takes several clients" };
             output.answer(&client.share_disk(&name, !stop)?, |disk| format!("{}: {said}", disk.name))
@@ -69,12 +90,15 @@ pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
             format!("{}: remote clients may write again", disk.name)
         }),
         DiskVerb::Stats => output.answer(&client.exports()?, |exports| stats(exports)),
-        DiskVerb::Delete { name, yes } => {
+        DiskVerb::Delete { name, adopted_file, yes } => {
             let disk = client.disk(&name)?;
             let points = size::count(disk.points, "instant recovery point");
-            let what = format!("delete disk {name} with {points}");
-            output.confirm(&what, yes)?;
-            output.answer(&client.delete_disk(&name)?, |disk| format!("deleted {}", disk.name))
+            let adopted =
+                disk.base.as_ref().filter(|_| adopted_file).map(|base| format!(" and {}", base.name));
+            output
+                .confirm(&format!("delete disk {name} with {points}{}", adopted.unwrap_or_default()), yes)?;
+            let query = DeleteDiskQuery { adopted_file, ..DeleteDiskQuery::default() };
+            output.answer(&client.delete_disk_if(&name, &query)?, |disk| bases::deleted(disk, adopted_file))
         }
     }
 }
@@ -240,7 +264,7 @@ fn create_from(
         let sizes = format!("{} hold {}, which has {least} bytes", size::show(size), from.name);
         return Err(Failure::usage(format!("disk {name}: {sizes}")).with_help("leave --size away"));
     }
-    client.create_disk(&CreateDisk { name: name.to_owned(), size, fill: true })?;
+    client.create_disk(&CreateDisk { name: name.to_owned(), size, fill: true, base: None })?;
     // the connections end before the disk is ready
     let filled = connect(client, name)
         .and_then(|disk| copy::to_device(&*from.disk, &disk, &mut output.progress(name)))
@@ -293,6 +317,8 @@ fn show(disk: &Disk) -> String {
         ("opened", disk.opened.clone().unwrap_or_else(|| "failed".to_owned())),
         ("uri", disk.uri.clone()),
     ];
+    rows.extend(disk.base.as_ref().map(|base| ("base", bases::shown(base))));
+    rows.extend((!disk.children.is_empty()).then(|| ("stood on by", disk.children.join(", "))));
     if let Some(left) = &disk.consolidation {
         let (done, total) = (size::show(left.bytes_done), size::show(left.bytes_total));
         rows.push(("consolidating", format!("{} layers, {done} of {total} copied", left.layers)));

@@ -1,6 +1,7 @@
 //! `blockctl`: the person's door to blockd. It asks the daemon over its API; bytes of disks and files go over NBD, opened
 //! here and not by the daemon.
 
+mod bases;
 mod cli;
 mod copy;
 mod demo;

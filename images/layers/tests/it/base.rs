@@ -163,6 +163,28 @@ fn a_disk_is_opened_on_what_it_was_made_on_or_not_at_all() {
     assert!(error.is_some_and(|error| error.contains("stands on nothing")));
 }
 
+#[test]
+fn no_increment_spans_a_base_that_changed() {
+    let (media, env) = machine();
+    let disk = on(&env, &base(4 * BLOCK, 7), 8 * BLOCK);
+    disk.write_at(ByteOffset::new(6 * BLOCK), &[1; 10]).unwrap();
+    let before = disk.seal().unwrap();
+    disk.begin_history_anew().unwrap();
+    let after = disk.seal().unwrap();
+    disk.write_at(ByteOffset::ZERO, &[1; 10]).unwrap();
+    drop(disk);
+    let media = media.process_crash();
+    assert!(check::check_directory(&media, "d", true).findings.is_empty());
+    let disk = Disk::open_on(&env_of(&media), "d", Some(&base(4 * BLOCK, 7))).unwrap();
+    for until in [Until::State(after.state), Until::Live] {
+        let error = disk.changes(Some(before.state), until).unwrap_err();
+        assert!(matches!(error, Error::NotAnAncestor { .. }), "{error}");
+    }
+    assert_eq!(disk.changes(Some(after.state), Until::Live).unwrap().all(), set(&[(0, BLOCK)]));
+    let all = disk.changes(None, Until::Live).unwrap().all();
+    assert_eq!(all, set(&[(0, 4 * BLOCK), (6 * BLOCK, 7 * BLOCK)]));
+}
+
 /// Two disks on one point, and one on a point of the first: what happens around the points changes none of them.
 #[test]
 fn children_of_a_point_survive_its_deletion_and_that_of_its_neighbours() {

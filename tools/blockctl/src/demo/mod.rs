@@ -80,6 +80,7 @@ impl Stage {
                 name: DISK.to_owned(),
                 size: image.size()?,
                 fill: false,
+                base: None,
             })?;
             Ok(((), format!("disk {DISK}, {}", size::show(disk.size.unwrap_or(0)))))
         })?;

@@ -1,8 +1,11 @@
 //! Every verb and option, in one place: parsing, help, shell completions and man pages come from here.
 
+mod disk;
+
+pub use disk::{DiskVerb, ImageOptions};
+
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
-use formats::Format;
 use std::path::PathBuf;
 
 /// Disks that are backed up: recovery points in milliseconds, a deduplicated vault, restores, files.
@@ -111,125 +114,6 @@ pub struct DemoOptions {
     /// How much of this machine's files to put on the disk
     #[arg(long, default_value = "200M", value_parser = size::parse)]
     pub size: u64,
-}
-
-#[derive(Subcommand)]
-pub enum DiskVerb {
-    /// A new disk, empty or with the content of an image
-    Create {
-        /// Its name: a-z 0-9 . _ -
-        name: String,
-        /// Its size, such as 20G; in bytes without a unit. That of the image if there is one
-        #[arg(long, value_parser = size::parse, required_unless_present = "from")]
-        size: Option<u64>,
-        /// An image: a file, or an NBD URI
-        #[arg(long, value_name = "FILE|NBD-URI")]
-        from: Option<String>,
-        /// The image's format: raw, qcow2, vhd, vhdx or vmdk. Without it, the one that the file's name ends like and its
-        /// bytes begin like; where these disagree you are asked to say it. An NBD export is raw
-        #[arg(long, requires = "from", value_parser = str::parse::<Format>)]
-        format: Option<Format>,
-        /// Read other files that the image names (a backing file, extents) wherever they are, not only in its folder
-        #[arg(long, requires = "from")]
-        follow: bool,
-    },
-    /// Every disk
-    List,
-    /// One disk
-    Show {
-        /// Its name
-        name: String,
-    },
-    /// The disk's NBD URI
-    Uri {
-        /// The name of a disk or a recovery point
-        name: String,
-    },
-    /// Make a disk larger or smaller, while it serves
-    Resize {
-        /// Its name
-        name: String,
-        /// Its new size, such as 20G; in bytes without a unit
-        #[arg(value_parser = size::parse)]
-        size: u64,
-        /// Shrink also while clients are connected; they keep the size they were told
-        #[arg(long)]
-        attached: bool,
-        /// Shrink without asking
-        #[arg(long)]
-        yes: bool,
-    },
-    /// What changed since a recovery point
-    Changes {
-        /// The disk's name
-        name: String,
-        /// The recovery point to compare with; without it, everything ever written
-        #[arg(long, value_name = "POINT")]
-        since: Option<String>,
-        /// Up to this recovery point instead of now
-        #[arg(long, value_name = "POINT")]
-        until: Option<String>,
-    },
-    /// A disk or a recovery point as an image file
-    Export {
-        /// The name of a disk or a recovery point
-        name: String,
-        /// The file to write
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-        #[command(flatten)]
-        image: ImageOptions,
-        /// Replace a file that exists, without asking
-        #[arg(long)]
-        yes: bool,
-    },
-    /// Read every sealed layer of a disk and hold it against its checksums; names what is damaged
-    Scrub {
-        /// Its name
-        name: String,
-    },
-    /// Open a disk again at its last committed state, after a failed sync or a failed open
-    Recover {
-        /// Its name
-        name: String,
-    },
-    /// Let a second client write to the disk, as a live migration needs for a while
-    Share {
-        /// The disk's name
-        name: String,
-        /// One client only again; those who are connected stay
-        #[arg(long)]
-        stop: bool,
-    },
-    /// Let remote clients write again after the host went down before the disk was closed
-    Release {
-        /// The disk's name
-        name: String,
-    },
-    /// How the exports are used: requests, bytes, errors, latencies
-    Stats,
-    /// Delete a disk and its instant recovery points; those in vaults stay
-    Delete {
-        /// Its name
-        name: String,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-/// How to write an image file.
-#[derive(Args)]
-pub struct ImageOptions {
-    /// The image's format: raw, qcow2, vhd, vhdx or vmdk
-    #[arg(long, default_value_t = Format::Raw, value_parser = str::parse::<Format>)]
-    pub format: Format,
-    /// Compress a qcow2's clusters (zstd; qemu reads it since 5.1)
-    #[arg(long)]
-    pub compress: bool,
-    /// Write a VHD of the fixed kind, as Azure takes it
-    #[arg(long)]
-    pub fixed: bool,
 }
 
 #[derive(Subcommand)]
@@ -380,6 +264,7 @@ pub enum JobVerb {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use formats::Format;
 
     #[test]
     fn the_definitions_hold_together() {

@@ -1,0 +1,44 @@
+//! A base whose source can be opened anew under the disk that stands on it: the disk below was recovered.
+
+use block::sync::Published;
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Result, Stored, Visit};
+use std::sync::Arc;
+
+struct Current(Arc<dyn BlockSource>);
+
+/// A recovery point of another disk, as that disk is open now.
+pub struct Standing {
+    now: Published<Current>,
+    size: ByteCount,
+}
+
+impl Standing {
+    /// Begins with this source.
+    pub fn new(source: Arc<dyn BlockSource>) -> Self {
+        let size = source.size();
+        Self { now: Published::new(Arc::new(Current(source))), size }
+    }
+
+    /// Reads go to this source from now on. It is the same content, opened anew.
+    pub fn replace(&self, source: Arc<dyn BlockSource>) {
+        self.now.store(Arc::new(Current(source)));
+    }
+}
+
+impl BlockSource for Standing {
+    fn size(&self) -> ByteCount {
+        self.size
+    }
+
+    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
+        self.now.load().0.read_at(offset, buf)
+    }
+
+    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {
+        self.now.load().0.extents(range, visit)
+    }
+
+    fn stored(&self, range: ByteRange) -> Option<Stored> {
+        self.now.load().0.stored(range)
+    }
+}

@@ -1,0 +1,246 @@
+//! Disks that stand on something: opening what it is, and keeping it there for as long as they do.
+
+use super::making::{Based, New};
+use super::{Disks, Named};
+use crate::bases::{Asked, BaseRecord, HeldImage, ImageRecord, On, Standing};
+use crate::disk_file::{Stage, layers_dir};
+use crate::error::{Doing, Error, Result};
+use crate::points::Held;
+use crate::recover::missing_is_damage;
+use block::sync::lock;
+use block::{BlockSource, ByteCount, DiskId, StateId};
+use control::Kind;
+use layers::{Base, Disk};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Disks that stand on each other: each is one look-up more for what the upper ones lack.
+const DEPTH_LIMIT: usize = 32;
+
+/// What a disk stands on, open.
+#[derive(Clone)]
+pub enum Ground {
+    /// A recovery point of another disk.
+    Point(Arc<Standing>),
+    /// An image that is not ours.
+    Image(Arc<HeldImage>),
+}
+
+impl Ground {
+    fn source(&self) -> Arc<dyn BlockSource> {
+        match self {
+            Self::Point(point) => point.clone(),
+            Self::Image(image) => image.clone(),
+        }
+    }
+
+    /// Bytes of it.
+    pub fn size(&self) -> ByteCount {
+        self.source().size()
+    }
+
+    /// As the layers take it.
+    pub(super) fn base(&self, record: &BaseRecord) -> Result<Base> {
+        Ok(Base { state: record.state()?, source: self.source() })
+    }
+}
+
+impl Disks {
+    /// Opens a disk's layers on what it stands on.
+    ///
+    /// # Errors
+    /// `Unavailable` if a base is missing or does not serve now, `Conflict` if it is not what it was; as
+    /// [`Disk::open_on`].
+    pub fn open_layers(
+        &self,
+        id: DiskId,
+        name: &str,
+        base: Option<&BaseRecord>,
+    ) -> Result<(Arc<Disk>, Option<Ground>)> {
+        let ground = base.map(|record| self.ground(name, record)).transpose()?;
+        Ok((self.open_on(id, name, base.zip(ground.as_ref()))?, ground))
+    }
+
+    /// Opens a disk's layers on something that is open.
+    ///
+    /// # Errors
+    /// As [`Disk::open_on`].
+    pub fn open_on(&self, id: DiskId, name: &str, on: Option<(&BaseRecord, &Ground)>) -> Result<Arc<Disk>> {
+        let base = on.map(|(record, ground)| ground.base(record)).transpose()?;
+        let disk = Disk::open_on(self.env(), &layers_dir(id), base.as_ref());
+        disk.doing(|| format!("open disk {name}")).map_err(missing_is_damage)
+    }
+
+    fn ground(&self, name: &str, record: &BaseRecord) -> Result<Ground> {
+        match &record.on {
+            On::Point { disk, name: point } => {
+                let why = |why: String| {
+                    Error::said(Kind::Unavailable, format!("open disk {name}"), why).with_help(
+                        "it opens by itself once the disk below serves; `blockctl disk list` shows both",
+                    )
+                };
+                let parent = disk.parse().ok().and_then(|id| self.by_id(id));
+                let parent =
+                    parent.ok_or_else(|| why(format!("it stands on {point}, and its disk is not there")))?;
+                let source = parent.served().and_then(|below| {
+                    below
+                        .point_source(record.state()?)
+                        .map_err(|error| parent.failed(format!("read {point}"), error))
+                });
+                let source = source.map_err(|error| {
+                    why(format!("it stands on {point}, which cannot be read: {}", error.body().message))
+                })?;
+                Ok(Ground::Point(Arc::new(Standing::new(source))))
+            }
+            On::Image(image) => match HeldImage::again(image) {
+                Ok(held) => Ok(Ground::Image(Arc::new(held))),
+                Err(error) => Err(not_as_it_was(name, image, &error)),
+            },
+        }
+    }
+
+    /// Makes a disk on a recovery point of another one. The point stays readable for as long as the disk is there, whatever
+    /// becomes of it as a point.
+    ///
+    /// # Errors
+    /// `Unavailable` for a point that only a vault holds; as [`create`](Self::create).
+    pub fn create_on_point(&self, name: &str, size: Option<ByteCount>, point: &Held) -> Result<Arc<Named>> {
+        let _tree = lock(&self.tree);
+        let doing = || format!("make disk {name} on {}", point.name);
+        let Some(parent) = &point.instant else {
+            let why = "only a vault holds that point, and a disk stands on points of other disks";
+            return Err(Error::said(Kind::Unavailable, doing(), why).with_help(format!(
+                "blockctl restore disk {} --to NAME makes a disk of its own",
+                point.name
+            )));
+        };
+        if self.depth(parent) >= DEPTH_LIMIT {
+            let why = format!("{DEPTH_LIMIT} disks would stand on each other");
+            return Err(Error::said(Kind::Unsupported, doing(), why).with_help(format!(
+                "blockctl restore disk {} --to NAME makes a disk of its own",
+                point.name
+            )));
+        }
+        let below = parent.disk()?;
+        let id = self.fresh_id()?;
+        below.pin(point.state).map_err(|error| parent.failed(doing(), error))?;
+        let made = below.point_source(point.state).map_err(|error| parent.failed(doing(), error)).and_then(
+            |source| {
+                let ground = Ground::Point(Arc::new(Standing::new(source)));
+                let on = On::Point { disk: parent.id.to_string(), name: point.name.clone() };
+                let record = BaseRecord { state: point.state.to_string(), on };
+                self.make_on(id, name, size, Based { record, ground })
+            },
+        );
+        if made.is_err() {
+            self.unpin_unless_needed(parent.id, point.state);
+        }
+        made
+    }
+
+    /// Makes a disk on an image that is not ours and stays as it is.
+    ///
+    /// # Errors
+    /// As [`HeldImage::begin`] and [`create`](Self::create).
+    pub fn create_on_image(
+        &self,
+        name: &str,
+        size: Option<ByteCount>,
+        asked: &Asked<'_>,
+    ) -> Result<Arc<Named>> {
+        let (held, image) = HeldImage::begin(asked)?;
+        let state = StateId::random(&*self.env.entropy).doing(|| "draw an id for a base".to_owned())?;
+        let record = BaseRecord { state: state.to_string(), on: On::Image(image) };
+        let ground = Ground::Image(Arc::new(held));
+        self.make_on(self.fresh_id()?, name, size, Based { record, ground })
+    }
+
+    fn make_on(&self, id: DiskId, name: &str, size: Option<ByteCount>, based: Based) -> Result<Arc<Named>> {
+        let size = size.unwrap_or_else(|| based.ground.size());
+        self.make(New { id, name, size, stage: Stage::Disk, based: Some(based) }, |_| Ok(()))
+    }
+
+    /// The disk with this id, whatever it is called.
+    pub(super) fn by_id(&self, id: DiskId) -> Option<Arc<Named>> {
+        lock(&self.table).disks.values().find(|named| named.id == id).cloned()
+    }
+
+    /// The names of disks that stand on a point of this one.
+    pub fn children(&self, parent: DiskId) -> Vec<String> {
+        let stands = |named: &&Arc<Named>| named.stands_on().is_some_and(|(disk, _)| disk == parent);
+        self.all().iter().filter(stands).map(|named| named.name.clone()).collect()
+    }
+
+    /// How many disks this one stands on, one on the other.
+    fn depth(&self, named: &Arc<Named>) -> usize {
+        let below = |named: &Arc<Named>| self.by_id(named.stands_on()?.0);
+        std::iter::successors(Some(named.clone()), below).take(DEPTH_LIMIT).count()
+    }
+
+    /// Takes back the pin of a state that no disk stands on any more. One that stays is taken back at the next start.
+    pub(super) fn unpin_unless_needed(&self, disk: DiskId, state: StateId) {
+        if self.all().iter().any(|named| named.stands_on() == Some((disk, state))) {
+            return;
+        }
+        let Some(parent) = self.by_id(disk) else { return };
+        let Ok(below) = parent.served() else { return };
+        match below.unpin(state) {
+            Ok(()) | Err(layers::Error::NoSuchPoint { .. }) => {}
+            Err(error) => {
+                tracing::warn!(disk = parent.name, %error, "a point is kept for nothing until the next start")
+            }
+        }
+    }
+
+    /// Takes back the pins that no disk explains: it was not made to the end, or is gone.
+    pub(super) fn take_back_pins(&self) {
+        let all = self.all();
+        for named in &all {
+            let Ok(disk) = &named.open else { continue };
+            let needed = |state| all.iter().any(|child| child.stands_on() == Some((named.id, state)));
+            for state in disk.pinned().into_iter().filter(|state| !needed(*state)) {
+                tracing::info!(disk = named.name, %state, "no disk stands on it any more");
+                self.unpin_unless_needed(named.id, state);
+            }
+        }
+    }
+
+    /// Gives the disks that stand on a disk its points as they are open now: it was opened anew.
+    pub fn stand_anew(&self, parent: &Named) {
+        let Ok(below) = &parent.open else { return };
+        for child in self.all() {
+            let Some((_, state)) = child.stands_on().filter(|(disk, _)| *disk == parent.id) else { continue };
+            let Some(Ground::Point(standing)) = &child.ground else { continue };
+            match below.point_source(state) {
+                Ok(source) => standing.replace(source),
+                Err(error) => tracing::error!(disk = child.name, %error, "what it stands on cannot be read"),
+            }
+        }
+    }
+
+    /// Whether another disk stands on this file too.
+    pub(super) fn is_shared_file(&self, path: &str, but: &Named) -> Option<String> {
+        let uses = |named: &&Arc<Named>| {
+            let image = named.base.as_ref().and_then(BaseRecord::image);
+            named.id != but.id && image.is_some_and(|image| image.files.iter().any(|file| file.path == path))
+        };
+        self.all().iter().find(uses).map(|named| named.name.clone())
+    }
+}
+
+fn not_as_it_was(name: &str, image: &ImageRecord, error: &Error) -> Error {
+    let body = error.body();
+    let first = image.files.first().map_or("", |file| Path::new(&file.path).to_str().unwrap_or_default());
+    let said = Error::said(body.kind, format!("open disk {name}"), body.message);
+    match body.kind {
+        Kind::Conflict => said.with_help(format!(
+            "the disk stands on {first} as it was: put that back, with its times; or, if the change is yours and you \
+             want the disk on what is there now, `blockctl disk recover {name} --accept-base`"
+        )),
+        Kind::Unavailable => said.with_help("put the file back, or mount its filesystem; the disk then opens by itself"),
+        _ => match body.help {
+            Some(help) => said.with_help(help),
+            None => said,
+        },
+    }
+}
