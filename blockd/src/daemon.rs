@@ -124,6 +124,7 @@ impl Daemon {
         let (points, trouble) = self.tiers.held(None);
         let mut warnings = self.notices.clone();
         warnings.extend(disks.iter().filter_map(disk_warning));
+        warnings.extend(self.tiers.disks.all().iter().filter_map(|named| base_warning(named)));
         warnings.extend(self.tiers.vaults.warnings());
         warnings.extend(trouble.into_iter().map(|trouble| trouble.body.message));
         if space.available < space.total / LOW_SPACE_PARTS {
@@ -325,6 +326,11 @@ impl Daemon {
         self.state.forget_volatile();
         Ok(())
     }
+}
+
+fn base_warning(named: &Named) -> Option<String> {
+    let error = named.check_base().err()?;
+    Some(format!("disk {}: what it stands on will not be opened again: {}", named.name, error.body().message))
 }
 
 fn disk_warning(disk: &Disk) -> Option<String> {

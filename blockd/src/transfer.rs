@@ -106,7 +106,7 @@ fn transfer(run: &Run, tiers: &Tiers, points: &[Held], named: &NamedVault, full:
 fn plan<'a>(run: &Run, vault: &Vault, point: &'a Held, full: bool) -> Result<Planned<'a>> {
     let named = point.instant.as_ref().ok_or_else(|| Error::not_found(&point.name))?;
     let disk = named.disk()?;
-    named.check_base()?;
+    named.check_base_bytes()?;
     let found = if full { Base::Missing } else { base(vault, point)? };
     if let Base::Foreign(newest) = &found {
         let name = format!("{}@{}", point.item, newest.epoch);

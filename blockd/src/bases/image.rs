@@ -88,6 +88,23 @@ impl HeldImage {
         let changed = |(held, file): (&Held, &FileRecord)| held.check(file);
         self.files.iter().zip(&record.files).try_for_each(changed)
     }
+
+    /// Holds what was written to the open files against what they were: what a reader may get. That a file was moved away
+    /// or changed hands meanwhile is no matter here.
+    ///
+    /// # Errors
+    /// `Conflict` naming the file.
+    pub fn check_bytes(&self, record: &ImageRecord) -> Result<()> {
+        for (held, file) in self.files.iter().zip(&record.files) {
+            let now = held.stamp()?;
+            let as_it_was = Stamp { inode: file.inode.cast_unsigned(), changed_ns: file.changed_ns, ..now };
+            if let Some(changes) = file.changes(&as_it_was) {
+                return Err(Error::said(Kind::Conflict, &file.path, format!("changed behind us: {changes}"))
+                    .with_help("what the disk reads is not to be trusted; vaults hold earlier points"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Held {

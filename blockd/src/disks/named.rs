@@ -1,7 +1,7 @@
 //! A disk under its name: whether it serves, who is connected, what went wrong.
 
 use super::Ground;
-use crate::bases::BaseRecord;
+use crate::bases::{BaseRecord, HeldImage, ImageRecord};
 use crate::claim::Claim;
 use crate::disk_file::{DiskFile, Stage};
 use crate::error::{Error, Result};
@@ -144,11 +144,23 @@ impl Named {
     /// Holds the files it stands on against what they were.
     ///
     /// # Errors
-    /// `Conflict` naming a file that changed behind us.
+    /// `Conflict` naming a file that changed behind us: the disk reads it now, and will not open again on it.
     pub fn check_base(&self) -> Result<()> {
+        self.held_image().map_or(Ok(()), |(held, image)| held.check(image))
+    }
+
+    /// Looks only whether what it reads is what it was.
+    ///
+    /// # Errors
+    /// `Conflict` naming a file that was written to.
+    pub fn check_base_bytes(&self) -> Result<()> {
+        self.held_image().map_or(Ok(()), |(held, image)| held.check_bytes(image))
+    }
+
+    fn held_image(&self) -> Option<(&HeldImage, &ImageRecord)> {
         match (&self.ground, self.base.as_ref().and_then(BaseRecord::image)) {
-            (Some(Ground::Image(held)), Some(image)) => held.check(image),
-            _ => Ok(()),
+            (Some(Ground::Image(held)), Some(image)) => Some((held, image)),
+            _ => None,
         }
     }
 

@@ -1,9 +1,10 @@
 //! A file as a source of blocks: a raw image.
 
+use crate::sync::Arc;
 use crate::{
-    BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, MediaFile, Result, Visit, check_range,
+    BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, MediaFile, Result, Stored, Visit,
+    check_range,
 };
-use std::sync::Arc;
 
 /// The bytes of a file; its holes are holes. The file's length is taken once and must not shrink meanwhile.
 pub struct FileSource {
@@ -48,5 +49,11 @@ impl BlockSource for FileSource {
             let _stop = visit(Extent { range: ByteRange::between(at, range.end()), kind: ExtentKind::Hole });
         }
         Ok(())
+    }
+
+    fn stored(&self, range: ByteRange) -> Option<Stored> {
+        check_range(range.offset(), range.count().get(), self.size).ok()?;
+        let (offset, count) = (range.start(), range.count().get());
+        Some(Stored { file: self.file.clone(), offset, count, is_verified: true, held: None })
     }
 }

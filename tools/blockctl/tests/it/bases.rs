@@ -209,6 +209,26 @@ fn a_file_that_changed_behind_us_is_refused_loudly_and_the_disk_comes_back_with_
 }
 
 #[test]
+fn a_write_behind_us_while_the_disk_serves_is_warned_of_and_not_backed_up() {
+    let stage = Stage::set();
+    let file = raw(&stage, "old.raw");
+    stage.text(&["disk", "adopt", "web", &file]);
+    stage.text(&["backup", "web"]);
+    let moved = stage.path("moved.raw");
+    fs::rename(&file, &moved).expect("moved");
+    let warned = || stage.json(&["status"])["warnings"].to_string();
+    assert!(warned().contains("will not be opened again"), "{}", warned());
+    stage.text(&["backup", "web"]);
+    let open = fs::OpenOptions::new().write(true).open(&moved).expect("opened");
+    open.write_all_at(b"x", 77).expect("written");
+    let (exit, said) = stage.failure(&["backup", "web"]);
+    assert!(
+        exit == Some(4) && said.contains("old.raw") && said.contains("written to since"),
+        "{exit:?} {said}"
+    );
+}
+
+#[test]
 fn a_delete_takes_the_adopted_file_only_if_it_is_told_to() {
     let stage = Stage::set();
     let file = raw(&stage, "old.raw");
