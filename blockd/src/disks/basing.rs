@@ -5,7 +5,6 @@ use super::{Disks, Named};
 use crate::bases::{Asked, BaseRecord, HeldImage, ImageRecord, On, Standing};
 use crate::disk_file::{Stage, layers_dir};
 use crate::error::{Doing, Error, Result};
-use crate::points::Held;
 use crate::recover::missing_is_damage;
 use block::sync::lock;
 use block::{BlockSource, ByteCount, DiskId, StateId};
@@ -99,41 +98,42 @@ impl Disks {
         }
     }
 
-    /// Makes a disk on a recovery point of another one. The point stays readable for as long as the disk is there, whatever
-    /// becomes of it as a point.
+    /// Makes a disk on a state of another one, a recovery point called `point`. It stays readable for as long as the disk is
+    /// there, whatever becomes of it as a point.
     ///
     /// # Errors
-    /// `Unavailable` for a point that only a vault holds; as [`create`](Self::create).
-    pub fn create_on_point(&self, name: &str, size: Option<ByteCount>, point: &Held) -> Result<Arc<Named>> {
+    /// `NotFound` if the state is no point; as [`create`](Self::create).
+    pub fn create_on_point(
+        &self,
+        name: &str,
+        size: Option<ByteCount>,
+        parent: &Arc<Named>,
+        state: StateId,
+        point: &str,
+    ) -> Result<Arc<Named>> {
         let _tree = lock(&self.tree);
-        let doing = || format!("make disk {name} on {}", point.name);
-        let Some(parent) = &point.instant else {
-            let why = "only a vault holds that point, and a disk stands on points of other disks";
-            return Err(Error::said(Kind::Unavailable, doing(), why).with_help(format!(
-                "blockctl restore disk {} --to NAME makes a disk of its own",
-                point.name
-            )));
-        };
+        let doing = || format!("make disk {name} on {point}");
         if self.depth(parent) >= DEPTH_LIMIT {
             let why = format!("{DEPTH_LIMIT} disks would stand on each other");
-            return Err(Error::said(Kind::Unsupported, doing(), why).with_help(format!(
-                "blockctl restore disk {} --to NAME makes a disk of its own",
-                point.name
-            )));
+            return Err(Error::said(Kind::Unsupported, doing(), why)
+                .with_help(format!("blockctl restore disk {point} --to NAME makes a disk of its own")));
         }
         let below = parent.disk()?;
         let id = self.fresh_id()?;
-        below.pin(point.state).map_err(|error| parent.failed(doing(), error))?;
-        let made = below.point_source(point.state).map_err(|error| parent.failed(doing(), error)).and_then(
-            |source| {
-                let ground = Ground::Point(Arc::new(Standing::new(source)));
-                let on = On::Point { disk: parent.id.to_string(), name: point.name.clone() };
-                let record = BaseRecord { state: point.state.to_string(), on };
-                self.make_on(id, name, size, Based { record, ground })
-            },
-        );
+        below.pin(state).map_err(|error| parent.failed(doing(), error))?;
+        let source = below.point_source(state).map_err(|error| parent.failed(doing(), error));
+        let made = source.and_then(|source| {
+            let ground = Ground::Point(Arc::new(Standing::new(source)));
+            let on = On::Point { disk: parent.id.to_string(), name: point.to_owned() };
+            self.make_on(
+                id,
+                name,
+                size,
+                Based { record: BaseRecord { state: state.to_string(), on }, ground },
+            )
+        });
         if made.is_err() {
-            self.unpin_unless_needed(parent.id, point.state);
+            self.unpin_unless_needed(parent.id, state);
         }
         made
     }

@@ -1,7 +1,7 @@
-use super::{Disks, Named};
+use super::{Deletion, Disks, Named};
 use crate::disk_file;
 use crate::error::{Doing, Result};
-use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, Entropy, Media, Time};
+use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, Entropy, Media, StateId, Time};
 use layers::Env;
 use sim::{Cut, Effect, Fault, Op, Rng, SeededEntropy, SimClock, SimMedia};
 use std::collections::HashSet;
@@ -77,4 +77,49 @@ fn a_crash_leaves_a_disk_whole_or_not_at_all() {
         }
     }
     assert_eq!(seen.len(), 2, "crashes before and after the end");
+}
+
+/// A disk of sevens with a recovery point, of which another disk is to be made.
+fn parent(disks: &Disks) -> (Arc<Named>, StateId) {
+    let web = make(disks).expect("a disk");
+    let point = web.disk().expect("it serves").seal().expect("a point");
+    (web, point.state)
+}
+
+/// A child is there whole with its base kept for it, or nothing is kept. Whether it is there.
+fn is_explained(disks: &Disks, context: &str) -> bool {
+    let web = disks.get("web").expect("the parent");
+    let pinned = web.disk().expect("it serves").pinned().len();
+    let Ok(child) = disks.get("child") else {
+        assert_eq!(pinned, 0, "{context}: a point is kept for nothing");
+        return false;
+    };
+    let mut bytes = vec![0; 8192];
+    let read = child.disk().and_then(|disk| disk.read_at(ByteOffset::ZERO, &mut bytes).doing(String::new));
+    assert!(read.is_ok() && bytes == [7; 8192], "{context}: {read:?}");
+    assert_eq!(pinned, 1, "{context}: its base is not kept");
+    true
+}
+
+#[test]
+fn a_crash_leaves_a_child_with_its_base_or_neither() {
+    let (mut made_seen, mut gone_seen) = (HashSet::new(), HashSet::new());
+    for step in 0..160 {
+        let media = fresh();
+        let disks = machine(&media, step);
+        let (web, state) = parent(&disks);
+        media.crash_after(step, Cut::AfterEffect);
+        let made = disks.create_on_point("child", None, &web, state, "web@1").is_ok();
+        let ends = step % 2 == 1;
+        let deleted = ends && made && disks.delete("child", Deletion::default()).is_ok();
+        drop((web, disks));
+        for media in [media.process_crash(), media.power_cut(&mut Rng::new(step))] {
+            let there = is_explained(&machine(&media, 99), &format!("step {step}"));
+            assert!(there || !made || ends, "step {step}: it was answered for");
+            made_seen.insert(there);
+            assert!(!(deleted && there), "step {step}: it came back");
+            gone_seen.insert(deleted);
+        }
+    }
+    assert_eq!((made_seen.len(), gone_seen.len()), (2, 2), "crashes before, between and after");
 }
