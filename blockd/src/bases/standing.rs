@@ -1,8 +1,14 @@
 //! A base whose source can be opened anew under the disk that stands on it: the disk below was recovered.
 
 use block::sync::Published;
-use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Result, Stored, Visit};
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Kind, Result, Stored, Visit};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a source that was just given up is asked again, and how long it is waited in between: whoever reads should
+/// not meet the moment between two opens of the disk below.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 struct Current(Arc<dyn BlockSource>);
 
@@ -23,6 +29,17 @@ impl Standing {
     pub fn replace(&self, source: Arc<dyn BlockSource>) {
         self.now.store(Arc::new(Current(source)));
     }
+
+    /// Does something with the source of now, and again with the next one if that was given up.
+    fn patiently(&self, mut ask: impl FnMut(&dyn BlockSource) -> Result<()>) -> Result<()> {
+        for _ in 0..TRIES {
+            match ask(&*self.now.load().0) {
+                Err(error) if error.kind() == Kind::Unavailable => std::thread::sleep(PAUSE),
+                done => return done,
+            }
+        }
+        ask(&*self.now.load().0)
+    }
 }
 
 impl BlockSource for Standing {
@@ -31,7 +48,7 @@ impl BlockSource for Standing {
     }
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
-        self.now.load().0.read_at(offset, buf)
+        self.patiently(|source| source.read_at(offset, buf))
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {

@@ -10,6 +10,7 @@ use block::sync::lock;
 use block::{BlockSource, ByteCount, DiskId, StateId};
 use control::Kind;
 use layers::{Base, Disk};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,21 +82,34 @@ impl Disks {
                 let parent = disk.parse().ok().and_then(|id| self.by_id(id));
                 let parent =
                     parent.ok_or_else(|| why(format!("it stands on {point}, and its disk is not there")))?;
-                let source = parent.served().and_then(|below| {
-                    below
-                        .point_source(record.state()?)
-                        .map_err(|error| parent.failed(format!("read {point}"), error))
-                });
+                let source = record.state().and_then(|state| self.standing(&parent, state, point));
                 let source = source.map_err(|error| {
                     why(format!("it stands on {point}, which cannot be read: {}", error.body().message))
                 })?;
-                Ok(Ground::Point(Arc::new(Standing::new(source))))
+                Ok(Ground::Point(source))
             }
             On::Image(image) => match HeldImage::again(image) {
                 Ok(held) => Ok(Ground::Image(Arc::new(held))),
                 Err(error) => Err(not_as_it_was(name, image, &error)),
             },
         }
+    }
+
+    /// A state of a disk as those that stand on it read it: all through one source, which has one owner index.
+    fn standing(&self, parent: &Named, state: StateId, point: &str) -> Result<Arc<Standing>> {
+        let below = parent.served()?;
+        let of_sibling = |sibling: &Arc<Named>| match &sibling.ground {
+            Some(Ground::Point(standing)) if sibling.stands_on() == Some((parent.id, state)) => {
+                Some(standing.clone())
+            }
+            _ => None,
+        };
+        if let Some(standing) = self.all().iter().find_map(of_sibling) {
+            return Ok(standing);
+        }
+        let source =
+            below.point_source(state).map_err(|error| parent.failed(format!("read {point}"), error))?;
+        Ok(Arc::new(Standing::new(source)))
     }
 
     /// Makes a disk on a state of another one, a recovery point called `point`. It stays readable for as long as the disk is
@@ -121,16 +135,10 @@ impl Disks {
         let below = parent.disk()?;
         let id = self.fresh_id()?;
         below.pin(state).map_err(|error| parent.failed(doing(), error))?;
-        let source = below.point_source(state).map_err(|error| parent.failed(doing(), error));
-        let made = source.and_then(|source| {
-            let ground = Ground::Point(Arc::new(Standing::new(source)));
+        let made = self.standing(parent, state, point).and_then(|standing| {
             let on = On::Point { disk: parent.id.to_string(), name: point.to_owned() };
-            self.make_on(
-                id,
-                name,
-                size,
-                Based { record: BaseRecord { state: state.to_string(), on }, ground },
-            )
+            let record = BaseRecord { state: state.to_string(), on };
+            self.make_on(id, name, size, Based { record, ground: Ground::Point(standing) })
         });
         if made.is_err() {
             self.unpin_unless_needed(parent.id, state);
@@ -208,9 +216,14 @@ impl Disks {
     /// Gives the disks that stand on a disk its points as they are open now: it was opened anew.
     pub fn stand_anew(&self, parent: &Named) {
         let Ok(below) = &parent.open else { return };
+        let mut done = HashSet::new();
         for child in self.all() {
             let Some((_, state)) = child.stands_on().filter(|(disk, _)| *disk == parent.id) else { continue };
             let Some(Ground::Point(standing)) = &child.ground else { continue };
+            // those on one state share what they read through
+            if !done.insert(state) {
+                continue;
+            }
             match below.point_source(state) {
                 Ok(source) => standing.replace(source),
                 Err(error) => tracing::error!(disk = child.name, %error, "what it stands on cannot be read"),

@@ -33,6 +33,13 @@ fn oldest_layer(daemon: &Daemon, state: &State, name: &str) -> PathBuf {
     disk_dir(daemon, state, name).join("0000000000000001.layer")
 }
 
+/// The one that takes writes.
+fn newest_layer(daemon: &Daemon, state: &State, name: &str) -> PathBuf {
+    let dir = disk_dir(daemon, state, name);
+    let files = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "layer")).max().expect("a layer")
+}
+
 fn read(daemon: &Daemon, export: &str, offset: u64) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; 4096];
     let read = daemon.export(export).read_at(ByteOffset::new(offset), &mut bytes);
@@ -229,6 +236,45 @@ fn a_disk_recovers_from_a_failed_sync_without_a_restart() {
     );
     daemon.kill();
     assert_eq!(state.start().read("web")[0], 4);
+}
+
+#[test]
+fn a_child_reads_on_while_the_disk_below_is_recovered() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, &[1; 8192]);
+    daemon.snapshot("web");
+    let base = Some(control::NewBase::Point("web@1".to_owned()));
+    let request = control::CreateDisk { name: "child".to_owned(), base, ..control::CreateDisk::default() };
+    daemon.client().create_disk(&request).expect("a child");
+    let layer = newest_layer(&daemon, &state, "web");
+    assert!(daemon.stop().success());
+    let daemon = start_failing(&state, "fdatasync", &layer, "EIO", 2);
+    let (child, export) = (daemon.export("child"), daemon.export("web"));
+    let reads = || {
+        let mut bytes = [0; 8192];
+        child.read_at(ByteOffset::ZERO, &mut bytes).map(|()| bytes == [1; 8192])
+    };
+    export.write_at(ByteOffset::ZERO, &[2; 4096]).expect("written");
+    export.flush().expect("the first sync");
+    export.write_at(ByteOffset::ZERO, &[3; 4096]).expect("written");
+    export.flush().expect_err("the sync fails");
+    assert!(reads().expect("of the sealed layer"));
+    std::thread::scope(|scope| {
+        let recover = || daemon.client().recover_disk("web", control::RecoverQuery::default());
+        let recovery = scope.spawn(move || (0..4).map(|_| recover()).find_map(Result::ok));
+        while !recovery.is_finished() {
+            assert!(reads().expect("no moment without"));
+        }
+        recovery.join().expect("no panic").unwrap_or_else(|| panic!("not recovered: {}", daemon.log()));
+    });
+    assert!(reads().expect("through the new value"));
+    child.write_at(ByteOffset::new(100), &[9; 8]).expect("completed from below");
+    drop((child, export));
+    daemon.kill();
+    let found = state.start().read("child");
+    assert_eq!((found[99], found[100], found[108]), (1, 9, 1));
 }
 
 #[test]

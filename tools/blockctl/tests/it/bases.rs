@@ -101,6 +101,9 @@ fn an_adopted_file_is_a_disk_in_place_and_is_never_written() {
     now[4000..14_000].fill(0x11);
     kill(&mut stage);
     assert_eq!(content(&stage, "web"), now);
+    let dir = format!("{}/disks/{}", stage.path("state"), disk["id"].as_str().expect("an id"));
+    let inspected = stage.json(&["inspect", "disk", &dir, "--check"]);
+    assert_eq!((&inspected["base"]["size"], &inspected["problems"]), (&SIZE.into(), &serde_json::json!([])));
     // a full backup holds the file too, an increment only what was written
     let full = stage.json(&["backup", "web"]);
     let changed = full["bytes_changed"].as_u64().expect("bytes");
