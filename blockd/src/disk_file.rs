@@ -126,6 +126,12 @@ fn encode(file: &DiskFile, id: DiskId) -> Result<Vec<u8>> {
     bytes.extend(id.as_bytes());
     bytes.extend(checksum(&bytes, text.as_bytes()).to_le_bytes());
     bytes.extend(text.as_bytes());
+    if bytes.len() as u64 > LIMIT_BYTES {
+        // what could not be read again is not written
+        let why = format!("what it stands on takes more than {LIMIT_BYTES} bytes to write down");
+        return Err(Error::said(Kind::Unsupported, format!("disk {}", file.name), why)
+            .with_help("shorten the paths of the image's files, or import it with --from"));
+    }
     Ok(bytes)
 }
 
@@ -191,6 +197,7 @@ pub fn forget(media: &dyn Media, id: DiskId, stage: Stage) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bases::On;
 
     #[test]
     fn a_name_round_trips_and_any_flipped_bit_is_seen() {
@@ -207,6 +214,9 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut], id, "f").is_err(), "cut at {cut}");
         }
+        let on = On::Point { disk: "x".repeat(LIMIT_BYTES as usize), name: String::new() };
+        let large = DiskFile { base: Some(BaseRecord { state: String::new(), on }), ..file.clone() };
+        assert_eq!(encode(&large, id).expect_err("refused").kind(), Kind::Unsupported);
         let other = decode(&bytes, DiskId::from_bytes([8; 16]), "f").expect_err("noticed");
         assert!(other.to_string().contains("another disk"), "{other}");
     }

@@ -2,7 +2,9 @@
 
 use crate::fixture::{State, failure, noise};
 use block::{BlockDevice, BlockSource, ByteOffset, ByteRange};
-use control::{BackupRequest, ChangesQuery, CreateVault, JobState, Kind, Tier, TransferKind};
+use control::{
+    BackupRequest, ChangesQuery, CreateVault, DeleteDiskQuery, JobState, Kind, Tier, TransferKind,
+};
 
 #[test]
 fn a_disk_is_made_served_sealed_and_deleted() {
@@ -47,6 +49,40 @@ fn a_disk_is_made_served_sealed_and_deleted() {
     client.delete_disk("odd").expect("deleted");
     assert_eq!(failure(client.disk("odd")).0, Kind::NotFound);
     assert!(state.files("disks").is_empty(), "{:?}", state.files("disks"));
+}
+
+/// What `disk leave` stands on.
+#[test]
+fn a_disk_is_deleted_on_condition_only_if_nothing_was_written_since() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    let first = daemon.snapshot("web");
+    daemon.create("other", 1 << 20);
+    let others = daemon.snapshot("other");
+    let delete = |point: &str| {
+        let unchanged_since = Some(point.to_owned());
+        daemon.client().delete_disk_if("web", &DeleteDiskQuery { unchanged_since, adopted_file: false })
+    };
+    assert_eq!(failure(delete(&others)).0, Kind::Invalid, "a point of another disk proves nothing");
+    let refused = |change: &dyn Fn(&nbd::Client)| {
+        let export = daemon.export("web");
+        change(&export);
+        let (kind, message) = failure(delete(&first));
+        assert_eq!((kind, message.contains("connected")), (Kind::Conflict, true), "{message}");
+        drop(export);
+        wait_until(|| daemon.client().disk("web").expect("a disk").writers == 0);
+        let (kind, message) = failure(delete(&first));
+        assert_eq!((kind, message.contains("written to since")), (Kind::Conflict, true), "{message}");
+    };
+    refused(&|export| export.write_at(ByteOffset::new(7), &[1]).expect("written"));
+    let second = daemon.snapshot("web");
+    assert_eq!(failure(delete(&first)).0, Kind::Conflict, "a later point does not hide the write");
+    refused(&|export| export.discard(ByteRange::between(0, 8192)).expect("trimmed"));
+    let third = daemon.snapshot("web");
+    assert_eq!(failure(delete(&second)).0, Kind::Conflict);
+    delete(&third).expect("nothing was written since");
+    assert_eq!(failure(daemon.client().disk("web")).0, Kind::NotFound);
 }
 
 /// The server notices a connection's end a moment after the client.

@@ -280,6 +280,37 @@ fn leave_hands_back_one_file_and_forgets_the_disk_only_then() {
     qemu_img(&["compare", "-f", "raw", "-F", "raw", &out, &stage.path("third.raw")]);
 }
 
+/// Killed at any moment, `leave` has lost neither the disk nor the file; the same command again ends it.
+#[test]
+fn a_leave_cut_short_loses_nothing() {
+    let mut stage = Stage::set();
+    let file = raw(&stage, "old.raw");
+    stage.text(&["disk", "adopt", "web", &file]);
+    write(&stage, "web", 0x33, 1 << 20, 8 << 20);
+    let expected = content(&stage, "web");
+    let mut outcomes = [0; 2];
+    for round in 0..24 {
+        let out = stage.path(&format!("out{round}.raw"));
+        let mut leave = stage.command(&["disk", "leave", "web", &out, "--yes"]).spawn().expect("a process");
+        // any moment will do: what must hold holds at all of them
+        std::thread::sleep(std::time::Duration::from_millis(round * 3));
+        leave.kill().expect("its end");
+        leave.wait().expect("its end");
+        if round % 3 == 0 {
+            kill(&mut stage);
+        }
+        let is_there = stage.run(&["disk", "show", "web"]).status.success();
+        outcomes[usize::from(is_there)] += 1;
+        if is_there {
+            assert!(content(&stage, "web") == expected, "round {round}");
+            stage.text(&["disk", "leave", "web", &out, "--yes"]);
+        }
+        assert!(fs::read(&out).expect("the file") == expected, "round {round}");
+        stage.text(&["disk", "adopt", "web", &out]);
+    }
+    assert!(outcomes[1] > 0, "it was never cut short: {outcomes:?}");
+}
+
 #[test]
 fn images_of_every_format_are_bases_without_importing() {
     let mut stage = Stage::set();
