@@ -7,9 +7,10 @@ use std::sync::Arc;
 use block::{ByteCount, ByteRange};
 
 use crate::index::{Entry, Index};
+use crate::info::Info;
 use crate::inner::Inner;
 use crate::manifest::{Node, NodeReader, Ref, Shape, walk};
-use crate::name::{Address, ContentId, Shelf};
+use crate::name::{Address, ContentId, INFO_NAME, Shelf};
 use crate::pack::{FOOTER_LEN, MAX_PACK_LEN, PackHead, Trailer, open_entry, read_head};
 use crate::progress::Progress;
 use crate::{Error, ManifestId, Result};
@@ -95,9 +96,14 @@ struct Check<'a> {
 pub(crate) fn run(vault: &Inner, progress: &dyn Progress) -> Result<CheckReport> {
     let report = CheckReport::default();
     let mut check = Check { vault, report, good: HashSet::new(), trailers: HashMap::new() };
+    // a backup beside this writes packs, then their index, then the point: what is listed in the opposite order finds
+    // everything it relies on in the lists made after it
+    let points = vault.addresses(Shelf::Points)?;
+    let indexes = vault.addresses(Shelf::Index)?;
+    check.info()?;
     check.packs(progress)?;
-    check.indexes(progress)?;
-    check.points(progress)?;
+    check.indexes(&indexes, progress)?;
+    check.points(&points, progress)?;
     if check.report.hurt.is_empty() {
         check.report.unreferenced = Some(crate::reach::of(vault, progress)?.unreferenced);
     }
@@ -119,6 +125,25 @@ impl Check<'_> {
         }
         self.damage(Damage::of(&error, blob));
         Ok(())
+    }
+
+    /// The blob without which the vault does not open again.
+    fn info(&mut self) -> Result<()> {
+        let read = Info::load(&*self.vault.store)
+            .and_then(|(info, bytes)| info.verify(&self.vault.keys, &bytes).map(|()| info.front.vault));
+        match read {
+            Ok(id) if id == self.vault.id => Ok(()),
+            Ok(id) => self.note(Error::damaged(INFO_NAME, "front", format!("it is of vault {id}")), INFO_NAME),
+            Err(Error::NoVault) => {
+                let needed_for = "opening the vault".to_owned();
+                self.note(Error::Missing { blob: INFO_NAME.to_owned(), needed_for }, INFO_NAME)
+            }
+            Err(Error::WrongKey { vault }) => {
+                let why = format!("it is of vault {vault} and another key");
+                self.note(Error::damaged(INFO_NAME, "front", why), INFO_NAME)
+            }
+            Err(error) => self.note(error, INFO_NAME),
+        }
     }
 
     fn packs(&mut self, progress: &dyn Progress) -> Result<()> {
@@ -171,8 +196,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn indexes(&mut self, progress: &dyn Progress) -> Result<()> {
-        for address in self.vault.addresses(Shelf::Index)? {
+    fn indexes(&mut self, indexes: &[Address], progress: &dyn Progress) -> Result<()> {
+        for &address in indexes {
             stop_if(progress)?;
             let name = address.name(Shelf::Index);
             match self.vault.read_index(address) {
@@ -212,8 +237,8 @@ impl Check<'_> {
         entries.find(differs).map(|entry| format!("entry {} of {name} is another there", entry.number))
     }
 
-    fn points(&mut self, progress: &dyn Progress) -> Result<()> {
-        for address in self.vault.addresses(Shelf::Points)? {
+    fn points(&mut self, points: &[Address], progress: &dyn Progress) -> Result<()> {
+        for &address in points {
             stop_if(progress)?;
             self.report.points += 1;
             let manifest = ManifestId::from_bytes(*address.id.as_bytes());
@@ -224,7 +249,8 @@ impl Check<'_> {
                         self.report.hurt.push(HurtPoint { manifest, item: Some(point.about.item), why });
                     }
                 }
-                Err(Error::NoPoint(_)) => {}
+                // deleted since it was listed
+                Err(Error::NoPoint(_)) => self.report.points -= 1,
                 Err(error) => {
                     let why = error.to_string();
                     self.note(error, &address.name(Shelf::Points))?;

@@ -23,9 +23,11 @@ pub struct Reach {
 
 /// Walks every point's tree, each node once. Memory: 32 bytes for each chunk and node that is reached.
 pub(crate) fn of(vault: &Inner, progress: &dyn Progress) -> Result<Reach> {
+    // before the index: a backup beside this publishes what its point needs before the point
+    let points = vault.addresses(Shelf::Points)?;
     let index = vault.index.load();
     let mut reached = Reached { vault, index: &index, ids: HashSet::new() };
-    for address in vault.addresses(Shelf::Points)? {
+    for address in points {
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }

@@ -69,6 +69,23 @@ fn use_damaged(store: &SimBlobStore, world: &World) -> Vec<String> {
 }
 
 #[test]
+fn a_check_misses_the_blob_without_which_the_vault_does_not_open_again() {
+    let (store, _) = small();
+    let vault = open(Arc::new(store.clone()), &env()).unwrap();
+    let found = |vault: &Vault| {
+        let report = vault.check(&Quiet).unwrap();
+        assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+        report.damage[0].clone()
+    };
+    store.flip_bit("vault", 60, 1);
+    assert_eq!(found(&vault).blob, "vault");
+    store.remove("vault");
+    let missing = found(&vault);
+    assert_eq!(missing.blob, "vault");
+    assert!(missing.why.contains("missing"), "{missing:?}");
+}
+
+#[test]
 fn every_flipped_byte_is_found_and_its_blob_named() {
     allow(|| {
         let (store, world) = small();

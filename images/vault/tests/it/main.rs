@@ -1,5 +1,6 @@
 //! Tests of the vault through its public interface.
 
+mod beside;
 mod damage;
 mod directory;
 mod history;
