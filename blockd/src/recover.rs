@@ -17,10 +17,11 @@ impl Disks {
     /// Opens a disk at its last committed state, if it does not serve now. A disk that serves is left as it is.
     ///
     /// # Errors
-    /// Why it cannot be opened; it stays in its place and says so.
+    /// Why it cannot be opened; it stays in its place and says so. `Unavailable` while it is being filled.
     pub fn recover(&self, name: &str) -> Result<Arc<Named>> {
         let _turn = lock(&self.recovering);
         let named = self.get(name)?;
+        named.filled()?;
         match named.disk() {
             Ok(disk) if disk.poisoned_by().is_none() => return Ok(named),
             Ok(disk) => disk.abandon().doing(|| format!("give up disk {name}"))?,
@@ -77,9 +78,13 @@ impl Disks {
     /// Tries again to open the disks that lacked space or descriptors when they were opened last.
     pub fn reopen_what_lacked_room(&self) {
         let lacked = |error: Error| matches!(error.kind(), Kind::NoSpace | Kind::Unavailable);
-        for named in self.all().iter().filter(|named| named.served().is_err_and(lacked)) {
+        // one that is being filled is open, and must not be opened twice
+        let lacked_room = |named: &Arc<Named>| named.filled().is_ok() && named.served().is_err_and(lacked);
+        for named in self.all().into_iter().filter(lacked_room) {
             let _turn = lock(&self.recovering);
-            match self.reopen(named) {
+            // somebody may have opened or deleted it since
+            let Some(named) = self.get(&named.name).ok().filter(lacked_room) else { continue };
+            match self.reopen(&named) {
                 Ok(_) => tracing::info!(disk = named.name, "opened after all"),
                 Err(error) => tracing::debug!(disk = named.name, "{}", error.body().message),
             }

@@ -3,9 +3,10 @@
 use crate::api;
 use crate::config::{Config, LogFormat};
 use crate::daemon::Daemon;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::sockets::{self, Sockets};
 use crate::state::{State, default_dir};
+use block::linux::hold_hangup;
 use sd_notify::NotifyState;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -139,11 +140,14 @@ impl Stop {
     /// From here on the signals no longer end the process by themselves.
     fn prepare() -> Result<Self> {
         let on = |kind| signal(kind).map_err(|error| Error::host("take signals", error));
-        Ok(Self {
+        let stop = Self {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
             restart: on(SignalKind::hangup())?,
-        })
+        };
+        // one that came while a predecessor became this program waits until now
+        hold_hangup(false).doing(|| "take signals".to_owned())?;
+        Ok(stop)
     }
 
     async fn wait(&mut self) -> &'static str {

@@ -5,7 +5,7 @@
 //! for its successor names its own in [`SUCCESSION`], and then becomes the program anew.
 
 use crate::error::{Doing, Error, Result};
-use block::linux::inherited_sockets;
+use block::linux::{hold_hangup, inherited_sockets};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -46,6 +46,10 @@ impl Sockets {
 
     /// Becomes `program`, with the arguments of this one, which goes on with the sockets. Returns only if that fails.
     pub fn succeed(program: &Path, sockets: &[(&'static str, OwnedFd)]) -> Error {
+        // the new program has no handler at first: what comes before it has one waits for it
+        if let Err(error) = hold_hangup(true) {
+            return Error::below("become a new program", error);
+        }
         let named: Vec<String> =
             sockets.iter().map(|(name, socket)| format!("{}={name}", socket.as_raw_fd())).collect();
         let error = Command::new(program)

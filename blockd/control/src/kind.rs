@@ -114,7 +114,7 @@ impl Kind {
             Self::ReadOnly => {
                 Some("a recovery point is never written; `blockctl restore disk` makes a disk of it")
             }
-            Self::NoSpace => Some("free space on the host and try again; nothing acknowledged was lost"),
+            Self::NoSpace => Some("free space on the host and try again; nothing flushed was lost"),
             Self::Io => Some("the host's log (dmesg) says what its storage reported"),
             Self::Corrupt => Some(
                 "`blockctl status` and `blockctl vault check` name what is damaged; other recovery points restore",

@@ -36,7 +36,7 @@ impl Disks {
     /// Lets several clients write to a disk, or only one again. Kept over restarts.
     ///
     /// # Errors
-    /// `NotFound`; what the host reports.
+    /// `NotFound`; `Unavailable` while it is being filled; what the host reports.
     pub fn share(&self, name: &str, shared: bool) -> Result<Arc<Named>> {
         self.change(name, |file| file.shared = shared, |claim| claim.share(shared))
     }
@@ -77,6 +77,7 @@ impl Disks {
         if !table.disks.get(name).is_some_and(|there| Arc::ptr_eq(there, &named)) {
             return Err(Error::not_found(format!("disk {name}")));
         }
+        named.filled()?;
         let mut file = disk_file::read(&*self.env.media, named.id)?;
         in_file(&mut file);
         disk_file::change(&*self.env.media, named.id, &file)?;

@@ -72,14 +72,23 @@ impl Named {
     /// # Errors
     /// Why it could not be opened; `Unavailable` while it is being filled.
     pub fn disk(&self) -> Result<&Arc<Disk>> {
-        if !self.ready.load(Ordering::SeqCst) {
-            let error = Error::said(Kind::Unavailable, format!("disk {}", self.name), "is being filled");
-            return Err(error.with_help(format!(
-                "wait for `disk create` to end; if it was interrupted: blockctl disk delete {}",
-                self.name
-            )));
-        }
+        self.filled()?;
         self.served()
+    }
+
+    /// Whether nobody fills it any more. Until then it is open, and only whoever fills it may work with it.
+    ///
+    /// # Errors
+    /// `Unavailable` while it is being filled.
+    pub fn filled(&self) -> Result<()> {
+        if self.ready.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let error = Error::said(Kind::Unavailable, format!("disk {}", self.name), "is being filled");
+        Err(error.with_help(format!(
+            "wait for `disk create` to end; if it was interrupted: blockctl disk delete {}",
+            self.name
+        )))
     }
 
     /// The disk, if it serves, also while it is being filled.

@@ -123,3 +123,25 @@ fn a_crash_leaves_a_child_with_its_base_or_neither() {
     }
     assert_eq!((made_seen.len(), gone_seen.len()), (2, 2), "crashes before, between and after");
 }
+
+/// Upkeep, `disk recover` and `disk share` come by while a client fills a disk: it stays open, and the fill ends well.
+#[test]
+fn a_disk_that_is_being_filled_is_left_alone() {
+    let media = fresh();
+    let disks = machine(&media, 1);
+    let web = disks.fill("web", ByteCount::new(8192)).expect("a disk to fill");
+    let filling = web.attach().expect("whoever fills it");
+    filling.disk.write_at(ByteOffset::ZERO, &[7; 4096]).expect("filled by half");
+    disks.reopen_what_lacked_room();
+    for refused in [disks.recover("web"), disks.share("web", true), disks.release("web")] {
+        let body = refused.err().expect("it is being filled").body();
+        assert_eq!(body.kind, control::Kind::Unavailable, "{}", body.message);
+        assert!(body.message.contains("is being filled"), "{}", body.message);
+    }
+    drop(disks.get("web").expect("it keeps its place").attach().expect("it takes connections"));
+    filling.disk.write_at(ByteOffset::new(4096), &[7; 4096]).expect("the other half");
+    drop((filling, web));
+    disks.ready("web").expect("filled");
+    assert!(is_whole(&disks, "filled"));
+    disks.share("web", true).expect("like any other");
+}

@@ -1,7 +1,7 @@
 //! Who may write, what clients see while the daemon is replaced, and what is counted of them.
 
 use crate::fixture::{Daemon, State, noise};
-use block::{BlockDevice, ByteOffset};
+use block::{BlockDevice, BlockSource, ByteOffset};
 use nbd::Uri;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
@@ -135,6 +135,38 @@ fn nobody_is_refused_while_the_daemon_makes_room_for_its_successor() {
     assert_eq!(daemon.client().disk("web").expect("a disk").opened.as_deref(), Some("clean"));
     drop(held);
     assert!(daemon.stop().success());
+}
+
+/// Signals come at every moment of a restart, also before the new program can take them.
+#[test]
+fn a_burst_of_hangups_ends_no_daemon() {
+    let state = State::new();
+    let mut daemon = state.start();
+    daemon.create("web", 1 << 20);
+    daemon.write("web", 0, b"still there");
+    let pid = daemon.client().status().expect("status").daemon.pid;
+    for pause_us in [100, 500, 1000, 3000] {
+        for _ in 0..200 {
+            daemon.signal(rustix::process::Signal::HUP);
+            std::thread::sleep(Duration::from_micros(pause_us));
+        }
+        assert!(!daemon.has_ended(), "{}", daemon.log());
+    }
+    let status = (0..1500).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        daemon.client().status().ok()
+    });
+    let status = status.unwrap_or_else(|| panic!("it does not serve\n{}", daemon.log()));
+    assert_eq!(status.daemon.pid, pid);
+    // the last signal of a burst may still be on its way: a client that is sent away comes again
+    let read = (0..1500).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let mut bytes = [0; 11];
+        let export = daemon.try_export("web").ok()?;
+        export.read_at(ByteOffset::ZERO, &mut bytes).ok().map(|()| bytes)
+    });
+    assert_eq!(read.as_ref().map(|bytes| &bytes[..]), Some(&b"still there"[..]), "{}", daemon.log());
+    assert!(!daemon.has_ended(), "{}", daemon.log());
 }
 
 #[test]

@@ -133,7 +133,9 @@ impl Check<'_> {
             .and_then(|(info, bytes)| info.verify(&self.vault.keys, &bytes).map(|()| info.front.vault));
         match read {
             Ok(id) if id == self.vault.id => Ok(()),
-            Ok(id) => self.note(Error::damaged(INFO_NAME, "front", format!("it is of vault {id}")), INFO_NAME),
+            Ok(id) => {
+                self.note(Error::damaged(INFO_NAME, "front", format!("it is of vault {id}")), INFO_NAME)
+            }
             Err(Error::NoVault) => {
                 let needed_for = "opening the vault".to_owned();
                 self.note(Error::Missing { blob: INFO_NAME.to_owned(), needed_for }, INFO_NAME)

@@ -5,6 +5,7 @@ mod cachestat;
 mod chance;
 mod file;
 mod foreign;
+mod hangup;
 mod inherited;
 mod media;
 mod memory;
@@ -13,6 +14,7 @@ mod ring;
 
 pub use chance::{KernelEntropy, SystemClock};
 pub use foreign::{ForeignFile, Stamp};
+pub use hangup::hold_hangup;
 pub use inherited::inherited_sockets;
 pub use media::LinuxMedia;
 pub use named::{open_below, open_named};
