@@ -18,7 +18,8 @@ use crate::upkeep::Upkeep;
 use crate::vaults::Vaults;
 use block::ByteCount;
 use control::{
-    CreateVault, Disk, Job, Point, PointDeleted, Points, RecoverQuery, ResizeDisk, Status, Tier, Vault,
+    CreateVault, Disk, Job, OpenVault, Point, PointDeleted, Points, RecoverQuery, ResizeDisk, Status, Tier,
+    Vault,
 };
 use nbd::{Limits, Listener, Server};
 use std::os::fd::OwnedFd;
@@ -290,6 +291,19 @@ impl Daemon {
     /// `Conflict` if name or directory are taken; as [`store::path_of`] and [`store::place_for`].
     pub fn create_vault(&self, request: &CreateVault) -> Result<Vault> {
         let named = self.tiers.vaults.create(&request.name, &store::path_of(&request.store)?)?;
+        Ok(self.tiers.vaults.show(&named))
+    }
+
+    /// Brings in a vault that exists, or unlocks one that is known.
+    ///
+    /// # Errors
+    /// As [`crate::vaults::Vaults::bring_in`].
+    pub fn open_vault(&self, name: &str, request: &OpenVault) -> Result<Vault> {
+        let store = request.store.as_deref().map(store::path_of).transpose()?;
+        let named = self.tiers.vaults.bring_in(name, store.as_deref(), &request.key)?;
+        for failed in self.tiers.remember_stored() {
+            tracing::warn!("{failed}");
+        }
         Ok(self.tiers.vaults.show(&named))
     }
 

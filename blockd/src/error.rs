@@ -132,6 +132,7 @@ fn host_kind(source: &std::io::Error) -> Kind {
         std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::AddrInUse => Kind::Conflict,
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::NoSpace,
         std::io::ErrorKind::InvalidInput => Kind::Invalid,
+        std::io::ErrorKind::PermissionDenied => Kind::Refused,
         _ => Kind::Io,
     }
 }

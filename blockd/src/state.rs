@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The version of the state directory this program writes and the newest it reads.
 const VERSION: u32 = 1;
@@ -24,6 +25,10 @@ const SHARED_MEMORY: &str = "/dev/shm";
 
 /// `f_type` of tmpfs, from the kernel's `magic.h`.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// How often a lock is tried that is held, and how long it is waited in between: two seconds in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The group whose members may open the sockets, where it exists.
 const GROUP: &str = "blockd";
@@ -68,11 +73,17 @@ impl State {
     /// `Refused` if another daemon has it, or if it was written by a newer version; both name the directory.
     pub fn open(dir: &Path) -> Result<Self> {
         let failed = |what: &str| format!("{what} {}", dir.display());
-        make_dir(dir).map_err(|error| Error::host(failed("make state directory"), error))?;
+        make_dir(dir).map_err(|error| {
+            Error::host(failed("make state directory"), error).with_help(
+                "name a directory that this user may make or write, with --state DIR or BLOCKD_STATE",
+            )
+        })?;
         let dir =
             fs::canonicalize(dir).map_err(|error| Error::host(failed("find state directory"), error))?;
+        refuse_long(&dir)?;
+        refuse_foreign(&dir)?;
         let plain = LinuxMedia::new(&dir, &dir).doing(|| failed("open state directory"))?;
-        let lock = plain.lock("lock").map_err(|error| refuse_second(&dir, error))?;
+        let lock = lock_in_time(&plain).map_err(|error| refuse_second(&dir, error))?;
         let id = read_or_make(&plain)?;
         let group = group_id(GROUP);
         share_with_group(&dir, group, if group.is_some() { 0o750 } else { 0o700 })?;
@@ -139,9 +150,60 @@ impl State {
     }
 }
 
-fn make_dir(dir: &Path) -> std::io::Result<()> {
-    if dir.is_dir() {
+/// The kernel takes 107 bytes as the path of a socket.
+fn refuse_long(dir: &Path) -> Result<()> {
+    const LONGEST: usize = 107 - "/api.sock".len();
+    let length = dir.as_os_str().len();
+    if length <= LONGEST {
         return Ok(());
+    }
+    let why = format!("its path has {length} bytes, and a path of sockets has room for {LONGEST}");
+    Err(Error::said(Kind::Invalid, format!("state directory {}", dir.display()), why)
+        .with_help("name a shorter one with --state DIR"))
+}
+
+/// A directory that has something in it and never was a state is somebody else's: its mode would be changed and its
+/// files mixed with ours. What a person may put there beforehand, and what a first start that was cut off leaves, is none.
+fn refuse_foreign(dir: &Path) -> Result<()> {
+    const OURS: [&str; 4] = [FILE, "lock", "blockd.toml", "disks"];
+    let failed = |error| Error::host(format!("look into state directory {}", dir.display()), error);
+    let mut foreign = None;
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if OURS.iter().any(|ours| name == *ours) {
+            return Ok(());
+        }
+        if name != "lost+found" {
+            foreign.get_or_insert(name);
+        }
+    }
+    let Some(name) = foreign else { return Ok(()) };
+    let why = format!("is no state of blockd and not empty: {} is in it", Path::new(&name).display());
+    Err(Error::said(Kind::Refused, format!("state directory {}", dir.display()), why)
+        .with_help("name an empty or a new directory with --state DIR or BLOCKD_STATE"))
+}
+
+/// A daemon that was killed holds its lock until the kernel has closed its last file, which takes a moment on a busy host.
+fn lock_in_time(media: &LinuxMedia) -> block::Result<Box<dyn Lock>> {
+    for _ in 0..LOCK_TRIES {
+        match media.lock("lock") {
+            Err(error) if error.kind() == block::Kind::Conflict => std::thread::sleep(LOCK_PAUSE),
+            locked => return locked,
+        }
+    }
+    media.lock("lock")
+}
+
+fn make_dir(dir: &Path) -> std::io::Result<()> {
+    match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "it is a file, not a directory",
+            ));
+        }
+        Err(_) => {}
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
@@ -248,6 +310,22 @@ mod tests {
         for damaged in [&b"version = 1\n"[..], b"", b"\xff", b"version = 1\nid = \"x\"\n"] {
             assert_eq!(parse(damaged).map_err(|error| error.kind()), Err(Kind::Corrupt), "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("lost+found")).expect("a directory");
+        fs::write(dir.path().join("letters"), "dear").expect("a file");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+        let error = State::open(dir.path()).err().expect("refused");
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.to_string().contains("letters"), "{error}");
+        assert_eq!(fs::metadata(dir.path()).expect("it").permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(dir.path()).expect("it").count(), 2, "nothing was made in it");
+        fs::remove_dir_all(dir.path().join("lost+found")).expect("removed");
+        fs::write(dir.path().join("blockd.toml"), "").expect("a file");
+        State::open(dir.path()).expect("a person prepared it");
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod umount;
 pub use error::{Error, Result};
 pub use run::run;
 pub use serve::{Mount, Options};
-pub use umount::{Unmounter, umount};
+pub use umount::{Unmounter, mounted_from, umount};
 
 /// Becomes a helper process of a mount if this process was started as one, and then does not return: the parser of a
 /// guest's bytes, or the supervisor of a mount in the background. Executables that mount call it first in `main`,

@@ -42,6 +42,15 @@ pub fn umount(dir: &Path) -> Result<()> {
     }
 }
 
+/// Where recovery points are mounted whose NBD URI contains `part`.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub fn mounted_from(part: &str) -> Result<Vec<PathBuf>> {
+    let ours = |entry: &Entry| entry.source.strip_prefix(SOURCE).is_some_and(|uri| uri.contains(part));
+    Ok(mounts()?.into_iter().filter(ours).map(|entry| entry.point).collect())
+}
+
 /// Ends a mount of this process, as often as it takes: a file in use is an error now and may be closed a moment later.
 #[derive(Clone)]
 pub struct Unmounter {
@@ -114,10 +123,14 @@ struct Entry {
 
 /// What is mounted at this path, the topmost last.
 fn mounts_at(path: &Path) -> Result<Vec<Entry>> {
+    Ok(mounts()?.into_iter().filter(|entry| entry.point == path).collect())
+}
+
+fn mounts() -> Result<Vec<Entry>> {
     const TABLE: &str = "/proc/self/mountinfo";
     let table = fs::read(TABLE).map_err(|error| Error::host("read", TABLE, error))?;
     let lines = table.split(|byte| *byte == b'\n');
-    Ok(lines.filter_map(entry).filter(|entry| entry.point == path).collect())
+    Ok(lines.filter_map(entry).collect())
 }
 
 fn entry(line: &[u8]) -> Option<Entry> {

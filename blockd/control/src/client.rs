@@ -24,6 +24,8 @@ const FOLLOW_STEP_MS: u64 = 250;
 /// The longest time without an answer. The slowest verb is a snapshot of many disks under load.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 
+const START_POLL: Duration = Duration::from_millis(25);
+
 /// Speaks to one daemon. Every call opens its own connection, so nothing breaks when the daemon is restarted.
 pub struct Client {
     socket: PathBuf,
@@ -46,6 +48,15 @@ impl Client {
     /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Returns when a daemon listens, or after `limit`: what is asked next then says that none does.
+    pub fn wait_for_daemon(&self, limit: Duration) {
+        let mut waited = Duration::ZERO;
+        while waited < limit && std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
+            std::thread::sleep(START_POLL);
+            waited += START_POLL;
+        }
     }
 
     /// Daemon, disks, vaults and warnings.
@@ -249,6 +260,14 @@ impl Client {
     /// As [`status`](Self::status); `conflict` if the name or the directory is taken.
     pub fn create_vault(&self, request: &CreateVault) -> Result<Vault, Error> {
         self.send(Method::POST, "/v1/vaults", Some(request))
+    }
+
+    /// Brings in a vault that exists, or unlocks one that is known, with its key.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `invalid` for a key that is not this vault's.
+    pub fn open_vault(&self, name: &str, request: &OpenVault) -> Result<Vault, Error> {
+        self.send(Method::POST, &format!("/v1/vaults/{}/open", encode(name)), Some(request))
     }
 
     /// Reads and verifies everything in a vault, as a job.

@@ -28,6 +28,6 @@ pub use objects::{
 };
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,
-    PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest, ShareDisk, SnapshotRequest, WaitQuery,
+    OpenVault, PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest, ShareDisk, SnapshotRequest, WaitQuery,
 };
 pub use state_dir::default_state_dir;

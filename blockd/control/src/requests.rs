@@ -155,6 +155,24 @@ pub struct CreateVault {
     pub store: String,
 }
 
+/// `POST /v1/vaults/{name}/open`
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenVault {
+    /// The directory it lives in, as for [`CreateVault`]; absent for a vault the daemon knows, which is unlocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The text of its key file or recovery sheet, or the four key lines.
+    pub key: String,
+}
+
+/// Shows nothing of the key.
+impl std::fmt::Debug for OpenVault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenVault").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
 /// `GET /v1/jobs/{id}`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

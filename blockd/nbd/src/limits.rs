@@ -9,8 +9,9 @@ pub const MAX_OPTION_LEN: u32 = 32 << 10;
 /// Bytes in a name or any other text of the protocol (the protocol's own limit).
 pub const MAX_TEXT_LEN: usize = 4096;
 
-/// Options a client may send. Real ones need fewer than ten; nbdkit stops at the same number.
-pub const MAX_OPTIONS: u32 = 32;
+/// Options a client may send. Those who list exports ask a few times about each, and a disk may have hundreds of recovery
+/// points. None of them leaves anything in memory, and the time of a handshake is limited as well.
+pub const MAX_OPTIONS: u32 = 1 << 14;
 
 /// The largest payload advertised: what the protocol says everyone accepts.
 pub const MAX_PAYLOAD_ADVERTISED: u32 = 32 << 20;

@@ -10,8 +10,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use control::{
     BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, Disk,
-    Export, Job, Point, PointDeleted, Points, PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest,
-    ShareDisk, SnapshotRequest, Status, Vault, VaultUsage, WaitQuery,
+    Export, Job, OpenVault, Point, PointDeleted, Points, PointsQuery, RecoverQuery, ResizeDisk,
+    RestoreRequest, ShareDisk, SnapshotRequest, Status, Vault, VaultUsage, WaitQuery,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,7 @@ pub fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/restores", post(restore))
         .route("/v1/vaults", get(vaults).post(create_vault))
         .route("/v1/vaults/{name}", get(vault))
+        .route("/v1/vaults/{name}/open", post(open_vault))
         .route("/v1/vaults/{name}/usage", get(vault_usage))
         .route("/v1/vaults/{name}/check", post(check_vault))
         .route("/v1/jobs", get(jobs))
@@ -169,6 +170,11 @@ async fn create_vault(State(daemon): Ours, body: Body<CreateVault>) -> Answer<Va
 async fn vault(State(daemon): Ours, name: Name) -> Answer<Vault> {
     let Path(name) = name?;
     call(daemon, move |daemon| daemon.vault(&name)).await
+}
+
+async fn open_vault(State(daemon): Ours, name: Name, body: Body<OpenVault>) -> Answer<Vault> {
+    let (Path(name), Json(request)) = (name?, body?);
+    call(daemon, move |daemon| daemon.open_vault(&name, &request)).await
 }
 
 async fn vault_usage(State(daemon): Ours, name: Name) -> Answer<VaultUsage> {

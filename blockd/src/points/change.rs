@@ -5,12 +5,26 @@ use crate::disks::Named;
 use crate::error::{Doing, Error, Result};
 use crate::names::is_machine;
 use crate::vaults::NamedVault;
+use block::Epoch;
 use control::{Change, ChangeKind, Changes, Kind, PointDeleted, Tier};
 use layers::{Disk, Numbering, Until};
 use std::sync::Arc;
 use vault::ManifestId;
 
 impl Tiers {
+    /// The first point of a disk gets a number that no vault holds under the disk's name: what somebody wrote down of an
+    /// earlier disk of that name must not come to mean a point of this one.
+    fn number_above_earlier(&self, named: &Named) -> Result<()> {
+        let disk = named.disk()?;
+        if disk.points().is_empty() {
+            let (held, _) = self.held(Some(&named.name));
+            let highest =
+                held.iter().filter(|held| held.item == named.name).map(|held| held.epoch.get()).max();
+            disk.number_from(Epoch::new(highest.unwrap_or(0) + 1));
+        }
+        Ok(())
+    }
+
     /// Recovery point now, of all these disks, and of all disks of these machines, at one instant. The disks of a machine
     /// get the same number.
     ///
@@ -33,6 +47,9 @@ impl Tiers {
                 format!("disk {} is named twice", named[twice].name),
             )
             .with_help("name each disk once, and no disk beside its machine"));
+        }
+        for named in &named {
+            self.number_above_earlier(named)?;
         }
         let numbering = match items.iter().any(|item| is_machine(item)) {
             true => Numbering::Common,
@@ -62,6 +79,10 @@ impl Tiers {
             Err(Error::said(Kind::Invalid, format!("point {name}"), format!("is not one of disk {disk}"))
                 .with_help(format!("`blockctl point list {disk}` shows its points")))
         };
+        // `@3` is the disk's own
+        let whole =
+            |name: &str| if name.starts_with('@') { format!("{disk}{name}") } else { name.to_owned() };
+        let find = |name: &str| find(&whole(name));
         let (since, until) = (since.map(find).transpose()?, until.map(find).transpose()?);
         let end = until.as_ref().map_or(Until::Live, |held| Until::State(held.state));
         let changes = named

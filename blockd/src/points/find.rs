@@ -71,6 +71,12 @@ impl Tiers {
         }
         let item = &wanted.item;
         let error = Error::not_found(format!("point {name}"));
+        let is_earlier =
+            |held: &&Held| matches!(wanted.which, Which::Epoch(epoch) if held.epoch.get() == epoch);
+        if let Some(earlier) = points.iter().filter(is_earlier).max_by_key(|held| held.time) {
+            return error
+                .with_help(format!("an earlier disk of this name had one, called {} now", earlier.name));
+        }
         match points.iter().max_by_key(|held| (held.time, held.epoch)) {
             Some(last) if is_machine(item) => {
                 error.with_help(format!("the newest point of {item} is {item}@{}", last.epoch))

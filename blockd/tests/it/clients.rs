@@ -245,3 +245,21 @@ fn nbdinfo_draws_how_deep_in_the_chain_content_lies() {
         [["0", "4096", "3"], ["4096", "4096", "2"], ["8192", "4096", "1"], ["12288", "1036288", "0"]];
     assert_eq!(rows, expected, "{}", said(&map));
 }
+
+#[test]
+fn tools_list_a_disk_with_many_points() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    let points: Vec<String> = (0..40).map(|_| daemon.snapshot("web")).collect();
+    let socket = state.file("nbd.sock").display().to_string();
+    for command in [
+        &mut Command::new("nbdinfo").args(["--list", &format!("nbd+unix:///?socket={socket}")]),
+        &mut Command::new("qemu-nbd").args(["-L", "-k", &socket]),
+    ] {
+        let output = command.output().expect("a tool of the packages tests need");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(points.iter().all(|point| text.contains(point.as_str())), "{text}");
+    }
+}

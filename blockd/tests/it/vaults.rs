@@ -1,7 +1,7 @@
 //! Vaults that are locked, badly placed, or have lost something.
 
 use crate::fixture::{State, failure, job_failure, noise};
-use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, RestoreRequest};
+use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, OpenVault, RestoreRequest};
 use std::fs;
 
 /// A state with disk `web`, of which a vault alone holds `web@1`, and a content to compare with.
@@ -65,6 +65,65 @@ fn a_wrong_key_locks_and_a_damaged_one_is_named() {
     fs::write(&key, own).expect("written");
     let daemon = state.start();
     assert_eq!(daemon.read("web@1"), content);
+}
+
+#[test]
+fn a_vault_of_another_host_is_opened_with_its_sheet_alone() {
+    let (state, content) = stored();
+    let sheet = fs::read_to_string(state.file("keys/main.sheet")).expect("a sheet");
+    let typed: Vec<&str> = sheet.lines().skip_while(|line| !line.starts_with("vault:")).take(6).collect();
+    let typed = typed.join("\n").to_lowercase();
+    let store = state.file("vaults/main").display().to_string();
+    let elsewhere = State::new();
+    let daemon = elsewhere.start();
+    let open = |name: &str, store: Option<&str>, key: &str| {
+        daemon.client().open_vault(name, &OpenVault { store: store.map(str::to_owned), key: key.to_owned() })
+    };
+    let strange = fs::read_to_string(elsewhere.file("keys/main.key")).expect("a key");
+    let strange_sheet = fs::read_to_string(elsewhere.file("keys/main.sheet")).expect("a sheet");
+    let empty = tempfile::tempdir().expect("a directory");
+    for (name, at, key, kind) in [
+        ("old", Some(store.as_str()), strange.as_str(), Kind::Invalid),
+        ("old", Some(&store), &strange_sheet, Kind::Invalid),
+        ("old", Some(&store), "key 1: 0", Kind::Invalid),
+        ("old", None, &typed, Kind::NotFound),
+        ("old", empty.path().to_str(), &typed, Kind::NotFound),
+        ("main", Some(&store), &typed, Kind::Conflict),
+    ] {
+        let error = open(name, at, key).expect_err("refused");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(!elsewhere.file("keys/old.key").exists(), "nothing is written before the vault is open");
+    }
+    let vault = open("old", Some(&store), &typed).expect("opened");
+    assert!(!vault.locked && vault.points == Some(1), "{vault:?}");
+    assert_eq!(daemon.read("web@1"), content);
+    assert!(daemon.stop().success());
+    let daemon = elsewhere.start();
+    assert_eq!(daemon.read("web@1"), content, "it stays known");
+    assert!(daemon.stop().success());
+    // a key that went missing is brought back while the daemon serves
+    fs::remove_file(elsewhere.file("keys/old.key")).expect("removed");
+    let daemon = elsewhere.start();
+    assert!(daemon.client().vault("old").expect("a vault").locked);
+    let unlock = OpenVault { store: None, key: sheet };
+    assert!(!daemon.client().open_vault("old", &unlock).expect("unlocked").locked);
+    assert_eq!(daemon.read("web@1"), content);
+}
+
+#[test]
+fn a_number_never_comes_to_mean_a_point_of_a_later_disk() {
+    let (state, content) = stored();
+    let daemon = state.start();
+    daemon.client().delete_disk("web").expect("deleted");
+    let restored = daemon.finished(
+        &daemon.client().restore(&RestoreRequest { point: "web@1".into(), to: "web".into() }).expect("a job"),
+    );
+    assert_eq!(restored.error, None);
+    let error = daemon.client().point("web@1").expect_err("today's disk has none");
+    assert!(error.help().is_some_and(|help| help.contains("web@2")), "named by its time: {:?}", error.help());
+    assert_eq!(daemon.snapshot("web"), "web@2", "the number is not used again");
+    let points = daemon.client().points(Some("web")).expect("points").points;
+    assert_eq!(daemon.read(&points[0].name), content);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Format {
     }
 
     /// The format that a file's name ends like; raw has no ending of its own.
-    fn of_name(path: &Path) -> Self {
+    pub fn of_name(path: &Path) -> Self {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         match ending.to_ascii_lowercase().as_str() {
             "vpc" => Self::Vhd,

@@ -16,7 +16,9 @@ use crate::view::{Below, Retired, View};
 use crate::{Error, Result};
 use block::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use block::sync::{Arc, Condvar, Loaded, Mutex, lock, wait};
-use block::{ByteCount, ByteRange, Clock, DiskId, Entropy, Kind, Lock, Media, OpenHow, Session, planted};
+use block::{
+    ByteCount, ByteRange, Clock, DiskId, Entropy, Epoch, Kind, Lock, Media, OpenHow, Session, planted,
+};
 
 /// What a disk needs of the world.
 #[derive(Clone)]
@@ -104,6 +106,8 @@ pub struct Disk {
 /// What only one thread at a time may change: the chain and what follows from it.
 pub(crate) struct Roots {
     pub(crate) chain: Chain,
+    /// No new epoch is numbered below.
+    pub(crate) least_epoch: Epoch,
     /// A seal whose layer is frozen but whose record is not durable.
     pub(crate) unsealed: Option<Unsealed>,
     /// Numbers of the two layers of the fold under way.
@@ -183,7 +187,13 @@ impl Disk {
             serial: AtomicU64::new(0),
             waiting: Mutex::new(()),
             may_write: Condvar::new(),
-            roots: Mutex::new(Roots { chain, unsealed, folding: None, retired: Vec::new() }),
+            roots: Mutex::new(Roots {
+                chain,
+                least_epoch: Epoch::new(1),
+                unsealed,
+                folding: None,
+                retired: Vec::new(),
+            }),
             flusher: Flusher::default(),
             poison: Poison::default(),
             damage,

@@ -40,6 +40,14 @@ pub enum Numbering {
     Common,
 }
 
+impl Disk {
+    /// The next point is numbered `first` or higher, as long as the disk is open: numbers below may name points of an earlier
+    /// disk of the same name.
+    pub fn number_from(&self, first: Epoch) {
+        lock(&self.roots).least_epoch = first;
+    }
+}
+
 /// Seals disks at one instant, with or without making recovery points of it.
 fn seal_disks(disks: &[&Disk], is_point: bool, numbering: Numbering) -> Result<Vec<Point>> {
     let mut order: Vec<usize> = (0..disks.len()).collect();
@@ -141,7 +149,7 @@ impl<'a> Member<'a> {
         let prepared = disk.prepare_layer(&roots.chain, number, map);
         let blocks = roots.chain.size.blocks();
         let next = prepared.inspect_err(|_| disk.discard_layer(number, map, blocks))?;
-        let epoch = roots.chain.next_epoch();
+        let epoch = roots.chain.next_epoch().max(roots.least_epoch);
         Ok(Self { disk, roots, next, map, state, epoch, is_point, group: Vec::new() })
     }
 

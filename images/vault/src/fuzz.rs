@@ -43,6 +43,9 @@ pub fn key_file(bytes: &[u8]) {
 /// The text of a recovery sheet.
 pub fn sheet(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok((key, _)) = VaultKey::from_text(text) {
+        assert!(VaultKey::from_text(&key.to_file_text()).is_ok());
+    }
     if let Ok((key, vault)) = VaultKey::from_sheet(text) {
         assert!(VaultKey::from_sheet(&key.recovery_sheet(vault, "", "")).is_ok());
     }

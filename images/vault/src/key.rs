@@ -56,6 +56,14 @@ impl VaultKey {
         key_text::sheet(self, vault, name, place)
     }
 
+    /// Reads whichever a person has: a key file, a sheet, or the four key lines alone. A sheet also names its vault.
+    ///
+    /// # Errors
+    /// [`Error::KeyText`] naming the line with the mistake.
+    pub fn from_text(text: &str) -> Result<(Self, Option<VaultId>)> {
+        key_text::read_any(text)
+    }
+
     /// Reads a sheet, typed or scanned.
     ///
     /// # Errors

@@ -118,6 +118,18 @@ pub(crate) fn read_file(text: &str) -> Result<VaultKey> {
     read_key(text)
 }
 
+/// Of a sheet's lines one that names the vault or the tie is enough to tell that it is one.
+pub(crate) fn read_any(text: &str) -> Result<(VaultKey, Option<VaultId>)> {
+    if labelled(text, "sheet:").is_some() || labelled(text, "vault:").is_some() {
+        return read_sheet(text).map(|(key, vault)| (key, Some(vault)));
+    }
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    match lines().next() {
+        Some(first) if first.starts_with("key 1:") => Ok((read_key(text)?, None)),
+        _ => Ok((read_file(text)?, None)),
+    }
+}
+
 fn tie(key: &VaultKey, vault: VaultId) -> String {
     let mut input = Zeroizing::new(vault.as_bytes().to_vec());
     input.extend_from_slice(key.bytes());
@@ -144,7 +156,8 @@ pub(crate) fn sheet(key: &VaultKey, vault: VaultId, name: &str, place: &str) -> 
     text.push_str(
         "The digits are 0-9 and A-Z without I, L, O and U; small letters, spaces and dashes do not matter.\n\
          To restore on a machine that has nothing else: install blockd, bring the store, type the lines\n\
-         from \"vault:\" to \"sheet:\" into a file and hand it over as the key sheet.\n",
+         from \"vault:\" to \"sheet:\" into a file, and run\n\
+         blockctl vault open NAME --store DIR --key FILE\n",
     );
     text
 }
@@ -224,6 +237,26 @@ mod tests {
         let swapped =
             file.replace("key 2:", "key x:").replace("key 3:", "key 2:").replace("key x:", "key 3:");
         assert!(VaultKey::from_file_text(&swapped).is_err());
+    }
+
+    #[test]
+    fn whichever_a_person_has_is_read() {
+        let vault = VaultId::from_bytes([7; 16]);
+        let sheet = key().recovery_sheet(vault, "main", "/srv/vault");
+        let only_key: String = sheet
+            .lines()
+            .filter(|line| line.starts_with("key "))
+            .fold(String::new(), |all, line| all + line + "\n");
+        for (text, of) in
+            [(sheet.as_str(), Some(vault)), (key().to_file_text().as_str(), None), (only_key.as_str(), None)]
+        {
+            let (read, id) = VaultKey::from_text(text).unwrap();
+            assert_eq!((read.bytes(), id), (key().bytes(), of), "{text}");
+        }
+        let untied = sheet.replace("sheet:", "shet:");
+        for text in ["", "key 2: x", "blockd vault key, version 9\n", untied.as_str()] {
+            assert!(VaultKey::from_text(text).is_err(), "{text}");
+        }
     }
 
     #[test]

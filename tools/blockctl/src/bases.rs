@@ -58,7 +58,7 @@ pub fn leave(client: &Client, output: &Output, name: &str, file: &Path, yes: boo
     let point = client.snapshot(&[name.to_owned()])?.pop();
     let point =
         point.ok_or_else(|| Failure::new(Kind::NotFound, format!("disk {name}: no recovery point")))?;
-    let raw = ImageOptions { format: Format::Raw, compress: false, fixed: false };
+    let raw = ImageOptions { format: Some(Format::Raw), compress: false, fixed: false };
     let kept = |failure: Failure| {
         let help = failure.help.clone().map(|help| help + "; ").unwrap_or_default();
         failure.with_help(format!("{help}disk {name} is still there, with the recovery point {}", point.name))

@@ -202,9 +202,10 @@ pub fn export(
     options: &ImageOptions,
     yes: bool,
 ) -> Result<Written> {
-    let image = image(options)?;
+    let format = options.format.unwrap_or_else(|| Format::of_name(file));
+    let image = image(format, options)?;
     if file.is_dir() {
-        let inside = file.join(format!("{}.{}", name.replace('/', "-"), options.format));
+        let inside = file.join(format!("{}.{format}", name.replace('/', "-")));
         return Err(Failure::usage(format!("{}: is a directory, and this writes a file", file.display()))
             .with_help(format!("name a file in it, such as {}", inside.display())));
     }
@@ -217,15 +218,15 @@ pub fn export(
     let bytes_written = copy::to_file(&source, file, image, &mut progress)
         .map_err(|failure| explained(client, name, failure))?;
     let (name, file) = (name.to_owned(), file.display().to_string());
-    Ok(Written { name, file, format: options.format.name(), size, bytes_written })
+    Ok(Written { name, file, format: format.name(), size, bytes_written })
 }
 
 /// What the options ask to write.
-fn image(options: &ImageOptions) -> Result<Image> {
-    let refuse = |option: &str, format: Format| {
-        Err(Failure::usage(format!("{option}: is for --format {format}, not {}", options.format)))
+fn image(format: Format, options: &ImageOptions) -> Result<Image> {
+    let refuse = |option: &str, only: Format| {
+        Err(Failure::usage(format!("{option}: is for --format {only}, not {format}")))
     };
-    match (Image::plain(options.format), options) {
+    match (Image::plain(format), options) {
         (Image::Qcow2 { .. }, options) if !options.fixed => Ok(Image::Qcow2 { compressed: options.compress }),
         (Image::Vhd { .. }, options) if !options.compress => Ok(Image::Vhd { fixed: options.fixed }),
         (_, ImageOptions { compress: true, .. }) => refuse("--compress", Format::Qcow2),
@@ -349,7 +350,8 @@ fn clients(disk: &Disk) -> String {
 
 /// How exports are used, for people.
 fn stats(exports: &[Export]) -> String {
-    let time = |ns: Option<u64>| ns.map_or_else(|| "?".to_owned(), |ns| format!("{:.0}", ns as f64 / 1000.0));
+    let time =
+        |ns: Option<u64>| ns.map_or_else(|| "?".to_owned(), |ns| format!("{:.0} µs", ns as f64 / 1000.0));
     let row = |export: &Export, command: &ExportCommand| {
         vec![
             export.name.clone(),
@@ -364,7 +366,7 @@ fn stats(exports: &[Export]) -> String {
     };
     let rows =
         exports.iter().flat_map(|export| export.commands.iter().map(move |command| row(export, command)));
-    let head = ["export", "command", ">requests", ">bytes", ">errors", ">p50 µs", ">p99 µs", ">p99.9 µs"];
+    let head = ["export", "command", ">requests", ">bytes", ">errors", ">p50", ">p99", ">p99.9"];
     table(&head, rows.collect())
 }
 

@@ -185,6 +185,10 @@ struct DiskShown {
 }
 
 fn disk(output: &Output, dir: &Path, is_checked: bool) -> Result<()> {
+    if !dir.is_dir() {
+        return Err(Failure::new(Kind::NotFound, format!("{}: is not a directory", dir.display()))
+            .with_help("it is disks/ID in the daemon's state; `blockctl disk show NAME` prints the id"));
+    }
     let media = LinuxMedia::new(dir, dir)?;
     let directory = Directory::open(&media, "").map_err(failure)?;
     let chain = &directory.chain;

@@ -22,6 +22,10 @@ use cli::{Arguments, Verb};
 use failure::{Failure, Result};
 use output::Output;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a daemon that was started a moment ago may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // the sandboxed child of a mount is this very program and begins here
@@ -67,7 +71,9 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
             Failure::usage("state directory: neither BLOCKD_STATE, XDG_STATE_HOME nor HOME is set")
                 .with_help("name it with --state DIR")
         })?;
-        Ok::<_, Failure>(control::Client::new(dir.join("api.sock"))?)
+        let client = control::Client::new(dir.join("api.sock"))?;
+        client.wait_for_daemon(START_LIMIT);
+        Ok::<_, Failure>(client)
     };
     match arguments.verb {
         Verb::Demo(options) => demo::run(&options, output),

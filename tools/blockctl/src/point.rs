@@ -69,14 +69,15 @@ pub fn backup(client: &Client, output: &Output, options: &BackupOptions) -> Resu
 /// What a backup did, in a sentence.
 pub fn backed_up(job: &Job) -> String {
     let kind = match (job.kind, &job.base) {
-        (Some(TransferKind::Incremental), Some(base)) => format!("incremental since {base}"),
-        _ => "full".to_owned(),
+        (Some(TransferKind::Incremental), Some(base)) => {
+            format!("incremental since {base}, {} changed", size::show(job.bytes_changed))
+        }
+        _ => format!("full, {} of data", size::show(job.bytes_read)),
     };
     format!(
-        "{} in vault {}: {kind}, {} changed, {} stored ({}, {} reused), {:.2} s",
+        "{} in vault {}: {kind}, {} stored ({}, {} reused), {:.2} s",
         job.point.as_deref().unwrap_or("?"),
         job.vault.as_deref().unwrap_or("?"),
-        size::show(job.bytes_changed),
         size::show(job.bytes_stored),
         size::count(job.chunks_new, "new chunk"),
         job.chunks_reused,

@@ -5,8 +5,12 @@ use crate::failure::{Failure, Result};
 use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::size;
-use control::{Client, CreateVault, JobState, Vault, VaultCheck, VaultUsage};
-use std::path::absolute;
+use control::{Client, CreateVault, JobState, OpenVault, Vault, VaultCheck, VaultUsage};
+use std::io::Read;
+use std::path::{Path, absolute};
+
+/// A key file or a sheet is far smaller.
+const KEY_LIMIT_BYTES: u64 = 64 << 10;
 
 /// Runs the verb.
 pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
@@ -17,6 +21,15 @@ pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&vault, |vault| {
                 format!("{}\nPrint {} and keep it away from this host.", show(vault), vault.recovery_sheet)
             })
+        }
+        VaultVerb::Open { name, store, key } => {
+            let store = Some(if store.contains("://") { store } else { absolute_text(&store)? });
+            let request = OpenVault { store, key: key_text(&key)? };
+            output.answer(&client.open_vault(&name, &request)?, show)
+        }
+        VaultVerb::Unlock { name, key } => {
+            let request = OpenVault { store: None, key: key_text(&key)? };
+            output.answer(&client.open_vault(&name, &request)?, show)
         }
         VaultVerb::List => output.answer(&client.vaults()?, |vaults| table_of(vaults)),
         VaultVerb::Show { name } => output.answer(&client.vault(&name)?, show),
@@ -29,6 +42,19 @@ pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
 fn absolute_text(path: &str) -> Result<String> {
     let path = absolute(path).map_err(|error| Failure::host(format!("store {path:?}"), &error))?;
     Ok(path.display().to_string())
+}
+
+/// What a file with a key says; it is read here, so the daemon need not be let in to it.
+fn key_text(file: &Path) -> Result<String> {
+    let failed = |error| Failure::host(format!("key {}", file.display()), &error);
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().take(KEY_LIMIT_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).map_err(failed)?.take(KEY_LIMIT_BYTES).read_to_string(&mut text)
+    };
+    read.map_err(failed)?;
+    Ok(text)
 }
 
 fn check(client: &Client, output: &Output, name: &str) -> Result<()> {

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 pub enum DiskVerb {
     /// A new disk, empty or with the content of an image
     Create {
-        /// Its name: a-z 0-9 . _ -
+        /// Its name: a-z 0-9 . _ -, or vm/MACHINE/DISK for a disk of a machine
         name: String,
-        /// Its size, such as 20G; in bytes without a unit. That of the image if there is one
+        /// Its size, such as 20G (units are powers of 1024); in bytes without a unit. That of the image if there is one
         #[arg(long, value_parser = size::parse, required_unless_present_any = ["from", "base"])]
         size: Option<u64>,
         /// An image: a file, or an NBD URI
@@ -64,7 +64,7 @@ pub enum DiskVerb {
     Resize {
         /// Its name
         name: String,
-        /// Its new size, such as 20G; in bytes without a unit
+        /// Its new size, such as 20G (units are powers of 1024); in bytes without a unit
         #[arg(value_parser = size::parse)]
         size: u64,
         /// Shrink also while clients are connected; they keep the size they were told
@@ -143,9 +143,9 @@ pub enum DiskVerb {
 /// How to write an image file.
 #[derive(Args)]
 pub struct ImageOptions {
-    /// The image's format: raw, qcow2, vhd, vhdx or vmdk
-    #[arg(long, default_value_t = Format::Raw, value_parser = str::parse::<Format>)]
-    pub format: Format,
+    /// The image's format: raw, qcow2, vhd, vhdx or vmdk. Without it, the one the file's name ends like, else raw
+    #[arg(long, value_parser = str::parse::<Format>)]
+    pub format: Option<Format>,
     /// Compress a qcow2's clusters (zstd; qemu reads it since 5.1)
     #[arg(long)]
     pub compress: bool,

@@ -33,7 +33,7 @@ pub enum Verb {
     Disk(DiskVerb),
     /// Recovery point now, of all named disks at one instant; prints its name
     Snapshot {
-        /// Names of disks
+        /// Names of disks (web, vm/web/vda), or of machines (vm/web: all its disks)
         #[arg(required = true, value_name = "NAME")]
         disks: Vec<String>,
     },
@@ -120,24 +120,24 @@ pub struct DemoOptions {
 pub enum PointVerb {
     /// Recovery points of a disk, or all
     List {
-        /// The disk's name
+        /// The name of a disk, of a machine (vm/web), or of one point
         item: Option<String>,
     },
     /// One recovery point
     Show {
-        /// DISK@NUMBER, DISK@latest or DISK@TIME
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
         point: String,
     },
     /// What differs between two recovery points of a disk
     Diff {
-        /// DISK@NUMBER, DISK@latest or DISK@TIME
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
         a: String,
         /// Another point of the same disk; which of both is older does not matter
         b: String,
     },
     /// Delete a recovery point from every tier, or from one
     Delete {
-        /// DISK@NUMBER, DISK@latest or DISK@TIME
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
         point: String,
         /// Only from this tier
         #[arg(long)]
@@ -158,7 +158,7 @@ pub enum TierName {
 
 #[derive(Args)]
 pub struct BackupOptions {
-    /// The disk's name
+    /// The name of a disk, or of a machine (vm/web: all its disks at one instant)
     pub item: String,
     /// The vault
     #[arg(long, default_value = "main")]
@@ -172,7 +172,7 @@ pub struct BackupOptions {
 pub enum RestoreVerb {
     /// A recovery point as a new disk, or as an image file
     Disk {
-        /// DISK@NUMBER, DISK@latest or DISK@TIME
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
         point: String,
         #[command(flatten)]
         target: RestoreTarget,
@@ -197,7 +197,7 @@ pub struct RestoreTarget {
 
 #[derive(Args)]
 pub struct MountOptions {
-    /// DISK@NUMBER, DISK@latest or DISK@TIME
+    /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
     pub point: String,
     /// An empty directory
     #[arg(value_hint = ValueHint::DirPath)]
@@ -219,6 +219,25 @@ pub enum VaultVerb {
         /// The directory it is to live in, or file:///DIR; better on another device than the disks
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         store: String,
+    },
+    /// Bring in a vault that exists, of another host for instance
+    Open {
+        /// The name it is to have here: a-z 0-9 . _ -
+        name: String,
+        /// The directory it lives in, or file:///DIR
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        store: String,
+        /// A file with its key: the key file, or the recovery sheet from "vault:" to "sheet:"; - is standard input
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key: PathBuf,
+    },
+    /// Unlock a vault whose key is missing, damaged or another's
+    Unlock {
+        /// Its name
+        name: String,
+        /// A file with its key, as for `open`
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key: PathBuf,
     },
     /// Every vault
     List,
@@ -255,9 +274,15 @@ pub enum JobVerb {
     },
     /// Ask a job to stop
     Cancel {
-        /// Its id, or the beginning of it
+        /// Its id, or at least four digits of its beginning
+        #[arg(value_parser = job_to_cancel)]
         id: String,
     },
+}
+
+/// A slip must not stop another job.
+fn job_to_cancel(id: &str) -> Result<String, String> {
+    if id.len() < 4 { Err("give at least four digits of the job's id".to_owned()) } else { Ok(id.to_owned()) }
 }
 
 #[cfg(test)]

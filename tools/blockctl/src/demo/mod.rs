@@ -46,8 +46,19 @@ pub fn run(options: &DemoOptions, output: &Output) -> Result<()> {
     if !options.exit {
         story.invite(&stage.daemon, &first)?;
         story.wait()?;
+        end_mounts(dir.path(), output)?;
     }
     stage.daemon.stop()
+}
+
+/// Ends the mounts that a person made meanwhile: their recovery points are about to go.
+fn end_mounts(dir: &Path, output: &Output) -> Result<()> {
+    for at in mount::mounted_from(&dir.display().to_string())? {
+        if let Err(error) = mount::umount(&at) {
+            output.warn(&format!("{error}; end it with: blockctl umount {}", at.display()));
+        }
+    }
+    Ok(())
 }
 
 /// Where the story plays.

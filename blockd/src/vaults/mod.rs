@@ -1,9 +1,10 @@
 //! The vaults: which there are, their keys, making them. The key lies in `keys/`, never in the vault; a vault whose
 //! key is missing is locked, and everything else serves.
 
+mod making;
+
 use crate::error::{Doing, Error, Result};
-use crate::names;
-use crate::store::{self, VAULTS as DIR};
+use crate::store::VAULTS as DIR;
 use block::linux::LinuxMedia;
 use block::sync::{Mutex, lock};
 use block::{BlobStore, Media, VaultId};
@@ -141,15 +142,17 @@ impl Vaults {
     fn locked(&self, name: &str) -> Error {
         let key = self.root.join(key_path(name));
         Error::said(Kind::Unavailable, "locked", format!("its key file {} is missing", key.display()))
-            .with_help("put the key file back (the recovery sheet holds the same key) and restart blockd")
+            .with_help(format!(
+                "`blockctl vault unlock {name} --key FILE` takes the key file or the recovery sheet"
+            ))
     }
 
     fn wrong_key(&self, name: &str, id: VaultId) -> Error {
         let key = self.root.join(key_path(name));
         let why = format!("wrong key: {} is not the key of vault {id}", key.display());
-        Error::said(Kind::Unavailable, "locked", why).with_help(
-            "put the key file of this vault back (its recovery sheet names the vault) and restart blockd",
-        )
+        Error::said(Kind::Unavailable, "locked", why).with_help(format!(
+            "`blockctl vault unlock {name} --key FILE` takes the right key file or the recovery sheet, which names the vault"
+        ))
     }
 
     fn read_file(&self, name: &str) -> Result<VaultFile> {
@@ -169,12 +172,12 @@ impl Vaults {
         };
         let damaged = |why: String| {
             Error::said(Kind::Corrupt, format!("key file {}", self.root.join(&path).display()), why)
-                .with_help("copy the four key lines from the recovery sheet into it and restart blockd")
+                .with_help(format!("`blockctl vault unlock {name} --key FILE` takes the recovery sheet"))
         };
         let text =
             std::str::from_utf8(&bytes).map_err(|_| damaged("is damaged: it is not UTF-8".to_owned()))?;
-        match VaultKey::from_file_text(text) {
-            Ok(key) => Ok(Some(key)),
+        match VaultKey::from_text(text) {
+            Ok((key, _)) => Ok(Some(key)),
             Err(error) => Err(damaged(format!("is damaged: {error}"))),
         }
     }
@@ -187,79 +190,6 @@ impl Vaults {
                 .map_err(|error| Error::host(format!("make {}", store.display()), error))?;
         }
         Ok(Arc::new(LinuxMedia::new(store, store).doing(doing)?))
-    }
-
-    /// Makes a vault with a fresh key and its recovery sheet. A creation that was cut off is continued.
-    ///
-    /// # Errors
-    /// `Conflict` if the name is taken or the directory holds something else; as [`store::place_for`].
-    pub fn create(&self, name: &str, store: &Path) -> Result<Arc<NamedVault>> {
-        names::check_vault(name)?;
-        let mut table = lock(&self.table);
-        if table.contains_key(name) {
-            return Err(Error::said(Kind::Conflict, format!("vault {name}"), "exists already")
-                .with_help("`blockctl vault list` shows the vaults"));
-        }
-        let taken: Vec<_> = table.values().map(|other| (other.name.clone(), other.store.clone())).collect();
-        let path = store::place_for(&self.root.join(store), &self.root, &taken)?;
-        let doing = || format!("make vault {name} in {}", path.display());
-        let blobs = open_store(self.directory(&path, true)?).doing(doing)?;
-        if let Ok(id) = Vault::describe(&*blobs)
-            && self.read_key(name)?.is_none()
-        {
-            return Err(Error::said(Kind::Conflict, doing(), format!("it holds vault {id} already"))
-                .with_help("choose an empty directory"));
-        }
-        let key = self.key_for(name)?;
-        let vault = match Vault::create(blobs.clone(), key, &self.env) {
-            Err(vault::Error::Exists(_)) => {
-                let key = self.key_for(name)?;
-                Vault::open(blobs.clone(), key, &self.env)
-            }
-            made => made,
-        };
-        let id = vault.doing(doing)?.id();
-        self.write_sheet(name, id, &path)?;
-        // one below the state directory moves with it
-        let shown = path.strip_prefix(&self.root).unwrap_or(&path);
-        let file = VaultFile { store: shown.display().to_string() };
-        let text = toml::to_string(&file).map_err(|error| Error::said(Kind::Io, name, error.to_string()))?;
-        self.media.replace(&file_path(name), text.as_bytes()).doing(doing)?;
-        let key = self.key_for(name)?;
-        let vault = Vault::open_with(blobs, key, &self.env, options()).doing(doing)?;
-        let named = NamedVault {
-            name: name.to_owned(),
-            store: path,
-            id: Some(id),
-            open: Ok(Arc::new(vault)),
-            locked: false,
-        };
-        let named = Arc::new(named);
-        table.insert(name.to_owned(), named.clone());
-        let sheet = self.root.join(sheet_path(name));
-        tracing::warn!(vault = name, "made; print {} and keep it away from this host", sheet.display());
-        Ok(named)
-    }
-
-    /// The key of a vault that is being made: durable before anything is encrypted with it.
-    fn key_for(&self, name: &str) -> Result<VaultKey> {
-        if let Some(key) = self.read_key(name)? {
-            return Ok(key);
-        }
-        let key = VaultKey::generate(&*self.env.entropy).doing(|| format!("make the key of vault {name}"))?;
-        let text = key.to_file_text();
-        self.media
-            .replace(&key_path(name), text.as_bytes())
-            .doing(|| format!("write the key of vault {name}"))?;
-        Ok(key)
-    }
-
-    fn write_sheet(&self, name: &str, id: VaultId, store: &Path) -> Result<()> {
-        let key = self.key_for(name)?;
-        let sheet = key.recovery_sheet(id, name, &store.display().to_string());
-        self.media
-            .replace(&sheet_path(name), sheet.as_bytes())
-            .doing(|| format!("write the recovery sheet of vault {name}"))
     }
 
     /// Every vault, by name.
