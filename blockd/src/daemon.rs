@@ -348,8 +348,9 @@ fn base_warning(named: &Named) -> Option<String> {
 }
 
 fn disk_warning(disk: &Disk) -> Option<String> {
-    if let Some(first) = disk.damage.first() {
-        let (count, file) = (disk.damage.len(), &first.file);
+    let (maps, blocks): (Vec<_>, Vec<_>) = disk.damage.iter().partition(|hurt| hurt.is_record_of_changes());
+    if let Some(first) = blocks.first() {
+        let (count, file) = (blocks.len(), &first.file);
         return Some(format!(
             "disk {}: reads have met {count} damaged blocks, the first in {file}; `blockctl disk scrub {}` finds all",
             disk.name, disk.name
@@ -357,6 +358,13 @@ fn disk_warning(disk: &Disk) -> Option<String> {
     }
     if let Some(error) = &disk.error {
         return Some(format!("disk {}: {}", disk.name, error.message));
+    }
+    if let Some(first) = maps.first() {
+        let what = format!("{} change maps are damaged, the first is {}", maps.len(), first.file);
+        return Some(format!(
+            "disk {}: {what}; its data is whole, backups that need one read all of it",
+            disk.name
+        ));
     }
     (disk.opened.as_deref() == Some("committed")).then(|| {
         let what = "was opened after a crash of the host: all that was flushed is there, later writes may be missing";

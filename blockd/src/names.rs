@@ -142,12 +142,29 @@ impl PointName {
     }
 }
 
+/// A time somebody wrote. What lies before 1970 or past the last time that can be told is taken for the nearest that can:
+/// nothing was made before the one or after the other.
 fn parse_time(text: &str) -> Option<Time> {
+    if let Some(late) = in_an_earlier_year(text) {
+        return parse_time(&late).map(|_| Time { unix_ms: u64::MAX });
+    }
     let stamp = match text.parse::<Timestamp>() {
         Ok(stamp) => stamp,
-        Err(_) => text.parse::<DateTime>().ok()?.to_zoned(TimeZone::system()).ok()?.timestamp(),
+        Err(_) => {
+            let local = text.parse::<DateTime>().ok()?;
+            let edge = if local.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
+            local.to_zoned(TimeZone::system()).map_or(edge, |zoned| zoned.timestamp())
+        }
     };
-    u64::try_from(stamp.as_millisecond()).ok().map(|unix_ms| Time { unix_ms })
+    Some(Time { unix_ms: u64::try_from(stamp.as_millisecond()).unwrap_or(0) })
+}
+
+/// The same time of another year, if its own is the last with four digits, whose end cannot be told, or has more.
+fn in_an_earlier_year(text: &str) -> Option<String> {
+    let (year, rest) = text.strip_prefix('+').unwrap_or(text).split_once('-')?;
+    let is_late = year.parse::<u64>().is_ok_and(|year| year >= 9999) && !year.starts_with('+');
+    // a leap year, so that every day exists
+    is_late.then(|| format!("2096-{rest}"))
 }
 
 /// A time as the API writes it: RFC 3339, UTC, with milliseconds.
@@ -199,7 +216,27 @@ mod tests {
         assert!(which("web@2026-11-20T12:00").is_some());
         assert_eq!(which("vm/web/vda@3"), Some(Which::Epoch(3)));
         assert_eq!(which("vm/web@latest"), Some(Which::Latest));
-        for bad in ["web", "web@", "@3", "web@-1", "web@yesterday", "web@99999999999999999999", "we b@1"] {
+        for late in [
+            which("web@9999-12-31T23:59"),
+            which("web@9999-12-31T23:59:59Z"),
+            which("web@10000-01-01"),
+            which("web@+012345-02-29T12:00Z"),
+        ] {
+            assert!(matches!(late, Some(Which::At(time)) if time > noon), "{late:?}");
+        }
+        assert_eq!(which("web@1969-12-31T12:00Z"), Some(Which::At(Time { unix_ms: 0 })));
+        for bad in [
+            "web",
+            "web@",
+            "web@10000-13-01",
+            "web@99999-1",
+            "web@12345-",
+            "@3",
+            "web@-1",
+            "web@yesterday",
+            "web@99999999999999999999",
+            "we b@1",
+        ] {
             assert!(PointName::parse(bad).is_err(), "{bad}");
         }
     }

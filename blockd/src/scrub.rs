@@ -5,7 +5,7 @@ use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, disk_key};
 use block::ByteCount;
 use control::{DiskScrub, Hurt, Job, Kind};
-use layers::{HurtBlock, HurtRange, Scrubbed};
+use layers::{HurtBlock, HurtMap, HurtRange, Scrubbed};
 
 /// The key of a disk's scrub: never two at a time.
 fn scrub_key(disk: block::DiskId) -> String {
@@ -35,18 +35,31 @@ impl Daemon {
             let found = disk.scrub(&mut |bytes| progress(run, bytes)).doing(doing)?;
             run.go_on()?;
             let found = show(&named.name, found);
-            let broken = (!found.ok).then_some((found.bytes_hurt, found.hurt.len()));
+            let broken = (!found.ok).then(|| broken(&named.name, &found));
             run.update(|job| job.scrub = Some(found));
-            match broken {
-                None => Ok(()),
-                Some((bytes, ranges)) => {
-                    let why = format!("{bytes} bytes in {ranges} ranges are damaged, see the job's `scrub`");
-                    Err(Error::said(Kind::Corrupt, format!("disk {}", named.name), why)
-                        .with_help("restore what is hurt from a point that a vault holds"))
-                }
-            }
+            broken.map_or(Ok(()), Err)
         })
     }
+}
+
+/// What is damaged: bytes of the disk, and maps that only say what changed.
+fn broken(disk: &str, found: &DiskScrub) -> Error {
+    let maps = found.hurt.iter().filter(|hurt| hurt.is_record_of_changes()).count();
+    let ranges = found.hurt.len() - maps;
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let mut what = Vec::new();
+    if ranges > 0 {
+        what.push(format!("{} bytes in {ranges} range{}", found.bytes_hurt, plural(ranges)));
+    }
+    if maps > 0 {
+        what.push(format!("{maps} change map{}, which no data depends on,", plural(maps)));
+    }
+    let is = if ranges == 0 && maps == 1 { "is" } else { "are" };
+    let why = format!("{} {is} damaged, see the job's `scrub`", what.join(" and "));
+    Error::said(Kind::Corrupt, format!("disk {disk}"), why).with_help(match ranges {
+        0 => "the data is whole; a backup that needs such a map reads the disk whole instead",
+        _ => "restore what is hurt from a point that a vault holds",
+    })
 }
 
 fn progress(run: &Run, bytes: ByteCount) -> bool {
@@ -91,4 +104,9 @@ pub fn met(disk: &str, hurt: &HurtBlock) -> Hurt {
         points: points(disk, &hurt.points),
         live: hurt.is_live,
     }
+}
+
+/// A change map found damaged, as the API shows it.
+pub fn met_map(hurt: HurtMap) -> Hurt {
+    Hurt { file: hurt.file, offset: 0, length: 0, why: hurt.why, points: Vec::new(), live: false }
 }

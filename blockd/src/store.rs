@@ -1,11 +1,18 @@
 //! Where a vault's store may be: a directory of the host, named by its path or as `file:///path`.
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
+use crate::names;
+use block::Media;
 use control::Kind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vault::{DirectoryStore, Vault};
 
 /// The directory in the state directory that may hold stores.
 pub const VAULTS: &str = "vaults";
+
+/// Names of what is in the way of a new store that one message holds.
+const SHOWN_STRANGERS: usize = 3;
 
 /// The directory a person named.
 ///
@@ -65,6 +72,28 @@ pub fn place_for(store: &Path, state: &Path, taken: &[(String, PathBuf)]) -> Res
         }
     }
     Ok(path)
+}
+
+/// A new store begins in an empty directory, and one whose making was cut off goes on where a vault is.
+///
+/// # Errors
+/// `Refused` naming what lies there; what the host reports.
+pub fn refuse_strangers(directory: &Arc<dyn Media>, doing: impl Fn() -> String) -> Result<()> {
+    let looked_at = DirectoryStore::open_read_only(directory.clone(), "").doing(&doing)?;
+    if !matches!(Vault::describe(&looked_at), Err(vault::Error::NoVault)) {
+        return Ok(());
+    }
+    let strangers = DirectoryStore::strangers(&**directory, "").doing(&doing)?;
+    let shown =
+        strangers.iter().take(SHOWN_STRANGERS).map(|name| names::shown(name)).collect::<Vec<_>>().join(", ");
+    let why = match strangers.len() {
+        0 => return Ok(()),
+        count @ 1..=SHOWN_STRANGERS => {
+            format!("the directory is not empty: it holds {shown} ({count} in all)")
+        }
+        count => format!("the directory is not empty: it holds {shown} and more ({count} in all)"),
+    };
+    Err(Error::said(Kind::Refused, doing(), why).with_help("choose an empty directory"))
 }
 
 /// A path whose last part may not exist yet.

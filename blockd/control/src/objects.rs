@@ -89,7 +89,8 @@ pub struct Disk {
     /// What deleted points left to fold; absent when there is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consolidation: Option<Consolidation>,
-    /// Damage that reads have met since it was opened, at most a thousand blocks; a scrub finds all.
+    /// Damage that was met since it was opened, at most a thousand blocks, and change maps that cannot be read; a scrub
+    /// finds all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Hurt>,
     /// The clients these connections belong to: one, unless the disk is shared.
@@ -132,7 +133,7 @@ pub struct Hurt {
     pub file: String,
     /// First byte of the disk.
     pub offset: u64,
-    /// Bytes; all of the disk where a map is damaged.
+    /// Bytes; all of the disk where the map of a layer is damaged, none where a map is that only says what changed.
     pub length: u64,
     /// What does not fit.
     pub why: String,
@@ -140,6 +141,13 @@ pub struct Hurt {
     pub points: Vec<String>,
     /// Whether the newest sealed state of the live disk has it; the guest may have overwritten it since.
     pub live: bool,
+}
+
+impl Hurt {
+    /// Whether only the record of what changed is hurt, and no data.
+    pub fn is_record_of_changes(&self) -> bool {
+        self.length == 0
+    }
 }
 
 /// What a scrub of a disk found.

@@ -49,7 +49,9 @@ impl Named {
                 .filter(|left| left.layers > 0)
                 .map(left_to_fold),
             damage: disk.map_or_else(Vec::new, |disk| {
-                disk.damage_met().iter().map(|hurt| crate::scrub::met(&self.name, hurt)).collect()
+                let blocks = disk.damage_met();
+                let blocks = blocks.iter().map(|hurt| crate::scrub::met(&self.name, hurt));
+                blocks.chain(disk.changes_damaged().into_iter().map(crate::scrub::met_map)).collect()
             }),
             clients: self.claim.clients(),
             shared: self.claim.is_shared(),

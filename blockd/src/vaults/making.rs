@@ -14,7 +14,8 @@ impl Vaults {
     /// Makes a vault with a fresh key and its recovery sheet. A creation that was cut off is continued.
     ///
     /// # Errors
-    /// `Conflict` if the name is taken or the directory holds something else; as [`store::place_for`].
+    /// `Conflict` if the name is taken or the directory holds a vault, `Refused` if it holds anything else; as
+    /// [`store::place_for`].
     pub fn create(&self, name: &str, store: &Path) -> Result<Arc<NamedVault>> {
         names::check_vault(name)?;
         let mut table = lock(&self.table);
@@ -25,7 +26,9 @@ impl Vaults {
         let taken: Vec<_> = table.values().map(|other| (other.name.clone(), other.store.clone())).collect();
         let path = store::place_for(&self.root.join(store), &self.root, &taken)?;
         let doing = || format!("make vault {name} in {}", path.display());
-        let blobs = open_store(self.directory(&path, true)?).doing(doing)?;
+        let directory = self.directory(&path, true)?;
+        store::refuse_strangers(&directory, doing)?;
+        let blobs = open_store(directory).doing(doing)?;
         if let Ok(id) = Vault::describe(&*blobs)
             && self.read_key(name)?.is_none()
         {

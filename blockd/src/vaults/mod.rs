@@ -115,7 +115,21 @@ impl Vaults {
             Ok(blobs) => blobs,
             Err(error) => return failed(store, None, false, error),
         };
-        let id = match Vault::describe(&*blobs).doing(doing) {
+        let id = match Vault::describe(&*blobs) {
+            Err(vault::Error::NoVault) => {
+                let why = "its blob `vault` (the file vault.BLOB) is missing, which says which vault it is";
+                let help =
+                    "mount the store's filesystem or put the file back from a copy, and restart blockd";
+                return failed(
+                    store.clone(),
+                    None,
+                    false,
+                    Error::said(Kind::Corrupt, doing(), why).with_help(help),
+                );
+            }
+            id => id.doing(doing),
+        };
+        let id = match id {
             Ok(id) => id,
             Err(error) => return failed(store, None, false, error),
         };
@@ -247,6 +261,27 @@ impl Vaults {
         })
     }
 
+    /// What is wrong with the recovery sheet of a vault, if anything is.
+    fn sheet_warning(&self, named: &NamedVault) -> Option<String> {
+        let path = sheet_path(&named.name);
+        let shown = self.root.join(&path);
+        let says = |what: String| {
+            let risk = "if nobody has a printed one, the key file is all that opens the vault";
+            Some(format!("vault {}: its recovery sheet {} {what}: {risk}", named.name, shown.display()))
+        };
+        let bytes = match self.media.read_whole(&path, LIMIT_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == block::Kind::NotFound => return says("is missing".to_owned()),
+            Err(error) => return says(format!("cannot be read ({error})")),
+        };
+        match std::str::from_utf8(&bytes).ok().map(VaultKey::from_sheet) {
+            Some(Ok((_, id))) if named.id.is_none_or(|own| own == id) => None,
+            Some(Ok((_, id))) => says(format!("is that of vault {id}")),
+            Some(Err(error)) => says(format!("is damaged ({error})")),
+            None => says("is damaged (it is not UTF-8)".to_owned()),
+        }
+    }
+
     /// What a person should know of the vaults, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
@@ -256,6 +291,7 @@ impl Vaults {
             if let Some(body) = named.trouble() {
                 warnings.push(format!("vault {}: {}", named.name, body.message));
             }
+            warnings.extend(self.sheet_warning(&named));
             if disks.is_some() && device(&named.store) == disks {
                 warnings.push(format!(
                     "vault {} and the disks share a device: its failure takes both",

@@ -124,6 +124,74 @@ fn sealed_layers_get_their_sums_in_the_background() {
     assert_eq!((report.findings.len(), report.blocks_verified), (0, SIZE / 4096));
 }
 
+/// The map that only says what changed in epoch 2, once the layer of that deleted point was folded away.
+fn old_change_map(daemon: &Daemon, state: &State) -> PathBuf {
+    let dir = disk_dir(daemon, state, "web");
+    let media = block::linux::LinuxMedia::new(&dir, &dir).expect("a directory");
+    let map = (0..600).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        let chain = check::Directory::open(&media, "").ok()?.chain;
+        let changes = chain.seals.iter().find(|seal| seal.epoch == 2)?.changes;
+        chain.layers.iter().all(|layer| layer.map != changes).then_some(changes)
+    });
+    dir.join(format!("{:016x}.map", map.expect("the layer is folded")))
+}
+
+#[test]
+fn a_damaged_change_map_costs_a_whole_read_and_nothing_else() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", SIZE);
+    let mut content = noise(1, SIZE as usize);
+    daemon.write("web", 0, &content);
+    assert_eq!(daemon.backup("web").error, None);
+    let mut change = |block: usize| {
+        daemon.write("web", (block << 12) as u64, &[block as u8; 4096]);
+        content[block << 12..][..4096].fill(block as u8);
+        content.clone()
+    };
+    change(2);
+    let second = daemon.snapshot("web");
+    change(3);
+    daemon.snapshot("web");
+    daemon.client().delete_point(&second, &control::DeletePointQuery { tier: None }).expect("deleted");
+    flip(&old_change_map(&daemon, &state), 70);
+
+    // an increment would need it
+    let expected = change(4);
+    let job = daemon.backup("web");
+    assert_eq!((job.state, job.base.as_deref()), (JobState::Done, None), "{:?}", job.error);
+    let note = job.note.expect("it says why");
+    assert!(note.contains("since web@1") && note.contains(".map") && note.contains("read whole"), "{note}");
+    let in_vault = |point: &str| {
+        let instant = control::DeletePointQuery { tier: Some(control::Tier::Instant) };
+        daemon.client().delete_point(point, &instant).expect("deleted");
+        daemon.read(point)
+    };
+    assert!(in_vault(&job.point.expect("its point")) == expected);
+
+    // it is shown, and every later increment does without it
+    let warnings = daemon.client().status().expect("status").warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("change map")), "{warnings:?}");
+    let damage = daemon.client().disk("web").expect("a disk").damage;
+    assert!(damage.len() == 1 && damage[0].file.ends_with(".map"), "{damage:?}");
+    change(5);
+    let job = daemon.backup("web");
+    assert_eq!((job.base.as_deref(), job.note), (Some("web@4"), None));
+
+    // a full backup, which asks for all that was ever written
+    let expected = change(6);
+    let request = control::BackupRequest { item: "web".to_owned(), vault: None, full: true };
+    let job = daemon.finished(&daemon.client().backup(&request).expect("a job"));
+    assert_eq!((job.state, job.base.as_deref()), (JobState::Done, None), "{:?}", job.error);
+    assert!(job.note.is_some_and(|note| note.contains(".map")));
+    assert!(in_vault(&job.point.expect("its point")) == expected);
+
+    let (kind, message) = job_failure(&scrub(&daemon, "web"));
+    assert_eq!(kind, Kind::Corrupt, "{message}");
+    assert!(message.contains("1 change map") && !message.contains("0 bytes"), "{message}");
+}
+
 #[test]
 fn a_missing_file_is_damage_and_not_absence() {
     let state = State::new();

@@ -247,3 +247,78 @@ fn what_no_point_needs_is_counted() {
     assert_eq!((left.points, left.bytes_referenced), (0, 0));
     assert_eq!(left.bytes_unreferenced, both.bytes_referenced);
 }
+
+#[test]
+fn a_store_begins_in_an_empty_directory() {
+    let state = State::new();
+    let daemon = state.start();
+    let outside = tempfile::tempdir().expect("a directory");
+    let make = |name: &str| {
+        let store = outside.path().join("store").display().to_string();
+        daemon.client().create_vault(&CreateVault { name: name.into(), store })
+    };
+    fs::create_dir(outside.path().join("store")).expect("a directory");
+    let inside = |name: &str| outside.path().join("store").join(name);
+    fs::create_dir(inside("photos")).expect("a directory");
+    fs::write(inside("thesis.odt"), b"years of work").expect("a file");
+    fs::create_dir(inside("lost+found")).expect("what mkfs makes");
+    let error = make("second").expect_err("somebody else's directory");
+    assert_eq!(error.kind(), Kind::Refused, "{error}");
+    for part in ["photos", "thesis.odt", "2 in all"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert!(error.help().is_some_and(|help| help.contains("empty directory")), "{:?}", error.help());
+    assert_eq!(fs::read_dir(inside("")).expect("a directory").count(), 3, "nothing is put there");
+    assert!(!state.file("keys/second.key").exists());
+    fs::remove_dir(inside("photos")).expect("removed");
+    fs::remove_file(inside("thesis.odt")).expect("removed");
+    make("second").expect("a lone lost+found is in nobody's way");
+}
+
+#[test]
+fn a_store_without_its_first_blob_is_damaged_and_not_absent() {
+    let (state, _) = stored();
+    let blob = state.file("vaults/main/vault.BLOB");
+    let bytes = fs::read(&blob).expect("the blob");
+    let daemon = state.start();
+    fs::remove_file(&blob).expect("removed");
+    let check = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    assert_eq!(job_failure(&check).0, Kind::Corrupt);
+    assert_eq!(check.check.expect("what it found").problems[0].what, "vault");
+    assert!(daemon.stop().success());
+    let daemon = state.start();
+    let restore = RestoreRequest { point: "web@1".into(), to: "new".into() };
+    let errors = [
+        daemon.client().check_vault("main").expect_err("it cannot be opened"),
+        daemon.client().restore(&restore).expect_err("it cannot be opened"),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        assert!(error.to_string().contains("vault.BLOB"), "{error}");
+    }
+    assert!(daemon.stop().success());
+    fs::write(&blob, bytes).expect("put back");
+    let daemon = state.start();
+    assert_eq!(daemon.restore("web@1", "new").error, None);
+}
+
+#[test]
+fn a_recovery_sheet_that_is_none_is_warned_of() {
+    let state = State::new();
+    let daemon = state.start();
+    let sheet = state.file("keys/main.sheet");
+    let warns = |says: &str| {
+        let warnings = daemon.client().status().expect("status").warnings;
+        warnings.iter().any(|warning| warning.contains("main.sheet") && warning.contains(says))
+    };
+    let own = fs::read(&sheet).expect("a sheet");
+    assert!(!warns(""));
+    fs::write(&sheet, b"coffee\n").expect("written");
+    assert!(warns("is damaged"));
+    fs::write(&sheet, b"\xff").expect("written");
+    assert!(warns("not UTF-8"));
+    fs::remove_file(&sheet).expect("removed");
+    assert!(warns("is missing"));
+    fs::write(&sheet, own).expect("put back");
+    assert!(!warns(""));
+}

@@ -46,7 +46,8 @@ impl Disk {
     /// long as the disk remembers them.
     ///
     /// # Errors
-    /// `NotAnAncestor` if the history does not lead from one to the other; `Corrupt` if a change map is damaged.
+    /// `NotAnAncestor` if the history does not lead from one to the other; `Corrupt` if a change map is damaged: nothing
+    /// is known then of what changed in its epoch, and [`changes_damaged`](Self::changes_damaged) names it.
     pub fn changes(&self, since: Option<StateId>, until: Until) -> Result<Changes> {
         // the files of an image may take a while, and do not change
         let below = match (since, &self.view.load().below.ground) {
@@ -58,7 +59,8 @@ impl Disk {
         let mut changed = FrozenMap::new(0);
         let mut size = roots.chain.size;
         for epoch in self.epochs_between(&roots, since, until)? {
-            changed.overlay(&self.read_map(epoch.changes, epoch.size.blocks())?);
+            let map = self.read_map(epoch.changes, epoch.size.blocks());
+            changed.overlay(&self.damage.of_changes(epoch, map)?);
             size = epoch.size;
         }
         if until == Until::Live {

@@ -1,14 +1,15 @@
 //! Damage that was found: naming the points a hurt block belongs to, and remembering it for whoever asks.
 
 use crate::active::Place;
-use crate::chain::Chain;
+use crate::chain::{Chain, EpochRecord};
 use crate::data_file;
 use crate::disk::Env;
 use crate::fold::layer_map;
+use crate::names::Numbered;
 use crate::verify::Unread;
-use crate::{BlockState, Error, FrozenMap};
+use crate::{BlockState, Error, FrozenMap, Result};
 use block::sync::{Arc, Mutex, Published, lock};
-use block::{BLOCK_SIZE, ByteRange, DiskId, Epoch};
+use block::{BLOCK_SIZE, ByteRange, DiskId, Epoch, Kind};
 use std::collections::BTreeMap;
 
 /// Hurt blocks remembered one by one; a disk hurt worse than that is scrubbed, which lists ranges.
@@ -46,6 +47,17 @@ impl std::fmt::Display for HurtBlock {
     }
 }
 
+/// A change map that cannot be read: nothing a disk or a point reads is hurt, but what changed in one epoch is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HurtMap {
+    /// The file.
+    pub file: String,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What does not fit.
+    pub why: String,
+}
+
 /// What a disk knows of its damage, shared with the readers of its points.
 pub(crate) struct Damage {
     env: Env,
@@ -54,11 +66,13 @@ pub(crate) struct Damage {
     /// holds that lock may be waiting for them.
     pub(crate) chain: Published<Chain>,
     found: Mutex<BTreeMap<(u64, u64), HurtBlock>>,
+    maps: Mutex<BTreeMap<u64, HurtMap>>,
 }
 
 impl Damage {
     pub(crate) fn new(env: Env, dir: String, chain: Chain) -> Self {
-        Self { env, dir, chain: Published::new(Arc::new(chain)), found: Mutex::default() }
+        let (found, maps) = (Mutex::default(), Mutex::default());
+        Self { env, dir, chain: Published::new(Arc::new(chain)), found, maps }
     }
 
     /// The disk.
@@ -89,6 +103,28 @@ impl Damage {
     /// The hurt blocks found since the disk was opened, at most a thousand.
     pub(crate) fn found(&self) -> Vec<HurtBlock> {
         lock(&self.found).values().cloned().collect()
+    }
+
+    /// Remembers that the change map of an epoch cannot be read, or that it can again.
+    pub(crate) fn of_changes<T>(&self, epoch: &EpochRecord, read: Result<T>) -> Result<T> {
+        match &read {
+            Ok(_) => drop(lock(&self.maps).remove(&epoch.changes)),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                let file = Numbered::Map(epoch.changes).path(&self.dir);
+                let why = format!("{error}; what changed in epoch {} is not known", epoch.epoch);
+                lock(&self.maps).insert(epoch.changes, HurtMap { file, epoch: epoch.epoch, why });
+            }
+            Err(_) => {}
+        }
+        read
+    }
+
+    /// The change maps found damaged since the disk was opened that it still remembers.
+    pub(crate) fn maps(&self) -> Vec<HurtMap> {
+        let chain = self.chain.load();
+        let mut maps = lock(&self.maps);
+        maps.retain(|number, _| chain.epochs.iter().any(|epoch| epoch.changes == *number));
+        maps.values().cloned().collect()
     }
 
     /// The points that read this block from this layer, and whether the newest sealed state does.

@@ -73,7 +73,7 @@ pub use chain::{
     BaseRecord, Chain, EpochRecord, FoldRecord, LayerRecord, MAX_CHAIN_BYTES, MAX_GROUP, SumsRecord,
 };
 pub use changes::{Changes, Until};
-pub use damage::HurtBlock;
+pub use damage::{HurtBlock, HurtMap};
 pub use depth::VisitDepth;
 pub use disk::{Disk, Env, FOLD_BATCH, JOURNAL_ROOM, Opened};
 pub use error::{Error, Result};

@@ -8,7 +8,7 @@ use crate::owner::OwnerIndex;
 use crate::source::Source;
 use crate::succession::Succession;
 use crate::view::{Below, Layer};
-use crate::{Error, FrozenMap, HurtBlock, Result};
+use crate::{Error, FrozenMap, HurtBlock, HurtMap, Result};
 use block::sync::{Arc, lock};
 use block::{BlockSource, ByteCount, DiskId, Epoch, StateId, Time};
 
@@ -100,6 +100,11 @@ impl Disk {
     /// Damaged blocks that reads have met since the disk was opened, at most a thousand; a scrub finds all.
     pub fn damage_met(&self) -> Vec<HurtBlock> {
         self.damage.found()
+    }
+
+    /// Change maps found damaged since the disk was opened, by asking for changes or by a scrub.
+    pub fn changes_damaged(&self) -> Vec<HurtMap> {
+        self.damage.maps()
     }
 
     /// Reads a map file of this disk, which covers this many blocks.

@@ -21,7 +21,7 @@ const MAX_LISTED: usize = 10_000;
 pub struct HurtRange {
     /// The file that is damaged.
     pub file: String,
-    /// Bytes of the disk; all of it for a map.
+    /// Bytes of the disk; all of it for the map of a layer, none for a map that only says what changed.
     pub range: ByteRange,
     /// What does not fit.
     pub why: String,
@@ -192,15 +192,17 @@ impl Disk {
         let chain = self.damage.chain.load();
         let of_layers: BTreeSet<u64> = chain.layers.iter().map(|record| record.map).collect();
         for epoch in chain.epochs.iter().filter(|epoch| !of_layers.contains(&epoch.changes)) {
-            match self.read_map(epoch.changes, epoch.size.blocks()) {
-                Err(error) if error.kind() == Kind::Corrupt => found.list(HurtRange {
-                    file: Numbered::Map(epoch.changes).path(&self.dir),
-                    range: ByteRange::between(0, 0),
-                    why: format!("{error}; what changed in epoch {} is not known", epoch.epoch),
-                    points: Vec::new(),
-                    is_live: false,
-                }),
+            let map = self.read_map(epoch.changes, epoch.size.blocks());
+            match self.damage.of_changes(epoch, map) {
+                Err(error) if error.kind() == Kind::Corrupt => {}
                 map => map.map(drop)?,
+            }
+        }
+        for hurt in self.changes_damaged() {
+            let is_listed = |listed: &HurtRange| listed.file == hurt.file;
+            if !found.hurt.iter().any(is_listed) {
+                let (range, points) = (ByteRange::between(0, 0), Vec::new());
+                found.list(HurtRange { file: hurt.file, range, why: hurt.why, points, is_live: false });
             }
         }
         Ok(())

@@ -54,6 +54,19 @@ impl DirectoryStore {
         Ok(store)
     }
 
+    /// What lies in a directory and is neither a store's beginning nor `lost+found`, by name: none may become a store while
+    /// there is any.
+    ///
+    /// # Errors
+    /// What the media reports.
+    pub fn strangers(media: &dyn Media, dir: &str) -> Result<Vec<String>> {
+        let names = media.list(dir)?.into_iter().map(|entry| entry.name);
+        let mut strangers: Vec<_> =
+            names.filter(|name| ![LOCK, INCOMING, "lost+found"].contains(&name.as_str())).collect();
+        strangers.sort_unstable();
+        Ok(strangers)
+    }
+
     /// Opens the store without its lock, for reading only; a writer may be at work beside it.
     ///
     /// # Errors

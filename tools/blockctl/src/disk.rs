@@ -151,7 +151,7 @@ pub fn explained(client: &Client, name: &str, failure: Failure) -> Failure {
     if let Some(body) = disk.error {
         return Failure::from(body);
     }
-    match disk.damage.first() {
+    match disk.damage.iter().find(|hurt| !hurt.is_record_of_changes()) {
         Some(hurt) if failure.kind == Kind::Io => {
             let points = if hurt.points.is_empty() { "none".to_owned() } else { hurt.points.join(", ") };
             let what = format!("{} bytes at {} ({}; points: {points})", hurt.length, hurt.offset, hurt.why);
@@ -181,6 +181,7 @@ fn scrubbed(found: &DiskScrub) -> String {
     let row = |hurt: &Hurt| {
         let mut who = hurt.points.clone();
         who.extend(hurt.live.then(|| "live".to_owned()));
+        who.extend(hurt.is_record_of_changes().then(|| "changes".to_owned()));
         vec![
             hurt.offset.to_string(),
             hurt.length.to_string(),
@@ -327,6 +328,12 @@ fn show(disk: &Disk) -> String {
     if let Some(error) = &disk.error {
         rows.push(("error", error.message.clone()));
     }
+    rows.extend(disk.damage.first().map(|first| {
+        let more = disk.damage.len() - 1;
+        let more =
+            if more == 0 { String::new() } else { format!(", and {more} more; `disk scrub` names all") };
+        ("damage", format!("{}{more}", first.why))
+    }));
     sheet(&rows)
 }
 

@@ -85,6 +85,7 @@ fn show(job: &Job) -> String {
         ("chunks", format!("{} new, {} reused", job.chunks_new, job.chunks_reused)),
         ("stored", size::show(job.bytes_stored)),
     ];
+    rows.extend(job.note.clone().map(|note| ("note", note)));
     if let Some(error) = &job.error {
         rows.push(("error", error.message.clone()));
     }

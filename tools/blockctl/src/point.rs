@@ -82,7 +82,7 @@ pub fn backed_up(job: &Job) -> String {
         size::count(job.chunks_new, "new chunk"),
         job.chunks_reused,
         job.duration_ms as f64 / 1000.0,
-    )
+    ) + &job.note.as_ref().map_or_else(String::new, |note| format!("\nnote: {note}"))
 }
 
 /// `blockctl restore …`.

@@ -109,24 +109,30 @@ fn is_extent(line: &str) -> bool {
 
 /// A line such as `RW 4192256 SPARSE "disk-s001.vmdk"` or `RW 63 FLAT "disk-flat.vmdk" 0`.
 fn extent(pages: &Pages, line: &str) -> Result<Extent> {
-    let damaged = || pages.damaged(None, format!("its descriptor: an extent {line:?}"));
+    let damaged = |why: &str| pages.damaged(None, format!("its descriptor: the extent {line:?} {why}"));
+    let count = |text: &str, what: &str| -> Result<u64> {
+        let sectors: u64 = text.parse().map_err(|_| damaged(&format!("has no number as its {what}")))?;
+        let bytes = sectors.checked_mul(SECTOR).filter(|&bytes| i64::try_from(bytes).is_ok());
+        bytes.ok_or_else(|| damaged(&format!("has {sectors} sectors as its {what}, more than any file has")))
+    };
     let (plain, quoted) = line.split_once('"').map_or((line, None), |(plain, rest)| (plain, Some(rest)));
     let words: Vec<&str> = plain.split_whitespace().collect();
-    let [access, sectors, kind] = words[..] else { return Err(damaged()) };
+    let [access, sectors, kind] = words[..] else {
+        return Err(damaged("is not an access, a count of sectors, a type and a file"));
+    };
     if access == "NOACCESS" {
         return Err(Error::unsupported(pages.name(), "an extent that must not be read"));
     }
-    let sectors: u64 = sectors.parse().map_err(|_| damaged())?;
-    let bytes = sectors.checked_mul(SECTOR).ok_or_else(damaged)?;
+    let bytes = count(sectors, "size")?;
     let file = quoted.and_then(|rest| rest.rsplit_once('"'));
-    let named = || file.map(|(file, _)| file.to_owned()).ok_or_else(damaged);
+    let named = || file.map(|(file, _)| file.to_owned()).ok_or_else(|| damaged("names no file"));
     let kind = match kind {
         "ZERO" => Kind::Zero,
         "SPARSE" => Kind::Sparse { file: named()? },
         "FLAT" | "VMFS" => {
             let offset = file.map_or("", |(_, offset)| offset.trim());
-            let sectors: u64 = if offset.is_empty() { 0 } else { offset.parse().map_err(|_| damaged())? };
-            Kind::Flat { file: named()?, offset: sectors.checked_mul(SECTOR).ok_or_else(damaged)? }
+            let offset = if offset.is_empty() { 0 } else { count(offset, "offset")? };
+            Kind::Flat { file: named()?, offset }
         }
         other => return Err(Error::unsupported(pages.name(), format!("an extent of type {other}"))),
     };

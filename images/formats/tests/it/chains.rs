@@ -96,6 +96,27 @@ fn an_image_names_files_of_its_own_folder_only_unless_it_is_trusted() {
 }
 
 #[test]
+fn an_extent_that_cannot_be_says_what_is_wrong_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("disk.vmdk");
+    for (extent, says) in [
+        (
+            "RW 18446744073709551615 FLAT \"x.raw\" 0",
+            "18446744073709551615 sectors as its size, more than any",
+        ),
+        ("RW 8 FLAT \"x.raw\" 18446744073709551615", "sectors as its offset, more than any"),
+        ("RW many FLAT \"x.raw\" 0", "no number as its size"),
+        ("RW 8 FLAT", "names no file"),
+        ("RW 8", "is not an access"),
+    ] {
+        let head = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n";
+        fs::write(&path, format!("{head}createType=\"monolithicFlat\"\n\n{extent}\n")).expect("written");
+        let error = formats::open(&path, None, Reach::Below).err().expect("it cannot be").to_string();
+        assert!(error.contains(says), "{extent}: {error}");
+    }
+}
+
+#[test]
 fn extents_of_a_descriptor_are_as_bounded_as_bases() {
     let stage = Stage::set();
     fs::create_dir(stage.path("inner")).expect("made");

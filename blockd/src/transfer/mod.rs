@@ -4,16 +4,18 @@
 //! the disk's history leads back to, looked up when the transfer begins: a job that failed leaves no point behind, so
 //! nothing it did can become a base.
 
+mod plan;
+#[cfg(test)]
+mod tests;
+
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, disk_key};
 use crate::points::{Held, Stored, Tiers};
 use crate::vaults::{MAIN, NamedVault};
-use block::{ByteCount, Delta, RangeSet, StateId};
+use block::{ByteCount, Delta};
 use control::{BackupRequest, Job, Kind, TransferKind};
-use layers::{Changes, Disk, Until};
-use std::collections::HashSet;
-use std::sync::Arc;
+use plan::{Planned, plan_all, replan};
 use vault::{Backup, Progress, Report, Vault, VaultPoint};
 
 /// Shows a job how far a vault is, and tells the vault when the job was cancelled.
@@ -66,91 +68,77 @@ impl Daemon {
     }
 }
 
-/// One point on its way: what there is to copy, and what the vault builds on.
-struct Planned<'a> {
-    point: &'a Held,
-    disk: &'a Arc<Disk>,
-    base: Option<VaultPoint>,
-    changed: RangeSet,
+fn transfer(run: &Run, tiers: &Tiers, points: &[Held], named: &NamedVault, full: bool) -> Result<()> {
+    let planned = plan_all(run, named.vault()?, points, full)?;
+    send_all(run, tiers, named, planned)
 }
 
-fn transfer(run: &Run, tiers: &Tiers, points: &[Held], named: &NamedVault, full: bool) -> Result<()> {
+/// Moves every point. A base that was deleted before its turn came is replaced by what is there then.
+fn send_all(run: &Run, tiers: &Tiers, named: &NamedVault, mut planned: Vec<Planned<'_>>) -> Result<()> {
     let vault = named.vault()?;
-    let planned = points.iter().map(|point| plan(run, vault, point, full)).collect::<Result<Vec<_>>>()?;
-    let bases: Vec<String> = planned
-        .iter()
-        .filter_map(|one| Some(format!("{}@{}", one.point.item, one.base.as_ref()?.epoch)))
-        .collect();
-    let all = planned.iter().map(|one| one.changed.total().get()).sum();
+    let mut before = 0;
+    for at in 0..planned.len() {
+        let (stored, report) = loop {
+            let all = announce(run, &planned);
+            let one = &mut planned[at];
+            if let Some(sent) = send(vault, named, one, &Follow { run, before, all: Some(all) })? {
+                break sent;
+            }
+            *one = replan(run, vault, one)?;
+        };
+        account(run, &report);
+        if let Err(error) = tiers.catalog.put_stored(&named.key(), &[stored]) {
+            // the vault holds the point; the next start takes note of it
+            tracing::warn!(vault = named.name, "{}", error.body().message);
+        }
+        before += planned[at].bytes;
+    }
+    run.update(|job| job.bytes_done = job.bytes_total);
+    Ok(())
+}
+
+/// Says in the job what is going to be done. Gives the bytes to go through.
+fn announce(run: &Run, planned: &[Planned<'_>]) -> u64 {
+    let bases: Vec<String> = planned.iter().filter_map(Planned::base_name).collect();
+    let all = planned.iter().map(|one| one.bytes).sum();
     run.update(|job| {
         let is_incremental = bases.len() == planned.len();
         job.kind = Some(if is_incremental { TransferKind::Incremental } else { TransferKind::Full });
         job.base = (!bases.is_empty()).then(|| bases.join(", "));
         (job.bytes_changed, job.bytes_total) = (all, all);
     });
-    let mut before = 0;
-    for one in planned {
-        let count = one.changed.total().get();
-        let (stored, report) = send(vault, named, one, &Follow { run, before, all: Some(all) })?;
-        account(run, &report);
-        if let Err(error) = tiers.catalog.put_stored(&named.key(), &[stored]) {
-            // the vault holds the point; the next start takes note of it
-            tracing::warn!(vault = named.name, "{}", error.body().message);
-        }
-        before += count;
-    }
-    run.update(|job| job.bytes_done = job.bytes_total);
-    Ok(())
+    all
 }
 
-fn plan<'a>(run: &Run, vault: &Vault, point: &'a Held, full: bool) -> Result<Planned<'a>> {
-    let named = point.instant.as_ref().ok_or_else(|| Error::not_found(&point.name))?;
-    let disk = named.disk()?;
-    named.check_base_bytes()?;
-    let found = if full { Base::Missing } else { base(vault, point)? };
-    if let Base::Foreign(newest) = &found {
-        let name = format!("{}@{}", point.item, newest.epoch);
-        let note = format!(
-            "{name} in the vault is no ancestor of this disk, which was rewound or copied: read whole"
-        );
-        tracing::warn!(point = point.name, "{note}");
-        run.update(|job| job.note = Some(note));
-    }
-    let (base, changes) = match found {
-        Base::Found(base, changes) => (Some(base), changes),
-        Base::Missing | Base::Foreign(_) => {
-            let doing = || format!("find the changes of {}", point.name);
-            let all = disk.changes(None, Until::State(point.state));
-            (None, all.map_err(|error| named.failed(doing(), error))?)
-        }
-    };
-    Ok(Planned { point, disk, base, changed: changes.all() })
-}
-
-/// Moves one point. It is in the vault when this returns.
+/// Moves one point. It is in the vault when this returns, unless its base is there no more: then nothing was done.
 fn send(
     vault: &Vault,
     named: &NamedVault,
-    one: Planned<'_>,
+    one: &mut Planned<'_>,
     progress: &Follow<'_>,
-) -> Result<(Stored, Report)> {
-    let Planned { point, disk, base, changed } = one;
+) -> Result<Option<(Stored, Report)>> {
+    let point = one.point;
     let doing = || format!("back up {} to vault {}", point.name, named.name);
-    let source = disk.point_source(point.state).doing(doing)?;
-    let report = vault
-        .backup(&Backup {
-            item: &point.item,
-            disk: point.disk,
-            state: point.state,
-            base: base.map(|base| base.manifest),
-            epoch: point.epoch,
-            time: point.time,
-            size: point.size,
-            delta: Delta { source, changed },
-            progress,
-        })
-        .doing(doing)?;
-    Ok((Stored { manifest: report.manifest.to_string(), name: point.name.clone() }, report))
+    let source = one.disk.point_source(point.state).doing(doing)?;
+    let base = one.base.as_ref().map(|base| base.manifest);
+    let sent = vault.backup(&Backup {
+        item: &point.item,
+        disk: point.disk,
+        state: point.state,
+        base,
+        epoch: point.epoch,
+        time: point.time,
+        size: point.size,
+        delta: Delta { source, changed: std::mem::take(&mut one.changed) },
+        progress,
+    });
+    match sent {
+        Err(vault::Error::NoPoint(gone)) if base == Some(gone) => Ok(None),
+        sent => {
+            let report = sent.doing(doing)?;
+            Ok(Some((Stored { manifest: report.manifest.to_string(), name: point.name.clone() }, report)))
+        }
+    }
 }
 
 fn account(run: &Run, report: &Report) {
@@ -160,42 +148,6 @@ fn account(run: &Run, report: &Report) {
         job.chunks_reused += report.chunks_reused;
         job.bytes_stored += report.bytes_stored.get();
     });
-}
-
-/// What a transfer builds on.
-enum Base {
-    /// The newest point of the disk in the vault, which its history leads back to, and what changed since.
-    Found(VaultPoint, Changes),
-    /// The vault has none of the disk, or the history no longer reaches back to any.
-    Missing,
-    /// The vault has a point of the disk that is no ancestor and newer than any that is: the disk was rewound, or its
-    /// state directory was copied and the copy goes its own way. What either recorded since proves nothing about the
-    /// other: everything is read and compared by its hash.
-    Foreign(VaultPoint),
-}
-
-fn base(vault: &Vault, point: &Held) -> Result<Base> {
-    let disk = point.instant.as_ref().ok_or_else(|| Error::not_found(&point.name))?.disk()?;
-    let mut known = vault.points().doing(|| format!("find the base of {}", point.name))?;
-    known.retain(|known| known.disk == point.disk && known.state != point.state);
-    let history: HashSet<StateId> = disk.history().into_iter().collect();
-    let is_foreign = |known: &VaultPoint| !history.contains(&known.state);
-    known.sort_by_key(|known| (known.epoch, !is_foreign(known)));
-    // a history that forgot its beginning is no reason to suspect an old point
-    let oldest = known.iter().find(|known| !is_foreign(known)).map(|known| known.epoch);
-    let newest = known.pop();
-    match newest {
-        None => Ok(Base::Missing),
-        Some(newest) if is_foreign(&newest) => match oldest.is_some() || newest.epoch >= point.epoch {
-            true => Ok(Base::Foreign(newest)),
-            false => Ok(Base::Missing),
-        },
-        Some(newest) => match disk.changes(Some(newest.state), Until::State(point.state)) {
-            Ok(changes) => Ok(Base::Found(newest, changes)),
-            Err(layers::Error::NotAnAncestor { .. }) => Ok(Base::Foreign(newest)),
-            Err(error) => Err(Error::below(format!("find the changes of {}", point.name), error)),
-        },
-    }
 }
 
 impl Daemon {

@@ -1,0 +1,112 @@
+use super::*;
+use crate::catalog::Catalog;
+use crate::disks::Disks;
+use crate::jobs::Jobs;
+use crate::vaults::Vaults;
+use block::linux::{KernelEntropy, LinuxMedia, SystemClock};
+use block::{BlockDevice, ByteOffset};
+use control::{JobState, Tier};
+use std::sync::Arc;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+const SIZE: usize = 1 << 20;
+
+/// Both tiers with one disk, in a directory of their own.
+struct Stage {
+    tiers: Arc<Tiers>,
+    jobs: Arc<Jobs>,
+    _dir: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["disks", "vaults", "keys", "volatile"] {
+            std::fs::create_dir(dir.path().join(name)).expect("a directory");
+        }
+        let volatile = dir.path().join("volatile");
+        let disks = layers::Env::linux(dir.path(), &volatile).expect("a place for disks");
+        let (disks, _) = Disks::open(disks).expect("no disks yet");
+        let media = Arc::new(LinuxMedia::new(dir.path(), &volatile).expect("a media"));
+        let env = vault::Env { clock: Arc::new(SystemClock), entropy: Arc::new(KernelEntropy) };
+        let vaults = Vaults::open(dir.path(), media, env).expect("a vault");
+        let catalog = Arc::new(Catalog::open(dir.path()).expect("a catalog").0);
+        let tiers =
+            Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket: dir.path().join("nbd.sock") };
+        let jobs = Jobs::open(catalog, Arc::new(SystemClock), Arc::new(KernelEntropy), 2, &|_| false);
+        let stage = Self { tiers: Arc::new(tiers), jobs: jobs.expect("jobs"), _dir: dir };
+        let id = stage.tiers.disks.fresh_id().expect("an id");
+        let size = ByteCount::new(SIZE as u64);
+        stage.tiers.disks.create(id, "web", size, |_| Ok(())).expect("a disk");
+        stage
+    }
+
+    fn write(&self, block: u64, byte: u8) {
+        let web = self.tiers.disks.get("web").expect("the disk");
+        let disk = web.disk().expect("it serves");
+        disk.write_at(ByteOffset::new(block * 4096), &[byte; 4096]).expect("written");
+    }
+
+    /// A backup with something done between its plan and its transfer, to its end.
+    fn backup(&self, between: impl FnOnce(&Tiers) + Send + 'static) -> Job {
+        let tiers = self.tiers.clone();
+        let points = tiers.snapshot(&["web".to_owned()]).expect("a point");
+        let named = tiers.vaults.get(MAIN).expect("the vault");
+        let new = NewJob { operation: "backup", item: "web".to_owned(), ..NewJob::default() };
+        let work = move |run: &Run| {
+            let planned = plan_all(run, named.vault()?, &points, false)?;
+            between(&tiers);
+            send_all(run, &tiers, &named, planned)
+        };
+        let job = self.jobs.start(new, work).expect("a job");
+        self.jobs.wait_for(&job.id, LONG).expect("its end")
+    }
+
+    /// What the vault has of a point.
+    fn stored(&self, point: &str) -> Vec<u8> {
+        let held = self.tiers.find(point).expect("the point");
+        let (named, manifest) = &held.copies[0];
+        let image = named.vault().expect("it is unlocked").image(manifest).expect("an image");
+        let mut bytes = vec![0; SIZE];
+        image.read_at(ByteOffset::ZERO, &mut bytes).expect("read");
+        bytes
+    }
+}
+
+fn forget(point: &'static str) -> impl FnOnce(&Tiers) + Send + 'static {
+    move |tiers| drop(tiers.delete_point(point, Some(Tier::Vault)).expect("deleted"))
+}
+
+#[test]
+fn a_base_deleted_before_its_turn_is_replaced() {
+    let stage = Stage::new();
+    let mut content = vec![0; SIZE];
+    let mut change = |block: u8| {
+        stage.write(u64::from(block), block);
+        content[usize::from(block) * 4096..][..4096].fill(block);
+        content.clone()
+    };
+    change(1);
+    assert_eq!(stage.backup(|_| {}).state, JobState::Done);
+    change(2);
+    assert_eq!(stage.backup(|_| {}).base.as_deref(), Some("web@1"));
+
+    let expected = change(3);
+    let job = stage.backup(forget("web@2"));
+    assert_eq!((job.state, job.base.as_deref()), (JobState::Done, Some("web@1")), "{:?}", job.error);
+    let note = job.note.expect("it says so");
+    assert!(note.contains("web@2 was deleted") && note.contains("built on web@1"), "{note}");
+    assert_eq!((job.bytes_done, job.bytes_total), (2 * 4096, 2 * 4096));
+    assert!(stage.stored("web@3") == expected);
+
+    let expected = change(4);
+    let job = stage.backup(|tiers| {
+        forget("web@3")(tiers);
+        forget("web@1")(tiers);
+    });
+    assert_eq!((job.state, job.base), (JobState::Done, None), "{:?}", job.error);
+    assert_eq!(job.kind, Some(TransferKind::Full));
+    assert!(job.note.is_some_and(|note| note.contains("read whole")));
+    assert!(stage.stored("web@4") == expected);
+}
