@@ -1,13 +1,15 @@
 //! The catalog: an index in SQLite that can be thrown away. What it alone knows is history: ended jobs, and which
 //! recovery points a check found right and which the vaults must hold. Disks, points and vaults are read from their own files at every start.
 
+mod findings;
+mod unwritten;
+
 use crate::error::{Error, Result};
-use crate::points::Stored;
 use block::sync::{Mutex, lock};
 use control::{Job, Kind};
 use rusqlite::{Connection, params};
-use std::collections::HashSet;
 use std::path::Path;
+use unwritten::Unwritten;
 
 /// The file's name in the state directory.
 pub const FILE: &str = "catalog.db";
@@ -20,6 +22,8 @@ const KEPT_JOBS: u32 = 1000;
 
 /// The open catalog.
 pub struct Catalog {
+    // taken before the connection
+    unwritten: Mutex<Unwritten>,
     connection: Mutex<Connection>,
 }
 
@@ -59,18 +63,42 @@ impl Catalog {
                  id TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, state TEXT NOT NULL, body TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS verified (
                  vault TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (vault, state));
+             CREATE TABLE IF NOT EXISTS hurt (
+                 vault TEXT NOT NULL, manifest TEXT NOT NULL, PRIMARY KEY (vault, manifest));
              CREATE TABLE IF NOT EXISTS stored (
                  vault TEXT NOT NULL, manifest TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, manifest));",
         )?;
         connection.pragma_update(None, "user_version", VERSION)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { unwritten: Mutex::default(), connection: Mutex::new(connection) })
     }
 
-    /// Writes a job as it is now.
+    /// Writes a job as it is now. On a full host it is remembered, and written once there is room.
     ///
     /// # Errors
     /// What the host reports.
     pub fn put_job(&self, job: &Job) -> Result<()> {
+        let mut unwritten = lock(&self.unwritten);
+        match self.write_after_earlier(&mut unwritten, job) {
+            Err(error) if error.kind() == Kind::NoSpace => {
+                tracing::warn!(job = job.id, "{}; it is written later", error.body().message);
+                unwritten.put(job);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn write_after_earlier(&self, unwritten: &mut Unwritten, job: &Job) -> Result<()> {
+        while let Some(first) = unwritten.first().filter(|first| first.id != job.id).cloned() {
+            self.write_job(&first)?;
+            unwritten.forget(&first.id);
+        }
+        self.write_job(job)?;
+        unwritten.forget(&job.id);
+        Ok(())
+    }
+
+    fn write_job(&self, job: &Job) -> Result<()> {
         let body = serde_json::to_string(job)
             .map_err(|error| Error::said(Kind::Io, format!("job {}", job.id), error.to_string()))?;
         let connection = lock(&self.connection);
@@ -103,8 +131,10 @@ impl Catalog {
             let rows = query.query_map([], |row| row.get(0))?;
             rows.collect()
         };
+        let unwritten = lock(&self.unwritten);
         let bodies = read().map_err(|error| failed("read jobs from", &error))?;
-        bodies.iter().map(|body| parse(body)).collect()
+        let written = bodies.iter().map(|body| parse(body)).collect::<Result<_>>()?;
+        Ok(unwritten.over(written))
     }
 
     /// The jobs whose id begins with `prefix`, at most two: enough to know whether it is unique.
@@ -119,90 +149,12 @@ impl Catalog {
             let rows = query.query_map(params![prefix.len() as i64, prefix], |row| row.get(0))?;
             rows.collect()
         };
+        let unwritten = lock(&self.unwritten);
         let bodies = read().map_err(|error| failed("read jobs from", &error))?;
-        bodies.iter().map(|body| parse(body)).collect()
-    }
-
-    /// Remembers which states a check of a vault found right, and forgets what it said before.
-    ///
-    /// # Errors
-    /// What the host reports.
-    pub fn set_verified(&self, vault: &str, states: &[String]) -> Result<()> {
-        let write = || -> rusqlite::Result<()> {
-            let mut connection = lock(&self.connection);
-            let change = connection.transaction()?;
-            change.execute("DELETE FROM verified WHERE vault = ?1", params![vault])?;
-            for state in states {
-                change.execute(
-                    "INSERT OR IGNORE INTO verified (vault, state) VALUES (?1, ?2)",
-                    params![vault, state],
-                )?;
-            }
-            change.commit()
-        };
-        write().map_err(|error| failed("write a check to", &error))
-    }
-
-    /// The states that a check found right, with the vault they lie in.
-    ///
-    /// # Errors
-    /// What the host reports.
-    pub fn verified(&self) -> Result<HashSet<(String, String)>> {
-        let read = || -> rusqlite::Result<HashSet<(String, String)>> {
-            let connection = lock(&self.connection);
-            let mut query = connection.prepare_cached("SELECT vault, state FROM verified")?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
-        };
-        read().map_err(|error| failed("read checks from", &error))
-    }
-}
-
-impl Catalog {
-    /// Remembers points a vault holds, by the vault's id.
-    ///
-    /// # Errors
-    /// What the host reports.
-    pub fn put_stored(&self, vault: &str, points: &[Stored]) -> Result<()> {
-        let write = || -> rusqlite::Result<()> {
-            let mut connection = lock(&self.connection);
-            let change = connection.transaction()?;
-            for Stored { manifest, name } in points {
-                change.execute(
-                    "INSERT OR IGNORE INTO stored (vault, manifest, name) VALUES (?1, ?2, ?3)",
-                    params![vault, manifest, name],
-                )?;
-            }
-            change.commit()
-        };
-        write().map_err(|error| failed("write stored points to", &error))
-    }
-
-    /// Forgets a point that is deleted from a vault on request.
-    ///
-    /// # Errors
-    /// What the host reports.
-    pub fn forget_stored(&self, vault: &str, manifest: &str) -> Result<()> {
-        lock(&self.connection)
-            .execute("DELETE FROM stored WHERE vault = ?1 AND manifest = ?2", params![vault, manifest])
-            .map(|_| ())
-            .map_err(|error| failed("write stored points to", &error))
-    }
-
-    /// The points a vault must hold.
-    ///
-    /// # Errors
-    /// What the host reports.
-    pub fn stored(&self, vault: &str) -> Result<Vec<Stored>> {
-        let read = || -> rusqlite::Result<Vec<Stored>> {
-            let connection = lock(&self.connection);
-            let mut query =
-                connection.prepare_cached("SELECT manifest, name FROM stored WHERE vault = ?1")?;
-            let rows =
-                query.query_map([vault], |row| Ok(Stored { manifest: row.get(0)?, name: row.get(1)? }))?;
-            rows.collect()
-        };
-        read().map_err(|error| failed("read stored points from", &error))
+        let written = bodies.iter().map(|body| parse(body)).collect::<Result<_>>()?;
+        let mut found = unwritten.over(written);
+        found.retain(|job| job.id.starts_with(prefix));
+        Ok(found)
     }
 }
 
@@ -253,7 +205,9 @@ fn set_aside(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
     use crate::jobs::tests::job;
+    use crate::points::Stored;
     use control::JobState;
+    use std::collections::HashSet;
 
     #[test]
     fn jobs_are_found_again_newest_first_and_pruned() {
@@ -284,10 +238,12 @@ mod tests {
     fn a_check_replaces_what_the_last_one_said() {
         let dir = tempfile::tempdir().expect("a directory");
         let (catalog, _) = Catalog::open(dir.path()).expect("a catalog");
-        catalog.set_verified("main", &["a".into(), "b".into()]).expect("written");
-        catalog.set_verified("main", &["b".into()]).expect("written");
+        catalog.set_checked("main", &["a".into(), "b".into()], &["c".into()]).expect("written");
+        catalog.set_checked("main", &["b".into()], &["a".into()]).expect("written");
         let seen = catalog.verified().expect("read");
         assert_eq!(seen, HashSet::from([("main".to_owned(), "b".to_owned())]));
+        let hurt = catalog.hurt().expect("read");
+        assert_eq!(hurt, HashSet::from([("main".to_owned(), "a".to_owned())]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `blockd.toml` in the state directory: few keys, each documented in `docs/config.md`, unknown ones refused by name.
 
 use crate::error::{Doing, Error, Result};
+use crate::space::{self, LEAST_RESERVE};
 use block::Media;
 use control::Kind;
 use nbd::{Certificate, TlsConfig};
@@ -46,6 +47,10 @@ pub struct Config {
     nbd_client: Vec<ClientAccess>,
     /// Jobs that run at a time.
     parallel_jobs: Option<usize>,
+    /// What all disks may take together.
+    instant_budget_bytes: Option<u64>,
+    /// What is to be left of that, and of the filesystem.
+    instant_reserve_bytes: Option<u64>,
 }
 
 /// The files of TLS, in PEM; relative names lie in the state directory.
@@ -110,12 +115,25 @@ impl Config {
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("is not UTF-8".to_owned()))?;
         let config: Self =
             toml::from_str(text).map_err(|error| wrong(error.to_string().trim().to_owned()))?;
-        match config.parallel_jobs {
-            Some(count) if !(1..=MAX_PARALLEL_JOBS).contains(&count) => {
-                Err(wrong(format!("parallel-jobs is {count}, must be 1 to {MAX_PARALLEL_JOBS}")))
-            }
-            _ => Ok(config),
+        if let Some(count) = config.parallel_jobs.filter(|count| !(1..=MAX_PARALLEL_JOBS).contains(count)) {
+            return Err(wrong(format!("parallel-jobs is {count}, must be 1 to {MAX_PARALLEL_JOBS}")));
         }
+        if let Some(bytes) = config.instant_reserve_bytes.filter(|&bytes| bytes < LEAST_RESERVE) {
+            return Err(wrong(format!("instant-reserve-bytes is {bytes}, must be at least {LEAST_RESERVE}")));
+        }
+        let reserve = config.space().reserve_of(0);
+        if let Some(bytes) = config.instant_budget_bytes.filter(|&bytes| bytes < 2 * reserve) {
+            let least = 2 * reserve;
+            return Err(wrong(format!(
+                "instant-budget-bytes is {bytes}, must be at least {least}, twice the reserve"
+            )));
+        }
+        Ok(config)
+    }
+
+    /// How much the instant tier may take.
+    pub fn space(&self) -> space::Limits {
+        space::Limits { budget: self.instant_budget_bytes, reserve: self.instant_reserve_bytes }
     }
 
     /// What the certificates of remote clients are good for.
@@ -167,14 +185,26 @@ mod tests {
         let error = Config::parse(b"nbd-lisen = \"127.0.0.1:10809\"").expect_err("a misspelt key");
         assert!(error.to_string().contains("nbd-lisen"), "{error}");
         assert_eq!(error.kind(), Kind::Invalid);
-        assert!(Config::parse(b"parallel-jobs = 0").is_err());
+        for bad in [
+            "parallel-jobs = 0",
+            "instant-reserve-bytes = 16777215",
+            "instant-reserve-bytes = -1",
+            "instant-budget-bytes = 33554431",
+            "instant-budget-bytes = 199999999\ninstant-reserve-bytes = 100000000",
+            "instant-budget-bytes = \"20G\"",
+        ] {
+            assert!(Config::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
         assert!(Config::parse(b"\xff").is_err());
     }
 
     #[test]
     fn known_keys_are_taken() {
-        let text = b"nbd-listen = \"[::1]:10809\"\nlog-format = \"json\"\nparallel-jobs = 3\n";
-        let config = Config::parse(text).expect("three known keys");
+        let text = b"nbd-listen = \"[::1]:10809\"\nlog-format = \"json\"\nparallel-jobs = 3\n\
+            instant-budget-bytes = 200_000_000\ninstant-reserve-bytes = 100_000_000\n";
+        let config = Config::parse(text).expect("known keys");
+        assert_eq!(config.space().budget, Some(200_000_000));
+        assert_eq!(config.space().reserve_of(1 << 40), 100_000_000);
         assert_eq!(config.parallel_jobs(), 3);
         assert_eq!(config.log_format, Some(LogFormat::Json));
         assert_eq!(config.nbd_listen.map(|address| address.port()), Some(10809));

@@ -12,6 +12,7 @@ use crate::jobs::Jobs;
 use crate::metrics;
 use crate::names::rfc3339;
 use crate::points::Tiers;
+use crate::space::Space;
 use crate::state::State;
 use crate::store;
 use crate::upkeep::Upkeep;
@@ -25,9 +26,7 @@ use nbd::{Limits, Listener, Server};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-
-/// A person is warned when less than one part in so many of the disks' filesystem is free.
-const LOW_SPACE_PARTS: u64 = 20;
+use std::sync::atomic::AtomicU64;
 
 /// The socket of the exports in the state directory.
 const NBD_SOCKET: &str = "nbd.sock";
@@ -40,6 +39,7 @@ pub struct Daemon {
     nbd_listen: Option<String>,
     jobs: Arc<Jobs>,
     tiers: Arc<Tiers>,
+    space: Arc<Space>,
     consolidation: Consolidation,
     server: Server,
     upkeep: Upkeep,
@@ -61,13 +61,16 @@ impl Daemon {
             entropy: state.entropy(),
             journal_room: layers::JOURNAL_ROOM,
             fold_batch: layers::FOLD_BATCH,
+            budget: layers::Budget::default(),
         };
         let (disks, mut notices) = Disks::open(layers_env)?;
         notices.extend(notice);
         let vault_env = vault::Env { clock: state.clock(), entropy: state.entropy() };
         let vaults = Vaults::open(state.dir(), state.media().clone(), vault_env)?;
         let nbd_socket = state.path(NBD_SOCKET);
-        let tiers = Arc::new(Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket });
+        let (catalog_too, stored_count) = (catalog.clone(), AtomicU64::default());
+        let tiers = Arc::new(Tiers { disks, vaults, catalog: catalog_too, nbd_socket, stored_count });
+        let space = Space::start(tiers.clone(), state.media().clone(), config.space())?;
         notices.extend(tiers.remember_stored());
         let done = |job: &Job| tiers.has_outcome(job);
         let jobs = Jobs::open(catalog, state.clock(), state.entropy(), config.parallel_jobs(), &done)?;
@@ -75,14 +78,25 @@ impl Daemon {
         let connections =
             Limits::default().connections.min(nbd_connections(api::ConnectionLimits::default().connections));
         let limits = Limits { connections, ..Limits::default() };
-        let served = Served { tiers: tiers.clone(), access: config.clients().to_vec() };
+        let served = Served { tiers: tiers.clone(), access: config.clients().to_vec(), space: space.clone() };
         let server =
             Server::start(listeners, Arc::new(served), limits).doing(|| "serve exports".to_owned())?;
         let consolidation = Consolidation::start(tiers.clone(), state.clock())
             .map_err(|source| Error::host("start consolidation".to_owned(), source))?;
         let upkeep = Upkeep::start(tiers.clone(), state.clock())?;
         let started = rfc3339(state.clock().now());
-        Ok(Arc::new(Self { state, started, nbd_listen, jobs, tiers, consolidation, upkeep, server, notices }))
+        Ok(Arc::new(Self {
+            state,
+            started,
+            nbd_listen,
+            jobs,
+            tiers,
+            space,
+            consolidation,
+            upkeep,
+            server,
+            notices,
+        }))
     }
 
     /// The state directory.
@@ -105,6 +119,11 @@ impl Daemon {
         &self.tiers
     }
 
+    /// The room of the instant tier.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
     /// Daemon, disks, vaults and warnings.
     ///
     /// # Errors
@@ -122,19 +141,14 @@ impl Daemon {
             space_total: space.total,
         };
         let disks = self.disks();
+        let used = disks.iter().filter_map(|disk| disk.stored).sum();
         let (points, trouble) = self.tiers.held(None);
         let mut warnings = self.notices.clone();
         warnings.extend(disks.iter().filter_map(disk_warning));
         warnings.extend(self.tiers.disks.all().iter().filter_map(|named| base_warning(named)));
         warnings.extend(self.tiers.vaults.warnings());
         warnings.extend(trouble.into_iter().map(|trouble| trouble.body.message));
-        if space.available < space.total / LOW_SPACE_PARTS {
-            warnings.push(format!(
-                "{} is nearly full: {} bytes are free",
-                self.dir().display(),
-                space.available
-            ));
-        }
+        warnings.extend(self.space.warning());
         let mut seen = std::collections::HashSet::new();
         warnings.retain(|warning| seen.insert(warning.clone()));
         Ok(Status {
@@ -142,6 +156,7 @@ impl Daemon {
             disks,
             points: points.len() as u64,
             vaults: self.vaults(),
+            space: self.space.show(used),
             jobs_active: self.jobs.active(),
             warnings,
         })
@@ -258,7 +273,7 @@ impl Daemon {
     /// # Errors
     /// As [`Tiers::snapshot`].
     pub fn snapshot(&self, disks: &[String]) -> Result<Vec<Point>> {
-        let held = self.tiers.snapshot(disks)?;
+        let held = self.space.with_room(|| self.tiers.snapshot(disks))?;
         self.tiers.show(&held)
     }
 
@@ -312,6 +327,7 @@ impl Daemon {
     /// # Errors
     /// The first thing that did not end cleanly; the rest is ended all the same.
     pub fn stop(&self) -> Result<()> {
+        self.space.stop();
         self.jobs.stop();
         self.consolidation.stop();
         self.upkeep.stop();
@@ -324,6 +340,7 @@ impl Daemon {
     /// # Errors
     /// As [`stop`](Self::stop).
     pub fn stop_for_successor(&self) -> Result<Vec<OwnedFd>> {
+        self.space.stop();
         self.jobs.stop();
         let listeners = self.server.stop_for_successor();
         let sockets = listeners.into_iter().map(|listener| {

@@ -7,6 +7,7 @@ use crate::disks::Attached;
 use crate::error::{Result, storage_kind};
 use crate::names;
 use crate::points::Tiers;
+use crate::space::Space;
 use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Provision, Stored, Visit};
 use nbd::{Access, Export, ExportInfo, Exports, Peer};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub struct Served {
     pub tiers: Arc<Tiers>,
     /// What the certificates of remote clients are good for.
     pub access: Vec<ClientAccess>,
+    /// Where writers find room.
+    pub space: Arc<Space>,
 }
 
 impl Served {
@@ -35,7 +38,7 @@ impl Served {
         };
         let attached = named.attach()?;
         let contexts = OfLive(attached.disk.clone());
-        let access = Access::ReadWrite(Arc::new(Writer(attached)));
+        let access = Access::ReadWrite(Arc::new(Writer(attached, self.space.clone())));
         let mut export = Export::new(access, format!("disk {}", named.name));
         export.contexts = Some(Arc::new(contexts));
         export.gate = Some(Arc::new(named.claim.clone()));
@@ -89,8 +92,8 @@ impl Exports for Served {
     }
 }
 
-/// A disk as one connection holds it.
-struct Writer(Attached);
+/// A disk as one connection holds it. Where there is no room, its requests wait while some is made.
+struct Writer(Attached, Arc<Space>);
 
 impl BlockSource for Writer {
     fn size(&self) -> ByteCount {
@@ -115,21 +118,21 @@ impl BlockSource for Writer {
 impl BlockDevice for Writer {
     fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> block::Result<()> {
         self.0.count_request();
-        self.0.disk.write_at(offset, buf)
+        self.1.with_room(|| self.0.disk.write_at(offset, buf))
     }
 
     fn zero(&self, range: ByteRange, provision: Provision) -> block::Result<()> {
         self.0.count_request();
-        self.0.disk.zero(range, provision)
+        self.1.with_room(|| self.0.disk.zero(range, provision))
     }
 
     fn discard(&self, range: ByteRange) -> block::Result<()> {
         self.0.count_request();
-        self.0.disk.discard(range)
+        self.1.with_room(|| self.0.disk.discard(range))
     }
 
     fn flush(&self) -> block::Result<()> {
         self.0.count_request();
-        self.0.disk.flush()
+        self.1.with_room(|| self.0.disk.flush())
     }
 }

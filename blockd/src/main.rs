@@ -24,6 +24,7 @@ mod restore;
 mod scrub;
 mod serve;
 mod sockets;
+mod space;
 mod state;
 mod store;
 mod traffic;

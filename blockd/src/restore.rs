@@ -6,6 +6,7 @@
 use crate::daemon::Daemon;
 use crate::error::{Doing, Result};
 use crate::jobs::{NewJob, disk_key};
+use crate::space::Patient;
 use block::{BlockDevice, Walked};
 use control::{Job, RestoreRequest};
 
@@ -30,6 +31,7 @@ impl Daemon {
             target_id: Some(id.to_string()),
         };
         let (tiers, to) = (self.tiers().clone(), request.to.clone());
+        let space = self.space().clone();
         self.jobs().start(new, move |run| {
             let source = point.source()?;
             let from = if point.instant.is_some() { None } else { point.copies.first() };
@@ -41,7 +43,8 @@ impl Daemon {
                     run.update(|job| (job.bytes_done, job.bytes_read) = (walked.done, walked.read));
                     run.go_on().map_err(block::Error::other)
                 };
-                block::copy(&*source, &**disk, &mut pace).doing(doing)?;
+                let target = Patient { disk: &**disk, space: &space };
+                block::copy(&*source, &target, &mut pace).doing(doing)?;
                 disk.flush().doing(doing)
             });
             match &point.instant {

@@ -23,8 +23,8 @@ pub use error::{Error, ErrorBody, with_causes};
 pub use kind::Kind;
 pub use objects::{
     Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
-    ExportCommand, Hurt, Job, JobState, Point, PointDeleted, Points, Problem, Status, Tier, TransferKind,
-    Vault, VaultCheck, VaultUsage,
+    ExportCommand, Hurt, Job, JobState, Point, PointDeleted, Points, Problem, Shed, Space, SpaceState,
+    Status, Tier, TransferKind, Vault, VaultCheck, VaultUsage,
 };
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,

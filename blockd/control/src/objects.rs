@@ -14,6 +14,8 @@ pub struct Status {
     pub points: u64,
     /// Every vault.
     pub vaults: Vec<Vault>,
+    /// Room of the instant tier.
+    pub space: Space,
     /// How many jobs wait or run.
     pub jobs_active: u64,
     /// What a person should know, one sentence each.
@@ -39,6 +41,54 @@ pub struct Daemon {
     pub space_available: u64,
     /// All bytes of that filesystem.
     pub space_total: u64,
+}
+
+/// Room of the instant tier: what is left of its budget or of the host's filesystem, whichever is less. All in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Whether that is enough.
+    pub state: SpaceState,
+    /// What the disks may take together, if that is limited.
+    pub budget: Option<u64>,
+    /// What they take, points included.
+    pub used: u64,
+    /// What is to be left: with less, points leave the instant tier.
+    pub reserve: u64,
+    /// What is left.
+    pub left: u64,
+    /// What guests may still take of it.
+    pub left_for_guests: u64,
+    /// Requests that wait for room.
+    pub waiting: u64,
+    /// Points that left the instant tier since the start of the daemon.
+    pub shed_count: u64,
+    /// The last of them, newest first.
+    pub shed: Vec<Shed>,
+}
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpaceState {
+    /// The reserve is there.
+    Enough,
+    /// Less than the reserve is left, and room is being made.
+    Low,
+    /// Less than the reserve is left, and nothing can leave.
+    Exhausted,
+}
+
+/// A point that left the instant tier because space was low. It is in the vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shed {
+    /// Its name.
+    pub point: String,
+    /// Its disk.
+    pub disk: String,
+    /// A vault that holds it.
+    pub vault: String,
+    /// When it left.
+    pub time: String,
 }
 
 /// Whether a disk serves.

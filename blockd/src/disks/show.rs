@@ -19,7 +19,7 @@ impl Named {
     /// The disk as the API shows it.
     fn show(&self, uri: String) -> control::Disk {
         let disk = self.open.as_ref().ok();
-        let usage = disk.map(|disk| disk.usage());
+        let usage = self.usage();
         let unknown = usage.as_ref().and_then(|usage| usage.as_ref().err()).map(|error| ErrorBody {
             kind: crate::error::wire_kind(Failure::kind(error)),
             message: control::with_causes(error),

@@ -14,6 +14,7 @@ fn machine(media: &SimMedia, seed: u64) -> Disks {
         entropy: Arc::new(SeededEntropy::new(seed)) as Arc<dyn Entropy>,
         journal_room: ByteCount::new(4096),
         fold_batch: ByteCount::new(8192),
+        budget: layers::Budget::default(),
     };
     Disks::open(env).expect("the directory can be read").0
 }

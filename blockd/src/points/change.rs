@@ -129,7 +129,6 @@ impl Tiers {
             return Err(Error::said(Kind::NotFound, format!("point {}", held.name), why)
                 .with_help(format!("`blockctl point show {}` says which tiers hold it", held.name)));
         }
-        let doing = || format!("delete {}", held.name);
         let mut gone: Vec<String> = Vec::new();
         let partly = |error: Error, gone: &[String]| match gone {
             [] => error,
@@ -144,13 +143,8 @@ impl Tiers {
                 gone.push(format!("vault {}", vault.name));
             }
         }
-        if tiers.contains(&Tier::Instant)
-            && let Some(named) = &held.instant
-        {
-            let delete = |disk: &Arc<Disk>| {
-                disk.delete_point(held.state).map_err(|error| named.failed(doing(), error))
-            };
-            named.disk().and_then(delete).map_err(|error| partly(error, &gone))?;
+        if tiers.contains(&Tier::Instant) {
+            self.delete_instant(&held).map_err(|error| partly(error, &gone))?;
         }
         let remaining = held.tiers().into_iter().filter(|tier| !tiers.contains(tier)).collect();
         Ok(PointDeleted { name: held.name.clone(), deleted: tiers, remaining })

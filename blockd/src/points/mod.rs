@@ -5,6 +5,7 @@
 
 mod change;
 mod find;
+mod shed;
 mod trouble;
 
 pub use trouble::{Stored, Trouble};
@@ -21,6 +22,7 @@ use nbd::Uri;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use vault::ManifestId;
 
 /// Both tiers.
@@ -33,6 +35,8 @@ pub struct Tiers {
     pub catalog: Arc<Catalog>,
     /// Where exports are served.
     pub nbd_socket: PathBuf,
+    /// How many points were brought to vaults since the start.
+    pub stored_count: AtomicU64,
 }
 
 /// A recovery point and all that hold it.

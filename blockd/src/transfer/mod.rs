@@ -16,6 +16,7 @@ use crate::vaults::{MAIN, NamedVault};
 use block::{ByteCount, Delta};
 use control::{BackupRequest, Job, Kind, TransferKind};
 use plan::{Planned, plan_all, replan};
+use std::sync::atomic::Ordering;
 use vault::{Backup, Progress, Report, Vault, VaultPoint};
 
 /// Shows a job how far a vault is, and tells the vault when the job was cancelled.
@@ -53,7 +54,7 @@ impl Daemon {
     pub fn backup(&self, request: &BackupRequest) -> Result<Job> {
         let named = self.tiers().vaults.get(request.vault.as_deref().unwrap_or(MAIN))?;
         named.vault()?;
-        let points = self.tiers().snapshot(std::slice::from_ref(&request.item))?;
+        let points = self.space().with_room(|| self.tiers().snapshot(std::slice::from_ref(&request.item)))?;
         let Some(first) = points.first() else { return Err(Error::not_found("recovery point")) };
         let new = NewJob {
             operation: "backup",
@@ -87,6 +88,7 @@ fn send_all(run: &Run, tiers: &Tiers, named: &NamedVault, mut planned: Vec<Plann
             *one = replan(run, vault, one)?;
         };
         account(run, &report);
+        tiers.stored_count.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = tiers.catalog.put_stored(&named.key(), &[stored]) {
             // the vault holds the point; the next start takes note of it
             tracing::warn!(vault = named.name, "{}", error.body().message);
@@ -171,9 +173,9 @@ impl Daemon {
             let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
             let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
             let hurt = |point: &VaultPoint| report.hurt.iter().any(|hurt| hurt.manifest == point.manifest);
-            let sound = before.points.iter().filter(|point| !hurt(point));
-            let sound: Vec<String> = sound.map(|point| point.manifest.to_string()).collect();
-            tiers.catalog.set_verified(&named.name, &sound)?;
+            let ids = |is_hurt| before.points.iter().filter(move |point| hurt(point) == is_hurt);
+            let ids = |is_hurt| ids(is_hurt).map(|point| point.manifest.to_string()).collect::<Vec<_>>();
+            remember(run, &tiers, &named, &ids(false), &ids(true))?;
             let lost = tiers.lost(&named)?;
             let found = show(&named.name, &report, &lost);
             let broken = (!found.ok).then_some(found.problems.len());
@@ -190,6 +192,20 @@ impl Daemon {
                 }
             }
         })
+    }
+}
+
+/// Takes note of what a check found. That the host has no room for the note does not make the check fail.
+fn remember(run: &Run, tiers: &Tiers, named: &NamedVault, sound: &[String], hurt: &[String]) -> Result<()> {
+    match tiers.catalog.set_checked(&named.name, sound, hurt) {
+        Err(error) if error.kind() == Kind::NoSpace => {
+            let why = error.body().message;
+            let note = format!("points are not marked as verified, since the host is full: {why}");
+            tracing::warn!(vault = named.name, "{note}");
+            run.update(|job| job.note = Some(note));
+            Ok(())
+        }
+        done => done,
     }
 }
 

@@ -52,7 +52,12 @@ impl State {
 impl State {
     /// The directories of live maps in shared memory; at most one while nobody copies states.
     pub fn volatile(&self) -> Vec<PathBuf> {
-        let text = fs::read_to_string(self.file("state")).unwrap_or_default();
+        Self::volatile_of(&self.path())
+    }
+
+    /// The same for a state directory of another place.
+    pub fn volatile_of(state: &Path) -> Vec<PathBuf> {
+        let text = fs::read_to_string(state.join("state")).unwrap_or_default();
         let Some(id) = text.split('"').find(|part| part.len() == 32) else { return Vec::new() };
         let entries = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
         let ours =

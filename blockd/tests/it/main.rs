@@ -12,5 +12,7 @@ mod lifecycle;
 mod machines;
 mod restart;
 mod shape;
+mod space;
+mod trim;
 mod vaults;
 mod worked_example;

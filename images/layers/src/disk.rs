@@ -1,6 +1,7 @@
 //! A disk that is open: its parts, and how writers enter it.
 
 use crate::active::{Active, Place};
+use crate::budget::Budget;
 use crate::chain::{Chain, EpochRecord};
 use crate::damage::Damage;
 use crate::data_file;
@@ -33,6 +34,8 @@ pub struct Env {
     pub journal_room: ByteCount,
     /// Bytes a fold copies between two commits of the chain, and so the most that is stored twice; [`FOLD_BATCH`] suits.
     pub fold_batch: ByteCount,
+    /// How much the disks may grow together.
+    pub budget: Budget,
 }
 
 /// Bytes between two commits of a fold: large beside what a commit costs, small beside a disk.
@@ -54,6 +57,7 @@ impl Env {
             entropy: Arc::new(block::linux::KernelEntropy),
             journal_room: JOURNAL_ROOM,
             fold_batch: FOLD_BATCH,
+            budget: Budget::default(),
         })
     }
 }

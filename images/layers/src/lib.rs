@@ -28,6 +28,7 @@
 
 mod active;
 mod base;
+mod budget;
 mod carry;
 mod chain;
 mod changes;
@@ -69,6 +70,7 @@ mod view;
 mod write;
 
 pub use base::Base;
+pub use budget::Budget;
 pub use chain::{
     BaseRecord, Chain, EpochRecord, FoldRecord, LayerRecord, MAX_CHAIN_BYTES, MAX_GROUP, SumsRecord,
 };

@@ -156,6 +156,17 @@ impl LiveMap {
         true
     }
 
+    /// How many of these blocks have no bytes in the layer.
+    pub(crate) fn lacking(&self, first: u64, count: u64) -> u64 {
+        let (mut block, end, mut lacking) = (first, first + count, 0);
+        while block < end {
+            let (state, run) = self.run(block, end - block);
+            lacking += if state.has_bytes() { 0 } else { run };
+            block += run;
+        }
+        lacking
+    }
+
     /// Sets the state of `count` blocks. The caller holds their stripes and has done what the state promises.
     ///
     /// # Errors

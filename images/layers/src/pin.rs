@@ -34,6 +34,11 @@ impl Disk {
         roots.chain.epochs.iter().filter(|epoch| epoch.is_pinned).map(|epoch| epoch.state).collect()
     }
 
+    /// The states that open sources show now.
+    pub fn read(&self) -> Vec<StateId> {
+        self.sources.states()
+    }
+
     fn set_pinned(&self, state: StateId, is_pinned: bool) -> Result<()> {
         self.check()?;
         let mut roots = lock(&self.roots);

@@ -82,6 +82,7 @@ impl Disk {
         if cfg!(feature = "untracked") || active.map.all_data(first, count) {
             return active.file.write_at(at, bytes);
         }
+        self.env.budget.take(active.map.lacking(first, count) * BLOCK_SIZE)?;
         active.map.prepare(first, count)?;
         let stripe = lock(active.stripe(first));
         if planted!("copy-up-without-lock") {
@@ -175,6 +176,7 @@ impl Disk {
     fn zero_blocks(&self, pass: &Pass, first: u64, past: u64, provision: Provision) -> Result<()> {
         let active = pass.active();
         if provision == Provision::Allocated {
+            self.env.budget.take(active.map.lacking(first, past - first) * BLOCK_SIZE)?;
             active.file.allocate(ByteRange::between(first * BLOCK_SIZE, past * BLOCK_SIZE))?;
         }
         for (at, until) in pieces(first * BLOCK_SIZE, past * BLOCK_SIZE, PAGE_BYTES) {

@@ -98,6 +98,7 @@ fn env(media: &SimMedia) -> Env {
         // one record of two entries: every flush of more makes a checkpoint
         journal_room: ByteCount::new(64),
         fold_batch: ByteCount::new(2 * BLOCK),
+        budget: layers::Budget::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::failure::Result;
 use crate::output::{Output, sheet};
 use crate::{disk, size, vault};
-use control::{Client, Status};
+use control::{Client, Space, SpaceState, Status};
 
 /// Shows how everything is.
 pub fn show(client: &Client, output: &Output) -> Result<()> {
@@ -13,11 +13,12 @@ pub fn show(client: &Client, output: &Output) -> Result<()> {
 fn text(status: &Status) -> String {
     let daemon = &status.daemon;
     let listen = daemon.nbd_listen.as_ref().map(|address| format!(" and {address}")).unwrap_or_default();
-    let space = format!("{} of {} free", size::show(daemon.space_available), size::show(daemon.space_total));
+    let free = format!("{} of {} free", size::show(daemon.space_available), size::show(daemon.space_total));
     let mut text = sheet(&[
         ("daemon", format!("blockd {}, process {}, since {}", daemon.version, daemon.pid, daemon.started)),
-        ("state", format!("{} ({space})", daemon.state)),
+        ("state", format!("{} ({free})", daemon.state)),
         ("exports", format!("{}{listen}", daemon.nbd_socket)),
+        ("space", space_of(&status.space)),
         ("points", status.points.to_string()),
         ("jobs", format!("{} active", status.jobs_active)),
     ]);
@@ -29,6 +30,28 @@ fn text(status: &Status) -> String {
     text.push_str(&vault::table_of(&status.vaults));
     for warning in &status.warnings {
         text.push_str(&format!("\nwarning: {warning}"));
+    }
+    text
+}
+
+/// The room of the instant tier in one line.
+fn space_of(space: &Space) -> String {
+    let state = match space.state {
+        SpaceState::Enough => "enough",
+        SpaceState::Low => "low",
+        SpaceState::Exhausted => "exhausted",
+    };
+    let budget = space.budget.map(|budget| format!(" of a budget of {}", size::show(budget)));
+    let mut text = format!(
+        "{state}: {} used{}, {} left, reserve {}",
+        size::show(space.used),
+        budget.unwrap_or_default(),
+        size::show(space.left),
+        size::show(space.reserve)
+    );
+    if let Some(last) = space.shed.first() {
+        let (count, many) = (space.shed_count, if space.shed_count == 1 { "" } else { "s" });
+        text.push_str(&format!("; {count} point{many} left it, last {} at {}", last.point, last.time));
     }
     text
 }

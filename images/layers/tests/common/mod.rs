@@ -86,6 +86,7 @@ pub fn env(media: &SimMedia, rng: &mut Rng) -> Env {
         journal_room: ByteCount::new(64 + rng.below(2048)),
         // so little that a fold is many batches
         fold_batch: ByteCount::new(4096 * (1 + rng.below(6))),
+        budget: layers::Budget::default(),
     }
 }
 

@@ -16,6 +16,7 @@ fn env(media: &SimMedia) -> Env {
         entropy: Arc::new(SeededEntropy::new(3)),
         journal_room: ByteCount::new(4096),
         fold_batch: ByteCount::new(BATCH),
+        budget: layers::Budget::default(),
     }
 }
 

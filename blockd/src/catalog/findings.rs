@@ -1,0 +1,102 @@
+//! What the catalog knows of vaults: what their checks found, and which points they must hold.
+
+use super::{Catalog, failed};
+use crate::error::Result;
+use crate::points::Stored;
+use block::sync::lock;
+use rusqlite::params;
+use std::collections::HashSet;
+
+impl Catalog {
+    /// Remembers which points a check of a vault found right and which damaged, and forgets what the last one found.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn set_checked(&self, vault: &str, sound: &[String], hurt: &[String]) -> Result<()> {
+        let write = || -> rusqlite::Result<()> {
+            let mut connection = lock(&self.connection);
+            let change = connection.transaction()?;
+            for (table, column, found) in [("verified", "state", sound), ("hurt", "manifest", hurt)] {
+                change.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), params![vault])?;
+                let insert = format!("INSERT OR IGNORE INTO {table} (vault, {column}) VALUES (?1, ?2)");
+                found.iter().try_for_each(|id| change.execute(&insert, params![vault, id]).map(|_| ()))?;
+            }
+            change.commit()
+        };
+        write().map_err(|error| failed("write a check to", &error))
+    }
+
+    /// The points that the last check of their vault found damaged, with the vault.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn hurt(&self) -> Result<HashSet<(String, String)>> {
+        self.pairs("SELECT vault, manifest FROM hurt")
+    }
+
+    /// The states that a check found right, with the vault they lie in.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn verified(&self) -> Result<HashSet<(String, String)>> {
+        self.pairs("SELECT vault, state FROM verified")
+    }
+
+    fn pairs(&self, query: &str) -> Result<HashSet<(String, String)>> {
+        let read = || -> rusqlite::Result<HashSet<(String, String)>> {
+            let connection = lock(&self.connection);
+            let mut query = connection.prepare_cached(query)?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        read().map_err(|error| failed("read checks from", &error))
+    }
+}
+
+impl Catalog {
+    /// Remembers points a vault holds, by the vault's id.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn put_stored(&self, vault: &str, points: &[Stored]) -> Result<()> {
+        let write = || -> rusqlite::Result<()> {
+            let mut connection = lock(&self.connection);
+            let change = connection.transaction()?;
+            for Stored { manifest, name } in points {
+                change.execute(
+                    "INSERT OR IGNORE INTO stored (vault, manifest, name) VALUES (?1, ?2, ?3)",
+                    params![vault, manifest, name],
+                )?;
+            }
+            change.commit()
+        };
+        write().map_err(|error| failed("write stored points to", &error))
+    }
+
+    /// Forgets a point that is deleted from a vault on request.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn forget_stored(&self, vault: &str, manifest: &str) -> Result<()> {
+        lock(&self.connection)
+            .execute("DELETE FROM stored WHERE vault = ?1 AND manifest = ?2", params![vault, manifest])
+            .map(|_| ())
+            .map_err(|error| failed("write stored points to", &error))
+    }
+
+    /// The points a vault must hold.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn stored(&self, vault: &str) -> Result<Vec<Stored>> {
+        let read = || -> rusqlite::Result<Vec<Stored>> {
+            let connection = lock(&self.connection);
+            let mut query =
+                connection.prepare_cached("SELECT manifest, name FROM stored WHERE vault = ?1")?;
+            let rows =
+                query.query_map([vault], |row| Ok(Stored { manifest: row.get(0)?, name: row.get(1)? }))?;
+            rows.collect()
+        };
+        read().map_err(|error| failed("read stored points from", &error))
+    }
+}
