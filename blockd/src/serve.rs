@@ -119,7 +119,10 @@ fn tell_systemd(state: NotifyState<'_>) {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("BLOCKD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // a line that cannot be written is lost: to say so where it could not be written would end the thread that tried,
+    // and a log may lie on the very filesystem that is full
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),

@@ -12,6 +12,7 @@ use block::sync::{Condvar, Mutex, lock, wait};
 use block::{Clock, DiskId, Entropy, JobId};
 use control::{ErrorBody, Job, JobState, Kind};
 use queue::{Active, Entry};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -148,8 +149,11 @@ impl Jobs {
         };
         let run = Run { jobs: self.clone(), number, cancelled };
         let spawned = std::thread::Builder::new().name(format!("job-{}", &job.id[..8])).spawn(move || {
-            let outcome = run.jobs.turn(&run).and_then(|()| work(&run));
-            run.jobs.finish(run.number, outcome);
+            // whoever follows the job must learn of its end, whatever ended it
+            let ended = catch_unwind(AssertUnwindSafe(|| run.jobs.turn(&run).and_then(|()| work(&run))));
+            let defect =
+                |_| Err(Error::said(Kind::Io, "job", "ended by a defect of blockd; its log says where"));
+            run.jobs.finish(run.number, ended.unwrap_or_else(defect));
         });
         if let Err(source) = spawned {
             let error = Error::host(format!("start job {}", job.id), source);

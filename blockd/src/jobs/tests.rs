@@ -48,6 +48,17 @@ fn jobs_of_one_key_run_one_after_the_other() {
 }
 
 #[test]
+fn a_job_that_ends_by_a_defect_ends_for_those_who_follow_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let jobs = open(dir.path());
+    let job = jobs.start(new("disk"), |_| panic!("a defect")).expect("started");
+    let ended = jobs.wait_for(&job.id, LONG).expect("known");
+    assert_eq!(ended.state, JobState::Failed, "{ended:?}");
+    let next = jobs.start(new("disk"), |_| Ok(())).expect("started");
+    assert_eq!(jobs.wait_for(&next.id, LONG).expect("known").state, JobState::Done);
+}
+
+#[test]
 fn a_cancelled_job_says_so_and_a_waiting_one_never_begins() {
     let dir = tempfile::tempdir().expect("a directory");
     let jobs = open(dir.path());
