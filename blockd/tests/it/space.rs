@@ -1,11 +1,12 @@
 //! Space of the instant tier, on a small filesystem of its own: what makes room, who waits, who fails, and that nothing
 //! is lost by it.
 
-use crate::fixture::{Daemon, Dice, State, failure, job_failure, noise};
+use crate::fixture::{Daemon, Dice, State, job_failure, noise};
 use block::linux::LinuxMedia;
 use block::{BlockDevice, BlockSource, ByteOffset, Kind as StorageKind};
 use control::{
-    BackupRequest, CreateVault, DeletePointQuery, Job, JobState, Kind, Space, SpaceState, Tier, TransferKind,
+    BackupRequest, CreateVault, DeletePointQuery, Job, JobState, Kind, RestoreRequest, Space, SpaceState,
+    Tier, TransferKind,
 };
 use std::fs;
 use std::path::PathBuf;
@@ -20,11 +21,10 @@ const SIZE: usize = 24 * MIB;
 
 /// A small filesystem with a state directory on it, and a vault elsewhere.
 struct Host {
-    // outlives the daemon, for its live maps
     state: PathBuf,
     root: PathBuf,
     vault: TempDir,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 fn run(program: &str, arguments: &[&str]) {
@@ -47,7 +47,7 @@ impl Host {
         run(&format!("mkfs.{kind}"), &["-q", image]);
         run("mount", &["-o", "loop", image, root.to_str().expect("UTF-8")]);
         let vault = tempfile::tempdir().expect("a directory");
-        Self { state: root.join("state"), root, vault, dir }
+        Self { state: root.join("state"), root, vault, _dir: dir }
     }
 
     fn start(&self) -> Daemon {
@@ -90,7 +90,6 @@ impl Drop for Host {
             fs::remove_dir_all(live).expect("live maps of the test");
         }
         run("umount", &["-l", self.root.to_str().expect("UTF-8")]);
-        assert!(self.dir.path().exists());
     }
 }
 
@@ -175,9 +174,8 @@ fn the_oldest_points_that_a_vault_holds_make_room_and_the_guest_never_notices() 
     for epoch in 1..=epochs {
         assert!(daemon.read(&format!("web@{epoch}")) == content(epoch), "web@{epoch}");
     }
-    let reader = reader.expect("an export");
     let mut bytes = vec![0; SIZE];
-    reader.read_at(ByteOffset::ZERO, &mut bytes).expect("read");
+    reader.as_ref().expect("an export").read_at(ByteOffset::ZERO, &mut bytes).expect("read");
     assert!(bytes == content(read_meanwhile), "under the reader");
     drop(reader);
     for epoch in epochs + 1..epochs + 4 {
@@ -229,16 +227,12 @@ fn a_host_that_is_full_to_the_last_block_fails_clearly_and_heals() {
     assert_eq!(job.state, JobState::Done, "{job:?}");
     assert!(daemon.client().jobs().expect("jobs").iter().any(|known| known.id == job.id));
     assert!(daemon.client().check_vault("main").is_ok());
-    for outcome in
-        [daemon.client().restore(&control::RestoreRequest { point: "web@1".into(), to: "back".into() })]
-    {
-        match outcome {
-            Err(error) => assert_eq!(error.kind(), Kind::NoSpace, "{error}"),
-            Ok(job) => {
-                let job = daemon.finished(&job);
-                let help = job.error.clone().and_then(|error| error.help).expect("what to do");
-                assert!(job_failure(&job).0 == Kind::NoSpace && help.contains("free space"), "{help}");
-            }
+    match daemon.client().restore(&RestoreRequest { point: "web@1".into(), to: "back".into() }) {
+        Err(error) => assert_eq!(error.kind(), Kind::NoSpace, "{error}"),
+        Ok(job) => {
+            let job = daemon.finished(&job);
+            let help = job.error.clone().and_then(|error| error.help).expect("what to do");
+            assert!(job_failure(&job).0 == Kind::NoSpace && help.contains("free space"), "{help}");
         }
     }
     let request = BackupRequest { item: "web".into(), vault: Some("main".into()), full: true };
@@ -401,7 +395,6 @@ fn a_point_whose_copy_a_check_found_damaged_stays() {
         assert_eq!(tiers(&daemon, epoch), [Tier::Instant, Tier::Vault], "it may be the only good copy");
         assert!(daemon.read(&format!("web@{epoch}")) == content(epoch));
     }
-    assert_eq!(failure(daemon.client().point("web@99")).0, Kind::NotFound);
     drop(export);
     assert!(daemon.stop().success());
 }
