@@ -64,7 +64,8 @@ impl Rounds {
     /// Makes room until there is enough. Whether there is not, and nothing can be done about it.
     fn round(&mut self) -> crate::error::Result<bool> {
         let (mut candidates, mut stuck) = (None, HashSet::new());
-        let mut has_folded = false;
+        // something was given up, and what that gives may come a moment later, or by the thread that folds
+        let mut is_due = false;
         loop {
             let room = self.space.look()?;
             let (is_stopping, is_waited_for) = {
@@ -75,11 +76,14 @@ impl Rounds {
                 return Ok(false);
             }
             match self.fold(is_waited_for || room.is_very_short(), &mut stuck) {
-                Folded::Some => has_folded = true,
+                Folded::Some => is_due = true,
                 Folded::Later => return Ok(false),
-                Folded::Nothing if std::mem::take(&mut has_folded) => std::thread::sleep(SETTLING),
+                Folded::Nothing if std::mem::take(&mut is_due) => std::thread::sleep(SETTLING),
+                // it is decided by what is so now, not by what was before somebody else's fold
+                Folded::Nothing if self.space.look()?.left() > room.left() => {}
                 Folded::Nothing => match self.shed_next(&mut candidates) {
                     Some(disk) => {
+                        is_due = true;
                         stuck.remove(&disk);
                     }
                     None => return Ok(true),

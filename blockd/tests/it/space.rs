@@ -43,9 +43,12 @@ impl Host {
         let (image, root) = (dir.path().join("image"), dir.path().join("root"));
         let image = image.to_str().expect("UTF-8");
         fs::create_dir(&root).expect("a directory");
+        let log = dir.path().join("log");
         run("truncate", &["-s", &format!("{mebibytes}M"), image]);
         run(&format!("mkfs.{kind}"), &["-q", image]);
         run("mount", &["-o", "loop", image, root.to_str().expect("UTF-8")]);
+        // where a test that fails can show it
+        std::os::unix::fs::symlink(&log, root.join("state.log")).expect("a link");
         let vault = tempfile::tempdir().expect("a directory");
         Self { state: root.join("state"), root, vault, _dir: dir }
     }
@@ -86,6 +89,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", fs::read_to_string(self.root.join("state.log")).unwrap_or_default());
+        }
         for live in State::volatile_of(&self.state) {
             fs::remove_dir_all(live).expect("live maps of the test");
         }
