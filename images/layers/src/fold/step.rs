@@ -199,6 +199,11 @@ impl Disk {
             let sums = fold.source().sums.map(|sums| Numbered::Sums(sums.number));
             maps.into_iter().filter(is_unused).map(Numbered::Map).chain(sums).collect::<Vec<_>>()
         };
+        // whoever makes sums of the source may have it open for a while; its space goes back now
+        let whole = ByteRange::between(0, fold.source().file_blocks * BLOCK_SIZE);
+        if let Err(error) = give_back(&*fold.from, whole) {
+            tracing::debug!(disk = %self.id, %error, "space is given back when the file is closed");
+        }
         self.remove_layer(fold.source().layer, fold.source().file_blocks);
         self.remove_files(&unused);
         Ok(())
