@@ -7,6 +7,7 @@ use block::linux::{KernelEntropy, LinuxMedia, SystemClock};
 use block::{BlockDevice, ByteOffset};
 use control::{JobState, Tier};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -32,8 +33,8 @@ impl Stage {
         let env = vault::Env { clock: Arc::new(SystemClock), entropy: Arc::new(KernelEntropy) };
         let vaults = Vaults::open(dir.path(), media, env).expect("a vault");
         let catalog = Arc::new(Catalog::open(dir.path()).expect("a catalog").0);
-        let tiers =
-            Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket: dir.path().join("nbd.sock") };
+        let (nbd_socket, stored_count) = (dir.path().join("nbd.sock"), AtomicU64::default());
+        let tiers = Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket, stored_count };
         let jobs = Jobs::open(catalog, Arc::new(SystemClock), Arc::new(KernelEntropy), 2, &|_| false);
         let stage = Self { tiers: Arc::new(tiers), jobs: jobs.expect("jobs"), _dir: dir };
         let id = stage.tiers.disks.fresh_id().expect("an id");
