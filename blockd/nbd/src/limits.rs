@@ -11,7 +11,7 @@ pub const MAX_TEXT_LEN: usize = 4096;
 
 /// Options a client may send. Those who list exports ask a few times about each, and a disk may have hundreds of recovery
 /// points. None of them leaves anything in memory, and the time of a handshake is limited as well.
-pub const MAX_OPTIONS: u32 = 1 << 14;
+pub const MAX_OPTIONS: u32 = 1 << 12;
 
 /// The largest payload advertised: what the protocol says everyone accepts.
 pub const MAX_PAYLOAD_ADVERTISED: u32 = 32 << 20;
