@@ -63,10 +63,11 @@ fn line(name: &str, rounds: &[Round], field: fn(&Round) -> f64) {
 fn measure(appliance: &Appliance, options: &Options) -> Result<Round> {
     let size_bytes = options.size_mib << 20;
     let uri = appliance.create(DISK, size_bytes)?.uri;
-    fio::run(&uri, size_bytes, 1, fio::FILL)?;
     let mut ratios = Vec::new();
     let mut idle_mb_s = 0.0;
     for access in [Access::read(options.seconds), Access::write(options.seconds)] {
+        // a point that nothing was written before leaves nothing to fold
+        fio::run(&uri, size_bytes, 1, fio::FILL)?;
         let first = appliance.snapshot(DISK)?;
         // half of the disk's blocks, every one once
         fio::run(&uri, size_bytes / 2, 1, fio::WRITE_EACH_BLOCK_ONCE)?;
