@@ -1,9 +1,10 @@
 //! Consolidation in the background: one thread folds what deleted points left, disk after disk, in steps of a
 //! millisecond or so. While a guest uses the disk, most of the time is the guest's.
 
+use crate::bell::Bell;
 use crate::disks::{Disks, Named};
 use crate::points::Tiers;
-use block::sync::{Condvar, Mutex, lock};
+use block::sync::{Mutex, lock};
 use block::{Clock, DiskId};
 use layers::{Error, Folding};
 use std::collections::HashMap;
@@ -48,50 +49,15 @@ impl Consolidation {
 
     /// Says that there is something to fold.
     pub fn wake(&self) {
-        self.bell.ring(|rung| rung.has_work = true);
+        self.bell.wake();
     }
 
     /// Ends the thread after its step.
     pub fn stop(&self) {
-        self.bell.ring(|rung| rung.is_stopping = true);
+        self.bell.stop();
         if lock(&self.thread).take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the consolidation thread panicked");
         }
-    }
-}
-
-/// What the thread is waiting for.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<Rung>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Rung {
-    is_stopping: bool,
-    has_work: bool,
-}
-
-impl Bell {
-    fn ring(&self, change: impl FnOnce(&mut Rung)) {
-        change(&mut lock(&self.rung));
-        self.changed.notify_all();
-    }
-
-    fn is_stopping(&self) -> bool {
-        lock(&self.rung).is_stopping
-    }
-
-    /// Waits for work, but not for ever.
-    fn wait_for_work(&self) {
-        let sleeps = |rung: &mut Rung| !rung.is_stopping && !std::mem::take(&mut rung.has_work);
-        drop(self.changed.wait_timeout_while(lock(&self.rung), IDLE_PAUSE, sleeps));
-    }
-
-    /// Gives way to the guest.
-    fn pause(&self, length: Duration) {
-        drop(self.changed.wait_timeout_while(lock(&self.rung), length, |rung| !rung.is_stopping));
     }
 }
 
@@ -121,7 +87,7 @@ impl Folder {
             let worked = all.iter().filter(|named| self.turn(named)).count();
             drop(all);
             if worked == 0 {
-                self.bell.wait_for_work();
+                self.bell.wait_for_work(IDLE_PAUSE);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod api;
 mod bases;
+mod bell;
 mod catalog;
 mod claim;
 mod config;

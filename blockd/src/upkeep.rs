@@ -1,9 +1,10 @@
 //! What is done for the disks in the background, at a pace that no guest notices: the checksums of sealed layers are made,
 //! and disks that could not be opened for lack of room are opened when there is some.
 
+use crate::bell::Bell;
 use crate::error::{Error, Result};
 use crate::points::Tiers;
-use block::sync::{Condvar, Mutex, lock};
+use block::sync::{Mutex, lock};
 use block::{ByteCount, Clock};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,23 +23,8 @@ const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The thread that does it.
 pub struct Upkeep {
-    stop: Arc<Stop>,
+    bell: Arc<Bell>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Stop {
-    asked: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    /// Sleeps; whether to go on.
-    fn pause(&self, duration: Duration) -> bool {
-        let asked = lock(&self.asked);
-        let waited = self.changed.wait_timeout_while(asked, duration, |asked| !*asked);
-        !*waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
-    }
 }
 
 impl Upkeep {
@@ -47,18 +33,17 @@ impl Upkeep {
     /// # Errors
     /// The host has no thread for it.
     pub fn start(tiers: Arc<Tiers>, clock: Arc<dyn Clock>) -> Result<Self> {
-        let stop = Arc::new(Stop::default());
-        let asked = stop.clone();
-        let run = move || Rounds { tiers, clock, stop: asked, left_alone: HashMap::new() }.run();
+        let bell = Arc::new(Bell::default());
+        let rounds = Rounds { tiers, clock, bell: bell.clone(), left_alone: HashMap::new() };
+        let run = move || rounds.run();
         let thread = std::thread::Builder::new().name("upkeep".to_owned()).spawn(run);
         let thread = thread.map_err(|error| Error::host("start the upkeep of disks", error))?;
-        Ok(Self { stop, thread: Mutex::new(Some(thread)) })
+        Ok(Self { bell, thread: Mutex::new(Some(thread)) })
     }
 
     /// Ends it, and waits until it has.
     pub fn stop(&self) {
-        *lock(&self.stop.asked) = true;
-        self.stop.changed.notify_all();
+        self.bell.stop();
         if let Some(thread) = lock(&self.thread).take()
             && thread.join().is_err()
         {
@@ -70,14 +55,14 @@ impl Upkeep {
 struct Rounds {
     tiers: Arc<Tiers>,
     clock: Arc<dyn Clock>,
-    stop: Arc<Stop>,
+    bell: Arc<Bell>,
     /// Disks by name, and for how many rounds.
     left_alone: HashMap<String, u32>,
 }
 
 impl Rounds {
     fn run(mut self) {
-        while self.stop.pause(ROUND) {
+        while self.bell.pause(ROUND) {
             self.left_alone.retain(|_, rounds| {
                 *rounds -= 1;
                 *rounds > 0
@@ -97,7 +82,7 @@ impl Rounds {
         let mut began = self.clock.monotonic_ns();
         let made = disk.make_sums(&mut |_: ByteCount| {
             let took = Duration::from_nanos(self.clock.monotonic_ns().saturating_sub(began));
-            let goes_on = self.stop.pause((3 * took).max(LEAST_PAUSE));
+            let goes_on = self.bell.pause((3 * took).max(LEAST_PAUSE));
             began = self.clock.monotonic_ns();
             goes_on
         });
