@@ -2,7 +2,7 @@
 //! servers of the same file. No recovery points, no change tracking: a disk of blockd does more.
 
 use block::{
-    BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Error, Extent, ExtentKind, Provision, Visit,
+    BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Error, ExtentKind, Provision, Visit,
 };
 use nbd::{Access, Export, ExportInfo, Exports, Limits, Listener, Peer, Server};
 use rustix::fs::FallocateFlags;
@@ -30,10 +30,7 @@ impl BlockSource for Raw {
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<(), Error> {
-        if !range.is_empty() {
-            // one extent tiles the range, so there is no walk to stop
-            let _stop = visit(Extent { range, kind: ExtentKind::Data });
-        }
+        block::visit_last(range, ExtentKind::Data, visit);
         Ok(())
     }
 }

@@ -23,6 +23,7 @@
 mod blob;
 mod chance;
 mod copy;
+mod crc32c;
 mod cursor;
 mod error;
 mod file_source;
@@ -42,6 +43,7 @@ mod window;
 pub use blob::{BlobStore, check_blob_name};
 pub use chance::{Clock, Entropy, Time};
 pub use copy::{Pace, Walked, copy, copy_to_file, each_run, runs_of};
+pub use crc32c::crc32c;
 pub use cursor::{Cursor, Malformed};
 pub use error::{Error, Failure, Foreign, Kind, Result};
 pub use file_source::FileSource;
@@ -51,7 +53,7 @@ pub use media::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Session, Spac
 pub use memory_disk::MemoryDisk;
 pub use range::{ByteRange, RangeSet};
 pub use source::{
-    BlockDevice, BlockSource, Delta, Extent, ExtentKind, Provision, Stored, Visit, check_range,
+    BlockDevice, BlockSource, Delta, Extent, ExtentKind, Provision, Stored, Visit, check_range, visit_last,
 };
 pub use units::{BLOCK_SIZE, BlockIndex, ByteCount, ByteOffset, Epoch, Generation, MAX_DISK_SIZE};
 pub use window::Window;

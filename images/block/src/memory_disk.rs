@@ -2,8 +2,8 @@
 
 use crate::sync::{Mutex, lock};
 use crate::{
-    BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Provision,
-    Result, Visit, check_range,
+    BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, ExtentKind, Provision, Result,
+    Visit, check_range, visit_last,
 };
 
 /// A disk in memory. Nothing of it survives the process; a flush only returns.
@@ -43,10 +43,7 @@ impl BlockSource for MemoryDisk {
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {
         check_range(range.offset(), range.count().get(), self.size)?;
-        if !range.is_empty() {
-            // one extent tiles the range, so there is no walk to stop
-            let _stop = visit(Extent { range, kind: ExtentKind::Data });
-        }
+        visit_last(range, ExtentKind::Data, visit);
         Ok(())
     }
 }

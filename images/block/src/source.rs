@@ -54,6 +54,13 @@ impl Stored {
 /// Receives extents; breaking stops the walk early, which is not an error.
 pub type Visit<'a> = dyn FnMut(Extent) -> ControlFlow<()> + 'a;
 
+/// Shows a walk of extents the last of them, or the only one: there is nothing left to stop.
+pub fn visit_last(range: ByteRange, kind: ExtentKind, visit: &mut Visit<'_>) {
+    if !range.is_empty() {
+        let _stop = visit(Extent { range, kind });
+    }
+}
+
 /// Bytes addressed by offset that can be read.
 pub trait BlockSource: Send + Sync {
     /// The number of bytes. It does not change while the source is open.

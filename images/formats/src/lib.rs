@@ -23,7 +23,6 @@
 //! ```
 
 mod codec;
-mod crc32c;
 mod error;
 mod format;
 mod image;

@@ -6,8 +6,7 @@ use crate::chain::{BaseRecord, Chain};
 use crate::{Error, Result};
 use block::sync::Arc;
 use block::{
-    BLOCK_SIZE, BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, RangeSet, StateId, Stored,
-    Visit,
+    BLOCK_SIZE, BlockSource, ByteCount, ByteOffset, ByteRange, ExtentKind, RangeSet, StateId, Stored, Visit,
 };
 use std::ops::ControlFlow;
 
@@ -80,9 +79,8 @@ impl Ground {
             })?;
         }
         let past = ByteRange::between(range.start().max(held.end()), range.end());
-        if !stopped && !past.is_empty() {
-            // the last one: nothing is left to stop
-            let _stop = visit(Extent { range: past, kind: ExtentKind::Hole });
+        if !stopped {
+            block::visit_last(past, ExtentKind::Hole, visit);
         }
         Ok(())
     }

@@ -4,9 +4,7 @@
 use super::wire::{FromParser, MAX_FRAME, MAX_READ, ToParser};
 use crate::{Error, Result};
 use block::sync::{Mutex, lock};
-use block::{
-    BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Malformed, Visit, check_range,
-};
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, ExtentKind, Malformed, Visit, check_range};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
@@ -104,10 +102,8 @@ impl BlockSource for PipeSource {
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
         check_range(range.offset(), range.count().get(), self.size)?;
-        if !range.is_empty() {
-            // readers do not ask; one extent of data is always a right answer, and there is no walk to stop
-            let _stop = visit(Extent { range, kind: ExtentKind::Data });
-        }
+        // readers do not ask; one extent of data is always a right answer
+        block::visit_last(range, ExtentKind::Data, visit);
         Ok(())
     }
 }

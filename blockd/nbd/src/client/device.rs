@@ -106,10 +106,7 @@ impl BlockSource for Client {
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {
         check_range(range.offset(), range.count().get(), self.size())?;
         if !self.knows_extents() {
-            if !range.is_empty() {
-                // one extent tiles the range, so there is no walk to stop
-                let _stop = visit(Extent { range, kind: ExtentKind::Data });
-            }
+            block::visit_last(range, ExtentKind::Data, visit);
             return Ok(());
         }
         let unit = u64::from(self.terms.sizes.minimum);

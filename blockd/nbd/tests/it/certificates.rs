@@ -34,23 +34,7 @@ impl Certificates {
 
     fn authority(&self, whose: &str) {
         let (key, cert) = (self.file(whose, "ca-key.pem"), self.file(whose, "ca-cert.pem"));
-        openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=authority",
-            "-keyout",
-            &key,
-            "-out",
-            &cert,
-        ]);
+        certificate(&["-subj", "/CN=authority", "-keyout", &key, "-out", &cert]);
     }
 
     fn leaf(&self, whose: &str, role: &str, names: &str) {
@@ -58,16 +42,7 @@ impl Certificates {
             (self.file(whose, &format!("{role}-key.pem")), self.file(whose, &format!("{role}-cert.pem")));
         let (ca, ca_key) = (self.file(whose, "ca-cert.pem"), self.file(whose, "ca-key.pem"));
         let extension = format!("subjectAltName={names}");
-        openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
+        certificate(&[
             "-subj",
             &format!("/CN={role}"),
             "-addext",
@@ -94,6 +69,8 @@ pub fn show(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn openssl(args: &[&str]) {
-    run("openssl", args);
+/// A key and a certificate for it, for two days.
+fn certificate(more: &[&str]) {
+    let common = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' ');
+    run("openssl", &common.chain(more.iter().copied()).collect::<Vec<_>>());
 }

@@ -2,10 +2,9 @@
 
 use super::guid::{self, Guid};
 use super::{MAGIC, MIB};
-use crate::crc32c::crc32c;
 use crate::error::{Error, Result};
 use crate::pages::Pages;
-use block::{ByteRange, Cursor, Malformed};
+use block::{ByteRange, Cursor, Malformed, crc32c};
 
 pub(super) const HEADERS_AT: [u64; 2] = [64 << 10, 128 << 10];
 pub(super) const REGION_TABLES_AT: [u64; 2] = [192 << 10, 256 << 10];
@@ -36,7 +35,7 @@ pub(super) fn checksum(bytes: &[u8]) -> u32 {
     if let Some(own) = copy.get_mut(4..8) {
         own.fill(0);
     }
-    crc32c(&copy)
+    !crc32c(!0, &copy)
 }
 
 /// A cursor behind signature and checksum, if both are right.

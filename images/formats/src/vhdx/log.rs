@@ -3,9 +3,7 @@
 use super::header::{Header, checked};
 use crate::error::{Error, Result};
 use crate::pages::Pages;
-use block::{
-    BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Malformed, Visit, check_range,
-};
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, ExtentKind, Malformed, Visit, check_range};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -279,10 +277,7 @@ impl BlockSource for Replayed {
     /// All of it is data: only tables and blocks that tables name are read of it.
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
         check_range(range.offset(), range.count().get(), self.size)?;
-        if !range.is_empty() {
-            // one extent tiles the range, so there is no walk to stop
-            let _stop = visit(Extent { range, kind: ExtentKind::Data });
-        }
+        block::visit_last(range, ExtentKind::Data, visit);
         Ok(())
     }
 }

@@ -2,12 +2,12 @@
 //! its inner nodes look like one empty entry each.
 
 use super::Ext4;
-use super::crc32c::crc32c;
 use super::inode::{Inode, flag};
 use super::superblock::incompat;
 use crate::fields::{le16, le32, u8_at};
 use crate::guest::{Entry, Listing, MAX_ENTRIES, NodeKind, is_name};
 use crate::{Error, Result};
+use block::crc32c;
 use std::ops::ControlFlow;
 
 /// The largest directory read, in bytes. Ten million names fit; a larger one is a trap.

@@ -1,9 +1,9 @@
 //! Inodes: the fixed record behind every file.
 
-use super::crc32c::crc32c;
 use crate::fields::{array, le16, le32};
 use crate::guest::{Node, NodeKind, Stamp};
 use crate::{Error, Result};
+use block::crc32c;
 
 pub(super) mod flag {
     pub(in super::super) const ENCRYPT: u32 = 0x800;

@@ -6,11 +6,11 @@
 //! alone by all transactions up to the one that revoked it.
 
 use super::blocks::Blocks;
-use super::crc32c::crc32c;
 use super::inode::Inode;
 use super::{Ext4, map};
 use crate::fields::{array, be16, be32};
 use crate::{Error, Result};
+use block::crc32c;
 use std::collections::BTreeMap;
 
 /// Every block of the journal's own begins with this, big-endian like all of the journal.

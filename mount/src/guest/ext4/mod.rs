@@ -6,7 +6,6 @@
 
 mod attributes;
 mod blocks;
-mod crc32c;
 mod directory;
 mod inode;
 mod journal;
@@ -16,10 +15,10 @@ mod superblock;
 use super::{Guest, Listing, MAX_LINK, MAX_PIECES, Node, NodeKind, Piece, Place, Space};
 use crate::fields::{le16, le32};
 use crate::{Error, Result};
+use block::crc32c;
 use block::sync::{Mutex, lock};
 use block::{BlockSource, ByteOffset};
 use blocks::Blocks;
-use crc32c::crc32c;
 use inode::{Inode, Rules, flag};
 use journal::Newer;
 use std::collections::HashSet;

@@ -1,8 +1,8 @@
 //! The superblock: geometry and features.
 
-use super::crc32c::crc32c;
 use crate::fields::{array, le16, le32, u8_at};
 use crate::{Error, Result};
+use block::crc32c;
 
 /// Where the superblock begins, in bytes from the start of the volume.
 pub(super) const SUPERBLOCK_AT: u64 = 1024;
