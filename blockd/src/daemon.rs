@@ -316,8 +316,9 @@ impl Daemon {
     pub fn open_vault(&self, name: &str, request: &OpenVault) -> Result<Vault> {
         let store = request.store.as_deref().map(store::path_of).transpose()?;
         let named = self.tiers.vaults.bring_in(name, store.as_deref(), &request.key)?;
-        for failed in self.tiers.remember_stored() {
-            tracing::warn!("{failed}");
+        if let Err(error) = self.tiers.remember_stored_in(&named) {
+            // the vault is open; the next start takes note of its points
+            tracing::warn!("{}", error.body().message);
         }
         Ok(self.tiers.vaults.show(&named))
     }

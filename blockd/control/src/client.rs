@@ -29,6 +29,7 @@ const START_POLL: Duration = Duration::from_millis(25);
 /// Speaks to one daemon. Every call opens its own connection, so nothing breaks when the daemon is restarted.
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -42,7 +43,7 @@ impl Client {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
                 Error::Broken { request: "start the client".to_owned(), why: error.to_string() }
             })?;
-        Ok(Self { socket: socket.into(), runtime })
+        Ok(Self { socket: socket.into(), patience: Duration::ZERO, runtime })
     }
 
     /// The socket.
@@ -50,11 +51,19 @@ impl Client {
         &self.socket
     }
 
-    /// Returns when a daemon listens, or after `limit`: what is asked next then says that none does.
-    pub fn wait_for_daemon(&self, limit: Duration) {
+    /// The same client, which waits so long for a daemon to listen before it says that none does.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    async fn connect(&self) -> std::io::Result<UnixStream> {
         let mut waited = Duration::ZERO;
-        while waited < limit && std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
-            std::thread::sleep(START_POLL);
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Err(_) if waited < self.patience => tokio::time::sleep(START_POLL).await,
+                connected => return connected,
+            }
             waited += START_POLL;
         }
     }
@@ -362,7 +371,8 @@ impl Client {
     }
 
     async fn exchange(&self, message: Request<Full<Bytes>>, request: &str) -> Result<(u16, Bytes), Error> {
-        let stream = UnixStream::connect(&self.socket)
+        let stream = self
+            .connect()
             .await
             .map_err(|source| Error::Unreachable { socket: self.socket.display().to_string(), source })?;
         let failed = |error: hyper::Error| {

@@ -73,8 +73,7 @@ impl HeldImage {
     pub fn again(record: &ImageRecord) -> Result<Self> {
         let files =
             record.files.iter().map(|file| hold(Path::new(&file.path))).collect::<Result<Vec<_>>>()?;
-        let changed = |(held, file): (&Held, &FileRecord)| held.check(file);
-        files.iter().zip(&record.files).try_for_each(changed)?;
+        check_all(&files, record)?;
         let image = Self { source: read(record)?, files };
         image.check(record)?;
         Ok(image)
@@ -85,8 +84,7 @@ impl HeldImage {
     /// # Errors
     /// `Conflict` naming the file and what changed.
     pub fn check(&self, record: &ImageRecord) -> Result<()> {
-        let changed = |(held, file): (&Held, &FileRecord)| held.check(file);
-        self.files.iter().zip(&record.files).try_for_each(changed)
+        check_all(&self.files, record)
     }
 
     /// Holds what was written to the open files against what they were: what a reader may get. That a file was moved away
@@ -121,6 +119,10 @@ impl Held {
         }
         Ok(())
     }
+}
+
+fn check_all(files: &[Held], record: &ImageRecord) -> Result<()> {
+    files.iter().zip(&record.files).try_for_each(|(held, file)| held.check(file))
 }
 
 fn hold(path: &Path) -> Result<Held> {

@@ -120,11 +120,7 @@ impl FileRecord {
     pub fn changes(&self, now: &Stamp) -> Option<String> {
         let mut changes = Vec::new();
         if self.inode != now.inode.cast_signed() {
-            changes.push(
-                "it is another file: its inode was {} and is {}"
-                    .replacen("{}", &self.inode.to_string(), 1)
-                    .replacen("{}", &now.inode.to_string(), 1),
-            );
+            changes.push(format!("it is another file: its inode was {} and is {}", self.inode, now.inode));
         }
         if self.size != now.size.cast_signed() {
             changes.push(format!("it had {} bytes and has {}", self.size, now.size));

@@ -5,7 +5,7 @@ use crate::bases::{BaseRecord, On};
 use crate::disk_file::Stage;
 use block::Failure;
 use control::{DiskState, ErrorBody};
-use layers::{FoldProgress, Opened};
+use layers::{FoldProgress, Opened, Usage};
 use std::sync::atomic::Ordering;
 
 impl Disks {
@@ -16,6 +16,16 @@ impl Disks {
 }
 
 impl Named {
+    /// Bytes its layers take, if it is open.
+    pub fn stored(&self) -> Option<u64> {
+        self.usage()?.ok().map(stored)
+    }
+
+    /// What it takes of the host, if it is open.
+    fn usage(&self) -> Option<layers::Result<Usage>> {
+        self.served().ok().map(|disk| disk.usage())
+    }
+
     /// The disk as the API shows it.
     fn show(&self, uri: String) -> control::Disk {
         let disk = self.open.as_ref().ok();
@@ -30,7 +40,7 @@ impl Named {
             name: self.name.clone(),
             id: self.id.to_string(),
             size: disk.map(|disk| block::BlockSource::size(&**disk).get()),
-            stored: usage.map(|usage| usage.data.get() + usage.maps.get()),
+            stored: usage.map(stored),
             maps: usage.map(|usage| usage.maps.get()),
             index: usage.map(|usage| usage.index.get()),
             uri,
@@ -60,6 +70,10 @@ impl Named {
             children: Vec::new(),
         }
     }
+}
+
+const fn stored(usage: Usage) -> u64 {
+    usage.data.get() + usage.maps.get()
 }
 
 fn shown_base(record: &BaseRecord) -> control::Base {

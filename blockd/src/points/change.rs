@@ -18,8 +18,7 @@ impl Tiers {
         let disk = named.disk()?;
         if disk.points().is_empty() {
             let (held, _) = self.held(Some(&named.name));
-            let highest =
-                held.iter().filter(|held| held.item == named.name).map(|held| held.epoch.get()).max();
+            let highest = held.iter().map(|held| held.epoch.get()).max();
             disk.number_from(Epoch::new(highest.unwrap_or(0) + 1));
         }
         Ok(())
@@ -72,6 +71,9 @@ impl Tiers {
     pub fn changes(&self, disk: &str, since: Option<&str>, until: Option<&str>) -> Result<Changes> {
         let named = self.disks.get(disk)?;
         let find = |name: &str| {
+            // `@3` is the disk's own
+            let own = name.starts_with('@').then(|| format!("{disk}{name}"));
+            let name = own.as_deref().unwrap_or(name);
             let held = self.find(name)?;
             if held.item == named.name {
                 return Ok(held);
@@ -79,10 +81,6 @@ impl Tiers {
             Err(Error::said(Kind::Invalid, format!("point {name}"), format!("is not one of disk {disk}"))
                 .with_help(format!("`blockctl point list {disk}` shows its points")))
         };
-        // `@3` is the disk's own
-        let whole =
-            |name: &str| if name.starts_with('@') { format!("{disk}{name}") } else { name.to_owned() };
-        let find = |name: &str| find(&whole(name));
         let (since, until) = (since.map(find).transpose()?, until.map(find).transpose()?);
         let end = until.as_ref().map_or(Until::Live, |held| Until::State(held.state));
         let changes = named

@@ -104,16 +104,24 @@ impl Tiers {
     /// Takes note of all points the vaults hold, so that one that goes missing is noticed also if the catalog is young.
     /// Gives what could not be noted, one sentence each.
     pub fn remember_stored(&self) -> Vec<String> {
-        let remember = |named: &NamedVault| -> Result<()> {
-            let points = named.vault()?.points().doing(|| format!("vault {}", named.name))?;
-            let named_points = points.iter().map(|point| Stored {
-                manifest: point.manifest.to_string(),
-                name: format!("{}@{}", point.item, point.epoch),
-            });
-            self.catalog.put_stored(&named.key(), &named_points.collect::<Vec<_>>())
-        };
         let usable = self.vaults.all().into_iter().filter(|named| named.trouble().is_none());
-        usable.filter_map(|named| remember(&named).err()).map(|error| error.body().message).collect()
+        usable
+            .filter_map(|named| self.remember_stored_in(&named).err())
+            .map(|error| error.body().message)
+            .collect()
+    }
+
+    /// The same of one vault.
+    ///
+    /// # Errors
+    /// What the vault or the catalog reports.
+    pub fn remember_stored_in(&self, named: &NamedVault) -> Result<()> {
+        let points = named.vault()?.points().doing(|| format!("vault {}", named.name))?;
+        let named_points = points.iter().map(|point| Stored {
+            manifest: point.manifest.to_string(),
+            name: format!("{}@{}", point.item, point.epoch),
+        });
+        self.catalog.put_stored(&named.key(), &named_points.collect::<Vec<_>>())
     }
 
     /// Whether a job that the end of the last daemon cut short had done its work all the same: the disk a restore makes

@@ -26,9 +26,7 @@ pub struct Limits {
 /// The room there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Bytes of the filesystem.
-    pub total: u64,
-    /// Bytes of it that are free.
+    /// Bytes of the filesystem that are free.
     pub available: u64,
     /// Bytes that must not be exceeded, if configured.
     pub budget: Option<u64>,
@@ -53,7 +51,6 @@ impl Limits {
         let space = media.space().map_err(|error| Error::below("look at the host's space", error))?;
         let used = || tiers.disks.all().iter().filter_map(|named| named.stored()).sum();
         Ok(Room {
-            total: space.total,
             available: space.available,
             budget: self.budget,
             used: self.budget.map(|_| used()),
@@ -96,7 +93,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn room(available: u64, budget: Option<u64>, used: u64, reserve: u64) -> Room {
-        Room { total: 100 * GIB, available, budget, used: budget.map(|_| used), reserve }
+        Room { available, budget, used: budget.map(|_| used), reserve }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The thread that looks after the instant tier's space.
 
 use super::{ROUND, SHOWN, Space};
-use crate::disks::Named;
 use crate::points::{Held, Tiers};
 use block::DiskId;
 use block::sync::lock;
@@ -154,18 +153,5 @@ impl Rounds {
             state.shed.push_front(shed);
             state.shed.truncate(SHOWN);
         });
-    }
-}
-
-impl Named {
-    /// What it takes of the host, if it is open.
-    pub fn usage(&self) -> Option<layers::Result<layers::Usage>> {
-        self.served().ok().map(|disk| disk.usage())
-    }
-
-    /// Bytes its layers take, if it is open.
-    pub fn stored(&self) -> Option<u64> {
-        let usage = self.usage()?.ok()?;
-        Some(usage.data.get() + usage.maps.get())
     }
 }

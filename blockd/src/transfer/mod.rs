@@ -172,10 +172,13 @@ impl Daemon {
             let vault = named.vault()?;
             let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
             let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
-            let hurt = |point: &VaultPoint| report.hurt.iter().any(|hurt| hurt.manifest == point.manifest);
-            let ids = |is_hurt| before.points.iter().filter(move |point| hurt(point) == is_hurt);
-            let ids = |is_hurt| ids(is_hurt).map(|point| point.manifest.to_string()).collect::<Vec<_>>();
-            remember(run, &tiers, &named, &ids(false), &ids(true))?;
+            let is_hurt =
+                |point: &&VaultPoint| report.hurt.iter().any(|hurt| hurt.manifest == point.manifest);
+            let (hurt, sound): (Vec<_>, Vec<_>) = before.points.iter().partition(is_hurt);
+            let ids = |points: Vec<&VaultPoint>| -> Vec<String> {
+                points.iter().map(|point| point.manifest.to_string()).collect()
+            };
+            remember(run, &tiers, &named, &ids(sound), &ids(hurt))?;
             let lost = tiers.lost(&named)?;
             let found = show(&named.name, &report, &lost);
             let broken = (!found.ok).then_some(found.problems.len());

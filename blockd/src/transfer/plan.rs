@@ -69,7 +69,7 @@ fn plan<'a>(run: &Run, vault: &Vault, point: &'a Held, full: bool) -> Result<Pla
     let holder = point.instant.as_ref().ok_or_else(|| Error::not_found(&point.name))?;
     let disk = holder.disk()?;
     holder.check_base_bytes()?;
-    let found = if full { Base::Missing } else { base(vault, point)? };
+    let found = if full { Base::Missing } else { base(vault, point, disk)? };
     let (base, changed) = match found {
         Base::Found(base, changes) => (Some(base), changes.all()),
         Base::Missing => (None, everything(run, point, disk)?),
@@ -122,8 +122,7 @@ enum Base {
     Unknown(VaultPoint, String),
 }
 
-fn base(vault: &Vault, point: &Held) -> Result<Base> {
-    let disk = point.instant.as_ref().ok_or_else(|| Error::not_found(&point.name))?.disk()?;
+fn base(vault: &Vault, point: &Held, disk: &Disk) -> Result<Base> {
     let mut known = vault.points().doing(|| format!("find the base of {}", point.name))?;
     known.retain(|known| known.disk == point.disk && known.state != point.state);
     let history: HashSet<StateId> = disk.history().into_iter().collect();

@@ -6,6 +6,7 @@ use crate::{names, store};
 use block::sync::lock;
 use block::{Failure, VaultId};
 use control::Kind;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vault::{Vault, VaultKey};
@@ -23,8 +24,7 @@ impl Vaults {
             return Err(Error::said(Kind::Conflict, format!("vault {name}"), "exists already")
                 .with_help("`blockctl vault list` shows the vaults"));
         }
-        let taken: Vec<_> = table.values().map(|other| (other.name.clone(), other.store.clone())).collect();
-        let path = store::place_for(&self.root.join(store), &self.root, &taken)?;
+        let path = self.place_for(store, &table)?;
         let doing = || format!("make vault {name} in {}", path.display());
         let directory = self.directory(&path, true)?;
         store::refuse_strangers(&directory, doing)?;
@@ -48,7 +48,7 @@ impl Vaults {
         self.write_file(name, &path)?;
         let key = self.key_for(name)?;
         let vault = Vault::open_with(blobs, key, &self.env, options()).doing(doing)?;
-        let named = Arc::new(opened(name, path, id, vault));
+        let named = Arc::new(NamedVault::open(name, path, id, vault));
         table.insert(name.to_owned(), named.clone());
         let sheet = self.root.join(sheet_path(name));
         tracing::warn!("vault {name} was made; print {} and keep it away from this host", sheet.display());
@@ -82,10 +82,7 @@ impl Vaults {
                 )
                 .with_help(format!("`blockctl vault unlock {name} --key FILE` unlocks it")));
             }
-            (None, Some(store)) => {
-                let others = table.values().map(|other| (other.name.clone(), other.store.clone()));
-                store::place_for(&self.root.join(store), &self.root, &others.collect::<Vec<_>>())?
-            }
+            (None, Some(store)) => self.place_for(store, &table)?,
             (None, None) => {
                 return Err(Error::not_found(format!("vault {name}")).with_help(format!(
                     "`blockctl vault open {name} --store DIR --key FILE` brings one in"
@@ -96,6 +93,12 @@ impl Vaults {
         table.insert(name.to_owned(), named.clone());
         tracing::info!("vault {name} was opened in {}", named.store.display());
         Ok(named)
+    }
+
+    /// Where a store is, if it may be there beside those of the vaults in the table.
+    fn place_for(&self, store: &Path, table: &BTreeMap<String, Arc<NamedVault>>) -> Result<PathBuf> {
+        let taken = table.values().map(|other| (other.name.clone(), other.store.clone()));
+        store::place_for(&self.root.join(store), &self.root, &taken.collect::<Vec<_>>())
     }
 
     fn unlock(&self, name: &str, path: PathBuf, text: &str) -> Result<NamedVault> {
@@ -123,7 +126,7 @@ impl Vaults {
         self.write_key(name, &file_text)?;
         self.write_sheet(name, id, &path)?;
         self.write_file(name, &path)?;
-        Ok(opened(name, path, id, vault))
+        Ok(NamedVault::open(name, path, id, vault))
     }
 
     /// From here on the daemon knows the vault.
@@ -158,8 +161,4 @@ impl Vaults {
             .replace(&sheet_path(name), sheet.as_bytes())
             .doing(|| format!("write the recovery sheet of vault {name}"))
     }
-}
-
-fn opened(name: &str, store: PathBuf, id: VaultId, vault: Vault) -> NamedVault {
-    NamedVault { name: name.to_owned(), store, id: Some(id), open: Ok(Arc::new(vault)), locked: false }
 }

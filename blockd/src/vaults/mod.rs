@@ -41,6 +41,10 @@ pub struct NamedVault {
 }
 
 impl NamedVault {
+    fn open(name: &str, store: PathBuf, id: VaultId, vault: Vault) -> Self {
+        Self { name: name.to_owned(), store, id: Some(id), open: Ok(Arc::new(vault)), locked: false }
+    }
+
     /// The vault, if it is unlocked and in order.
     ///
     /// # Errors
@@ -139,13 +143,7 @@ impl Vaults {
             Err(error) => return failed(store, Some(id), true, error),
         };
         match Vault::open_with(blobs, key, &self.env, options()).doing(doing) {
-            Ok(vault) => NamedVault {
-                name: name.to_owned(),
-                store,
-                id: Some(id),
-                open: Ok(Arc::new(vault)),
-                locked: false,
-            },
+            Ok(vault) => NamedVault::open(name, store, id, vault),
             Err(error) if error.kind() == Kind::Unavailable => {
                 failed(store, Some(id), true, self.wrong_key(name, id))
             }

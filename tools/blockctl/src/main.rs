@@ -71,9 +71,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
             Failure::usage("state directory: neither BLOCKD_STATE, XDG_STATE_HOME nor HOME is set")
                 .with_help("name it with --state DIR")
         })?;
-        let client = control::Client::new(dir.join("api.sock"))?;
-        client.wait_for_daemon(START_LIMIT);
-        Ok::<_, Failure>(client)
+        Ok::<_, Failure>(control::Client::new(dir.join("api.sock"))?.patient(START_LIMIT))
     };
     match arguments.verb {
         Verb::Demo(options) => demo::run(&options, output),
