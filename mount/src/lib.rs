@@ -2,6 +2,7 @@
 
 mod error;
 mod fields;
+pub mod files;
 pub mod guest;
 mod log;
 pub mod parser;

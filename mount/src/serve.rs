@@ -1,13 +1,11 @@
 //! A mount from its start to its end: connect, start the parser, mount, serve, unmount.
 
-use crate::guest::Stamp;
 use crate::parser::Parser;
 use crate::tree::Tree;
 use crate::tree::fuse::Served;
 use crate::umount::{Unmounter, resolve};
 use crate::{Error, Result};
-use block::linux::SystemClock;
-use block::{BlockSource, Clock, Failure};
+use block::{BlockSource, Failure};
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 use std::fs;
@@ -74,10 +72,9 @@ impl Mount {
         check_dir(&options.dir)?;
         // looking at it takes an answer of ours once it is mounted
         let path = resolve(&options.dir)?;
-        let own = PathBuf::from("/proc/self/exe");
+        let own = own_executable();
         let parser = Parser::start(Arc::clone(&source), options.executable.as_deref().unwrap_or(&own))?;
-        let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let tree = Arc::new(Tree::new(source, parser, user, now()));
+        let tree = Arc::new(Tree::new(source, parser));
         let failed = |error| mount_failed(&options.dir, error);
         let session =
             Session::new(Served(Arc::clone(&tree)), &options.dir, &config(options)).map_err(failed)?;
@@ -107,12 +104,12 @@ impl Mount {
     }
 }
 
-fn now() -> Stamp {
-    let ms = SystemClock.now().unix_ms;
-    Stamp { seconds: (ms / 1000).cast_signed(), nanos: (ms % 1000) as u32 * 1_000_000 }
+/// The executable of this process, also after it was replaced on the disk.
+pub(crate) fn own_executable() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
 }
 
-fn connect(uri: &str) -> Result<Arc<dyn BlockSource>> {
+pub(crate) fn connect(uri: &str) -> Result<Arc<dyn BlockSource>> {
     let failed = |error: nbd::Error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Error::Connect { uri: uri.to_owned(), why: format!("{error}{cause}"), kind: error.kind() }

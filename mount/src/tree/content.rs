@@ -28,7 +28,7 @@ impl Window {
 
 impl Tree {
     /// Reads up to `buf.len()` bytes of a file; fewer only at its end. The number read.
-    pub(super) fn read(&self, place: Place, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read(&self, place: Place, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let whole = ByteRange::whole(self.source.size());
         match place {
             Place::Disk => self.read_range(whole, offset, buf),
@@ -119,7 +119,7 @@ impl Tree {
     }
 
     /// The next data, or the next hole, at or after `offset`: what `lseek` answers. `None` means there is none.
-    pub(super) fn seek(&self, place: Place, offset: u64, data: bool) -> Result<Option<u64>> {
+    pub(crate) fn seek(&self, place: Place, offset: u64, data: bool) -> Result<Option<u64>> {
         let size = self.node(place)?.size;
         if offset >= size {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! The tree as FUSE asks for it. The content of a recovery point never changes, so the kernel may keep everything.
 
+use super::Tree;
 use super::number::Place;
-use super::{Tree, unexpected};
 use crate::guest::{Node, NodeKind, Stamp};
 use crate::{Error, Result};
 use block::Kind;
@@ -85,17 +85,15 @@ impl Served {
                 Err(error) => return Err(error),
             };
             for (entry, node) in page.entries.get(first..).unwrap_or_default() {
-                let ino = INodeNo(Place::Guest(volume, entry.ino).number());
-                let node = node.as_ref().map(|node| self.0.outer(volume, node.clone()));
                 let kind = node.as_ref().map(|node| node.kind).or(entry.kind).unwrap_or(NodeKind::File);
-                if add(ino, entry.next.saturating_add(DOTS), kind, &entry.name, node.as_ref()) {
+                let next = entry.next.saturating_add(DOTS);
+                if add(INodeNo(entry.ino), next, kind, &entry.name, node.as_ref()) {
                     return Ok(());
                 }
                 any = true;
             }
             match page.next {
-                Some(next) if next > cookie => cookie = next,
-                Some(_) => return Err(unexpected()),
+                Some(next) => cookie = next,
                 None => return Ok(()),
             }
         }

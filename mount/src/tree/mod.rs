@@ -10,10 +10,11 @@ use crate::guest::{Entry, Node, NodeKind, Space, Stamp};
 use crate::parser::Parser;
 use crate::parser::wire::{Answer, Question, Request, Volume};
 use crate::{Error, Result};
+use block::linux::SystemClock;
 use block::sync::{Mutex, lock};
-use block::{BlockSource, ByteRange, Kind};
+use block::{BlockSource, ByteRange, Clock, Kind};
 use content::{MAX_WINDOWS, Window};
-use number::Place;
+pub(crate) use number::Place;
 use recent::Recent;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ struct Held {
 #[derive(Clone)]
 enum State {
     Readable { root: u64, space: Space },
-    Unreadable { why: Arc<str> },
+    Unreadable { kind: Kind, why: Arc<str> },
 }
 
 /// A page of a directory.
@@ -50,12 +51,19 @@ pub(crate) struct Page {
     next: Option<u64>,
 }
 
+impl Page {
+    /// Names, numbers and what could be told of them.
+    pub(crate) fn into_entries(self) -> (Vec<(Entry, Option<Node>)>, Option<u64>) {
+        (self.entries, self.next)
+    }
+}
+
 /// What a name in a made directory leads to.
 type Named = (String, Place);
 
 impl Tree {
     /// Asks the parser what the disk holds.
-    pub(crate) fn new(source: Arc<dyn BlockSource>, parser: Parser, owner: (u32, u32), made: Stamp) -> Self {
+    pub(crate) fn new(source: Arc<dyn BlockSource>, parser: Parser) -> Self {
         let request = Request { volume: ByteRange::whole(source.size()), question: Question::Probe };
         let volumes = match parser.ask(&request) {
             Ok(Answer::Probe { volumes, remarks, .. }) => {
@@ -72,12 +80,30 @@ impl Tree {
         let held = |volume| Held { volume, state: Mutex::new(None) };
         let volumes = volumes.into_iter().map(held).collect();
         let (windows, pages) = (Recent::new(MAX_WINDOWS), Recent::new(MAX_PAGES));
+        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let made = now();
         Self { source, parser, volumes, owner, made, windows, pages }
     }
 
     /// The parser processes alive now.
     pub(crate) fn parsers(&self) -> Vec<u32> {
         self.parser.processes()
+    }
+
+    /// What each volume holds, or why it cannot be read as files.
+    pub(crate) fn contents(&self) -> Vec<(u32, Result<String, String>)> {
+        self.volumes.iter().map(|held| (held.volume.number, held.volume.content.clone())).collect()
+    }
+
+    /// The root directory of a volume.
+    pub(crate) fn root(&self, number: u32) -> Result<Node> {
+        match self.state(self.held(number)?)? {
+            State::Readable { root, .. } => self.node(Place::Guest(number, root)),
+            State::Unreadable { kind, why } => {
+                let text = format!("partition {number} cannot be read as files: {why}");
+                Err(Error::Reported { kind, text })
+            }
+        }
     }
 
     fn held(&self, number: u32) -> Result<&Held> {
@@ -99,7 +125,7 @@ impl Tree {
             Ok(Answer::Open { root, space }) => State::Readable { root, space },
             Ok(_) => return Err(unexpected()),
             Err(error) if is_passing(&error) => return Err(error),
-            Err(error) => State::Unreadable { why: error.to_string().into() },
+            Err(error) => State::Unreadable { kind: error.kind(), why: error.to_string().into() },
         };
         *state = Some(found.clone());
         Ok(found)
@@ -109,7 +135,7 @@ impl Tree {
         self.parser.ask(&Request { volume: held.volume.range, question })
     }
 
-    fn node(&self, place: Place) -> Result<Node> {
+    pub(crate) fn node(&self, place: Place) -> Result<Node> {
         let made = |kind, size, nlink| self.made_node(place, kind, size, nlink);
         Ok(match place {
             Place::Top => made(NodeKind::Directory, 0, 4),
@@ -157,7 +183,7 @@ impl Tree {
     fn reason(&self, number: u32) -> Result<String> {
         let held = self.held(number)?;
         match self.state(held)? {
-            State::Unreadable { why } => {
+            State::Unreadable { why, .. } => {
                 let raw =
                     if number == 0 { "disk.raw".to_owned() } else { format!("partitions/{number}.raw") };
                 Ok(format!("{why}\nIts bytes are in {raw}.\n"))
@@ -194,7 +220,7 @@ impl Tree {
     }
 
     /// The file a directory names so, or `None`.
-    fn lookup(&self, dir: Place, name: &[u8]) -> Result<Option<Node>> {
+    pub(crate) fn lookup(&self, dir: Place, name: &[u8]) -> Result<Option<Node>> {
         let Place::Guest(volume, dir) = dir else {
             let names = self.names(dir)?;
             let found = names.into_iter().find(|(its, _)| its.as_bytes() == name);
@@ -217,17 +243,37 @@ impl Tree {
         {
             return Ok((page, place + 1));
         }
-        let question = Question::List { dir, cookie, with_nodes: true };
-        let Answer::List { listing, nodes } = self.ask(self.held(volume)?, question)? else {
-            return Err(unexpected());
-        };
-        let entries = listing.entries.into_iter().zip(nodes).collect();
-        let page = Arc::new(Page { entries, next: listing.next });
+        let page = Arc::new(self.list_guest(volume, dir, cookie)?);
         self.pages.insert(ino, Arc::clone(&page));
         Ok((page, 0))
     }
 
-    fn link(&self, place: Place) -> Result<Vec<u8>> {
+    /// A page of a guest's directory, not kept for the next who asks.
+    pub(crate) fn list(&self, dir: Place, cookie: u64) -> Result<Page> {
+        match dir {
+            Place::Guest(volume, dir) => self.list_guest(volume, dir, cookie),
+            _ => Err(Error::invalid("a file", "it is not a directory of a guest")),
+        }
+    }
+
+    fn list_guest(&self, volume: u32, dir: u64, cookie: u64) -> Result<Page> {
+        let question = Question::List { dir, cookie, with_nodes: true };
+        let Answer::List { listing, nodes } = self.ask(self.held(volume)?, question)? else {
+            return Err(unexpected());
+        };
+        if listing.next.is_some_and(|next| next <= cookie) {
+            return Err(unexpected());
+        }
+        let outer = |mut entry: Entry| {
+            entry.ino = Place::Guest(volume, entry.ino).number();
+            entry
+        };
+        let nodes = nodes.into_iter().map(|node| node.map(|node| self.outer(volume, node)));
+        let entries = listing.entries.into_iter().map(outer).zip(nodes).collect();
+        Ok(Page { entries, next: listing.next })
+    }
+
+    pub(crate) fn link(&self, place: Place) -> Result<Vec<u8>> {
         let Place::Guest(volume, ino) = place else {
             return Err(Error::invalid("a file", "it is not a symbolic link"));
         };
@@ -237,7 +283,7 @@ impl Tree {
         }
     }
 
-    fn attribute_names(&self, place: Place) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn attribute_names(&self, place: Place) -> Result<Vec<Vec<u8>>> {
         let Place::Guest(volume, ino) = place else { return Ok(Vec::new()) };
         match self.ask(self.held(volume)?, Question::AttributeNames { ino })? {
             Answer::AttributeNames(names) => Ok(names),
@@ -245,7 +291,7 @@ impl Tree {
         }
     }
 
-    fn attribute(&self, place: Place, name: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn attribute(&self, place: Place, name: &[u8]) -> Result<Vec<u8>> {
         let Place::Guest(volume, ino) = place else {
             return Err(Error::not_found("the attribute"));
         };
@@ -264,6 +310,11 @@ impl Tree {
         }
         Ok(Space { block_size: 4096, blocks: self.source.size().blocks(), ..Space::default() })
     }
+}
+
+fn now() -> Stamp {
+    let ms = SystemClock.now().unix_ms;
+    Stamp { seconds: (ms / 1000).cast_signed(), nanos: (ms % 1000) as u32 * 1_000_000 }
 }
 
 /// Whether asking again may help. Damage and unknown features stay; so does a parser that dies of a volume.

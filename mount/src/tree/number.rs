@@ -6,7 +6,7 @@ use crate::partition::MAX_NUMBER;
 
 /// What an inode number stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// The top directory.
     Top,
     /// `disk.raw`.
@@ -33,7 +33,7 @@ const REASON: u64 = 2 << 16;
 const GUEST_BITS: u32 = 48;
 
 impl Place {
-    pub(super) fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         match self {
             Self::Top => TOP,
             Self::Disk => DISK,
@@ -45,7 +45,7 @@ impl Place {
         }
     }
 
-    pub(super) fn of(number: u64) -> Option<Self> {
+    pub(crate) fn of(number: u64) -> Option<Self> {
         let low = (number & 0xffff) as u32;
         Some(match (number >> GUEST_BITS, number & MAX_INODE & !0xffff) {
             (0, 0) => match number {

@@ -5,6 +5,7 @@
 mod bases;
 mod exercise;
 mod ext4;
+mod files;
 mod hostile;
 mod image;
 mod lying;

@@ -7,6 +7,7 @@ mod copy;
 mod demo;
 mod disk;
 mod failure;
+mod files;
 mod inspect;
 mod job;
 mod mounts;
@@ -83,6 +84,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Restore(verb) => point::restore(&client()?, output, verb),
         Verb::Mount(options) => mounts::mount(&client()?, output, &options),
         Verb::Umount { dir } => mounts::umount(output, &dir),
+        Verb::Files(verb) => files::run(verb, &client()?, output),
         Verb::Vault(verb) => vault::run(verb, &client()?, output),
         Verb::Job(verb) => job::run(verb, &client()?, output),
         Verb::Inspect(verb) => inspect::run(verb, output),

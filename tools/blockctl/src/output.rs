@@ -55,6 +55,12 @@ impl Output {
         Progress { what: what.to_owned(), started: visible.then(now), bar: None }
     }
 
+    /// A line that counts, for something that may take long and whose end is not known.
+    pub fn counter(&self, what: &str) -> Counter {
+        let visible = !self.json && std::io::stderr().is_terminal();
+        Counter { what: what.to_owned(), started: visible.then(now), bar: None }
+    }
+
     /// Says what will happen and asks, unless that was answered on the command line.
     ///
     /// # Errors
@@ -109,6 +115,49 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
+        }
+    }
+}
+
+/// A line that counts files and bytes; it appears when it is worth looking at.
+pub struct Counter {
+    what: String,
+    // none where nobody would see it
+    started: Option<Instant>,
+    bar: Option<ProgressBar>,
+}
+
+impl Counter {
+    /// So far.
+    pub fn at(&mut self, files: u64, bytes: u64) {
+        let Some(started) = self.started else { return };
+        if self.bar.is_none() && started.elapsed() > BAR_AFTER {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{prefix}  {msg}  {bytes}  {bytes_per_sec}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(self.what.clone());
+            self.bar = Some(bar);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(crate::size::count(files, "file"));
+            bar.set_position(bytes);
+        }
+    }
+
+    /// Says something without tearing the line apart.
+    pub fn aside(&self, say: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Every verb and option, in one place: parsing, help, shell completions and man pages come from here.
 
 mod disk;
+mod files;
 
 pub use disk::{DiskVerb, ImageOptions};
+pub use files::{CopyOptions, FilesVerb, FindOptions, KindName, TarOptions};
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -53,6 +55,9 @@ pub enum Verb {
         #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
+    /// Files of a recovery point, without a mount: list, print, copy out, find, pack
+    #[command(subcommand)]
+    Files(FilesVerb),
     /// Vaults, where recovery points are kept apart from the disks
     #[command(subcommand)]
     Vault(VaultVerb),

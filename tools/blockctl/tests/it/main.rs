@@ -6,5 +6,6 @@ mod bases;
 mod cli;
 mod damage;
 mod demo;
+mod files;
 mod fixture;
 mod images;

@@ -1,0 +1,145 @@
+//! `blockctl files …`: files of a recovery point, without a mount and without root.
+
+mod bytes;
+mod copy;
+mod find;
+mod glob;
+mod ls;
+mod show;
+
+pub use show::parse_time;
+
+use crate::cli::FilesVerb;
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use control::Client;
+use mount::files::Files;
+use mount::guest::Node;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// `blockctl files …`.
+pub fn run(verb: FilesVerb, client: &Client, output: &Output) -> Result<()> {
+    match verb {
+        FilesVerb::Ls { path } => ls::run(client, output, &path),
+        FilesVerb::Cat { paths } => bytes::cat(client, output, &paths),
+        FilesVerb::Cp(options) => copy::run(client, output, &options),
+        FilesVerb::Find(options) => find::run(client, output, &options),
+        FilesVerb::Tar(options) => bytes::tar(client, output, &options),
+    }
+}
+
+/// A file of a recovery point, as the command line names it.
+struct Named {
+    point: String,
+    volume: u32,
+    path: Vec<u8>,
+}
+
+impl Named {
+    /// `POINT:N:/path`, split at the last `:N:/`: names of points have colons in their times, and a path may hold
+    /// anything, so what is behind the last one is the shortest path there can be.
+    fn parse(text: &OsStr) -> Result<Self> {
+        Self::split(text.as_bytes()).ok_or_else(|| {
+            Failure::usage(format!("{}: is not of the form POINT:N:/path", text.display())).with_help(
+                "N is the number of the partition, 0 for a disk without a table: web-root@3:1:/etc/fstab; \
+                 `blockctl files ls POINT` shows the partitions",
+            )
+        })
+    }
+
+    fn split(text: &[u8]) -> Option<Self> {
+        let ends = text.windows(2).enumerate().rev().filter(|(_, pair)| pair == b":/");
+        ends.filter_map(|(end, _)| {
+            let before = text.get(..end)?;
+            let start = before.iter().rposition(|byte| *byte == b':')?;
+            let number = std::str::from_utf8(before.get(start + 1..)?).ok()?;
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            let point = std::str::from_utf8(before.get(..start)?).ok().filter(|point| !point.is_empty())?;
+            let volume = if digits { number.parse().ok()? } else { return None };
+            Some(Self { point: point.to_owned(), volume, path: text.get(end + 1..)?.to_vec() })
+        })
+        .next()
+    }
+
+    /// The last name of its path; none of the root, and of `.` and `..`, which name what they are not called.
+    fn name(&self) -> Option<&[u8]> {
+        let name = self.path.split(|byte| *byte == b'/').rfind(|name| !name.is_empty())?;
+        (name != b"." && name != b"..").then_some(name)
+    }
+
+    fn open(&self, client: &Client) -> Result<Files> {
+        open(client, &self.point)
+    }
+
+    fn find(&self, files: &Files, follow: bool) -> Result<Node> {
+        files.find(self.volume, &self.path, follow).map_err(|error| self.failed(error, files))
+    }
+
+    /// What failed, with what helps where the partition is the trouble.
+    fn failed(&self, error: mount::Error, files: &Files) -> Failure {
+        let failure = Failure::from(error).while_doing(format!("{self}"));
+        let volumes = files.volumes();
+        let unreadable =
+            |(number, content): &(u32, Result<String, String>)| *number == self.volume && content.is_err();
+        match volumes.iter().any(|(number, _)| *number == self.volume) {
+            false => failure.with_help(format!(
+                "partitions of {} are {}",
+                self.point,
+                volumes.iter().map(|(number, _)| number.to_string()).collect::<Vec<_>>().join(", ")
+            )),
+            true if volumes.iter().any(unreadable) => failure.with_help(
+                "`blockctl mount POINT DIR` still shows its bytes as partitions/N.raw, or disk.raw for N = 0",
+            ),
+            true => failure,
+        }
+    }
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.point, self.volume, show::escaped(&self.path))
+    }
+}
+
+fn open(client: &Client, point: &str) -> Result<Files> {
+    if !point.contains('@') {
+        return Err(Failure::usage(format!("{point}: only files of a recovery point can be read"))
+            .with_help(format!("`blockctl snapshot {point}` makes one; {point}@latest is its newest")));
+    }
+    Ok(Files::open(&client.point(point)?.uri)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_split_at_the_last_number() {
+        let split = |text: &str| {
+            Named::split(text.as_bytes())
+                .map(|named| (named.point, named.volume, String::from_utf8(named.path).expect("text")))
+        };
+        let is = |point: &str, volume, path: &str| Some((point.to_owned(), volume, path.to_owned()));
+        assert_eq!(split("web@3:1:/etc/fstab"), is("web@3", 1, "/etc/fstab"));
+        assert_eq!(split("web@2026-11-20T12:00:0:/"), is("web@2026-11-20T12:00", 0, "/"));
+        assert_eq!(split("vm/web/vda@latest:12:/a:b/c"), is("vm/web/vda@latest", 12, "/a:b/c"));
+        assert_eq!(split("a@1:1:/x:2:/y"), is("a@1:1:/x", 2, "/y"));
+        for bad in ["web@3", "web@3:/x", "web@3:x:/y", "web@3:1:etc", ":1:/x", "web@3:99999999999:/x"] {
+            assert_eq!(split(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_root_has_no_name() {
+        let name = |path: &str| {
+            let named = Named { point: String::new(), volume: 0, path: path.into() };
+            named.name().map(<[u8]>::to_vec)
+        };
+        assert_eq!(name("/etc/fstab"), Some(b"fstab".to_vec()));
+        assert_eq!(name("/etc/"), Some(b"etc".to_vec()));
+        for none in ["/", "//", "/etc/.", "/etc/.."] {
+            assert_eq!(name(none), None, "{none}");
+        }
+    }
+}
