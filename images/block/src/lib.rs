@@ -49,7 +49,7 @@ pub use error::{Error, Failure, Foreign, Kind, Result};
 pub use file_source::FileSource;
 pub use header::{FileHeader, HEADER_LEN};
 pub use ids::{DiskId, JobId, StateId, VaultId};
-pub use media::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Session, Space, check_path};
+pub use media::{DirEntry, Lock, Media, MediaFile, Memory, OpenHow, Session, Shelved, Space, check_path};
 pub use memory_disk::MemoryDisk;
 pub use range::{ByteRange, RangeSet};
 pub use source::{

@@ -63,6 +63,13 @@ pub trait Memory: Send + Sync {
     fn reserve(&self, words: Range<usize>) -> Result<()>;
 }
 
+/// A file held open without a descriptor, for reading.
+pub trait Shelved: Send + Sync {
+    /// Fills the buffer if the host has all of the bytes in memory. Otherwise, and after any failure, false, soon, with
+    /// anything in `buf`: then the file must be opened to learn more.
+    fn read_cached(&self, offset: u64, buf: &mut [u8]) -> bool;
+}
+
 /// Held until dropped.
 pub trait Lock: Send + Sync {}
 
@@ -73,6 +80,11 @@ pub trait Media: Send + Sync {
     /// # Errors
     /// `NotFound` or `Conflict` as [`OpenHow`] says, and what the host reports.
     fn open(&self, path: &str, how: OpenHow) -> Result<Arc<dyn MediaFile>>;
+
+    /// Holds a file of this media open without a descriptor, where the host can and has room: descriptors are few.
+    fn shelve(&self, _file: &dyn MediaFile) -> Option<Box<dyn Shelved>> {
+        None
+    }
 
     /// Makes a directory whose parent exists; an existing directory is success.
     ///
@@ -165,11 +177,12 @@ pub trait MediaFile: Send + Sync {
         self.read_at(offset, buf).map(|()| true)
     }
 
-    /// The open file behind one that opens itself when it is read; `None` for all others, which are open.
+    /// The open file behind one that opens itself when it is read, for a read of so many bytes; `None` for all others,
+    /// which are open, and where the read is better made without opening it.
     ///
     /// # Errors
     /// What the host reports.
-    fn opened(&self) -> Result<Option<Arc<dyn MediaFile>>> {
+    fn opened(&self, _count: u64) -> Result<Option<Arc<dyn MediaFile>>> {
         Ok(None)
     }
 

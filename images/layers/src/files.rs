@@ -1,18 +1,22 @@
-//! The files of sealed layers, opened when they are read and closed again when too many are open.
+//! The files of sealed layers, opened when they are read and put away again when too many are open.
 //!
-//! A disk may have thousands of layers, a process has few descriptors. Which file is closed is decided by a clock: a
-//! hand goes round the open files and closes the first that nobody has read since it last came by. A read that is under
-//! way keeps its descriptor until it is done.
+//! A disk may have thousands of layers, a process has few descriptors. Which file gives its descriptor up is decided by
+//! a clock: a hand goes round the open files and takes the first that nobody has read since it last came by. Where the
+//! host can, that file stays open without one, and small reads of what is in memory need no other; elsewhere it is
+//! closed. A read that is under way keeps its descriptor until it is done.
 
 use block::sync::atomic::{AtomicBool, Ordering};
 use block::sync::{Arc, Mutex, Published, lock};
-use block::{ByteRange, Media, MediaFile, OpenHow, Result};
+use block::{ByteRange, Media, MediaFile, OpenHow, Result, Shelved};
 use std::os::fd::BorrowedFd;
 use std::sync::Weak;
 
 /// Files of sealed layers that one disk holds open at most; with its active layer, its maps and a fold it stays below 256
 /// descriptors.
 pub(crate) const MAX_OPEN: usize = 224;
+
+/// Reads of so many bytes are worth a descriptor: with one they are sent without a copy.
+const WORTH_OPENING: u64 = 32 << 10;
 
 /// The open files of a disk's sealed layers.
 pub(crate) struct OpenFiles {
@@ -29,8 +33,18 @@ struct Clock {
 
 /// What the clock sees of a file.
 struct Slot {
-    file: Published<Option<Arc<dyn MediaFile>>>,
+    held: Published<Held>,
     was_read: AtomicBool,
+}
+
+/// How a file is held.
+enum Held {
+    /// Not at all.
+    Closed,
+    /// By a descriptor.
+    Open(Arc<dyn MediaFile>),
+    /// Without one.
+    Shelved(Box<dyn Shelved>),
 }
 
 /// A file that is opened for reading when it is read. It exists for as long as somebody may read it.
@@ -47,7 +61,7 @@ impl OpenFiles {
 
     /// A file that is not open yet.
     pub(crate) fn lazy(self: &Arc<Self>, path: String) -> Arc<dyn MediaFile> {
-        let slot = Slot { file: Published::new(Arc::new(None)), was_read: AtomicBool::new(false) };
+        let slot = Slot { held: Published::new(Arc::new(Held::Closed)), was_read: AtomicBool::new(false) };
         Arc::new(LazyFile { files: self.clone(), path, slot: Arc::new(slot) })
     }
 
@@ -58,7 +72,7 @@ impl OpenFiles {
 }
 
 impl Clock {
-    /// Makes room for one more file and remembers it; the file closed for it is given back to be dropped.
+    /// Makes room for one more file and remembers it; the file that gives its place up for it is given back.
     fn admit(&mut self, slot: &Arc<Slot>, limit: usize) -> Option<Arc<Slot>> {
         if self.open.len() < limit {
             self.open.push(Arc::downgrade(slot));
@@ -76,32 +90,45 @@ impl Clock {
     }
 }
 
+impl Slot {
+    /// Gives the descriptor up.
+    fn put_away(&self, media: &dyn Media) {
+        let shelved = match &**self.held.load() {
+            Held::Open(file) => media.shelve(&**file),
+            Held::Closed | Held::Shelved(_) => return,
+        };
+        self.held.store(Arc::new(shelved.map_or(Held::Closed, Held::Shelved)));
+    }
+
+    fn mark_read(&self) {
+        if !self.was_read.load(Ordering::Relaxed) {
+            self.was_read.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 impl LazyFile {
     /// Does something with the open file.
     fn with<T>(&self, act: impl FnOnce(&dyn MediaFile) -> Result<T>) -> Result<T> {
-        let open = self.slot.file.load();
-        if let Some(file) = &**open {
-            if !self.slot.was_read.load(Ordering::Relaxed) {
-                self.slot.was_read.store(true, Ordering::Relaxed);
-            }
+        if let Held::Open(file) = &**self.slot.held.load() {
+            self.slot.mark_read();
             return act(&**file);
         }
-        drop(open);
         let file = self.open()?;
         act(&*file)
     }
 
     fn open(&self) -> Result<Arc<dyn MediaFile>> {
         let mut clock = lock(&self.files.clock);
-        if let Some(file) = &**self.slot.file.load() {
+        if let Held::Open(file) = &**self.slot.held.load() {
             return Ok(file.clone());
         }
         let file = self.files.media.open(&self.path, OpenHow::Read)?;
-        self.slot.file.store(Arc::new(Some(file.clone())));
+        self.slot.held.store(Arc::new(Held::Open(file.clone())));
         // only a second read says that it is worth keeping
         self.slot.was_read.store(false, Ordering::Relaxed);
-        if let Some(closed) = clock.admit(&self.slot, self.files.limit) {
-            closed.file.store(Arc::new(None));
+        if let Some(other) = clock.admit(&self.slot, self.files.limit) {
+            other.put_away(&*self.files.media);
         }
         Ok(file)
     }
@@ -112,22 +139,36 @@ impl LazyFile {
 }
 
 impl MediaFile for LazyFile {
-    fn opened(&self) -> Result<Option<Arc<dyn MediaFile>>> {
-        let open = self.slot.file.load();
-        match &**open {
-            Some(file) => {
-                self.slot.was_read.store(true, Ordering::Relaxed);
+    fn opened(&self, count: u64) -> Result<Option<Arc<dyn MediaFile>>> {
+        let held = self.slot.held.load();
+        match &**held {
+            Held::Open(file) => {
+                self.slot.mark_read();
                 Ok(Some(file.clone()))
             }
-            None => {
-                drop(open);
+            Held::Shelved(_) if count < WORTH_OPENING => Ok(None),
+            Held::Closed | Held::Shelved(_) => {
+                drop(held);
                 self.open().map(Some)
             }
         }
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.with(|file| file.read_at(offset, buf))
+        let held = self.slot.held.load();
+        match &**held {
+            Held::Open(file) => {
+                self.slot.mark_read();
+                file.read_at(offset, buf)
+            }
+            Held::Shelved(file) if (buf.len() as u64) < WORTH_OPENING && file.read_cached(offset, buf) => {
+                Ok(())
+            }
+            Held::Closed | Held::Shelved(_) => {
+                drop(held);
+                self.open()?.read_at(offset, buf)
+            }
+        }
     }
 
     fn size(&self) -> Result<u64> {
@@ -214,6 +255,33 @@ mod tests {
             file.read_at(0, &mut [0]).unwrap();
         }
         hot.read_at(0, &mut [0]).unwrap();
+    }
+
+    #[test]
+    fn a_file_without_a_descriptor_is_read_and_gets_one_for_a_large_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let media: Arc<dyn Media> = Arc::new(block::linux::LinuxMedia::new(dir.path(), dir.path()).unwrap());
+        let files = OpenFiles::new(media.clone(), 2);
+        let bytes = vec![7; WORTH_OPENING as usize];
+        let lazy: Vec<_> = (0..5)
+            .map(|number| {
+                let path = format!("{number}");
+                media.open(&path, OpenHow::Create).unwrap().write_at(0, &bytes).unwrap();
+                files.lazy(path)
+            })
+            .collect();
+        let mut block = [0; 4096];
+        lazy.iter().for_each(|file| file.read_at(0, &mut block).unwrap());
+        let shelved = |file: &Arc<dyn MediaFile>| file.opened(4096).unwrap().is_none();
+        assert_eq!((lazy.iter().filter(|file| shelved(file)).count(), files.count()), (3, 2));
+        let first = &lazy[0];
+        media.remove("1").unwrap();
+        lazy[1].read_at(8192, &mut block).unwrap();
+        assert!(shelved(first) && block == [7; 4096], "read without being opened");
+        let mut all = vec![0; bytes.len()];
+        first.read_at(0, &mut all).unwrap();
+        assert!(!shelved(first) && all == bytes && files.count() == 2);
+        assert!(first.read_at(bytes.len() as u64, &mut block).is_err(), "past the end");
     }
 
     #[test]

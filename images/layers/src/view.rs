@@ -268,7 +268,7 @@ pub(crate) fn stored_in<T: Locate + Send + Sync + 'static>(
     });
     // an outdated view only ends the run early
     let mut found = walked.ok().and(found)?;
-    if let Some(open) = found.file.opened().ok()? {
+    if let Some(open) = found.file.opened(found.count).ok()? {
         found.file = open;
     }
     Some(found)

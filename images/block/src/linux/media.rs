@@ -2,20 +2,25 @@
 
 use super::file::LinuxFile;
 use super::memory::Mapped;
+use super::shelf::Shelf;
 use crate::media::check_path;
-use crate::{DirEntry, Error, Kind, Lock, Media, MediaFile, Memory, OpenHow, Result, Session, Space};
+use crate::{
+    DirEntry, Error, Kind, Lock, Media, MediaFile, Memory, OpenHow, Result, Session, Shelved, Space,
+};
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxFlags, flock, fstatvfs, fsync, statx};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Files below one directory, and volatile memory below another (tmpfs).
 pub struct LinuxMedia {
     root: PathBuf,
     volatile: PathBuf,
+    // made with the first file for it
+    shelf: OnceLock<Option<Arc<Shelf>>>,
 }
 
 struct FileLock(#[expect(dead_code, reason = "holding the file holds the lock")] File);
@@ -29,7 +34,7 @@ impl LinuxMedia {
     /// # Errors
     /// `NotFound` if either directory is missing.
     pub fn new(root: impl Into<PathBuf>, volatile: impl Into<PathBuf>) -> Result<Self> {
-        let media = Self { root: root.into(), volatile: volatile.into() };
+        let media = Self { root: root.into(), volatile: volatile.into(), shelf: OnceLock::new() };
         for dir in [&media.root, &media.volatile] {
             fs::read_dir(dir).map_err(|source| Error::host("open directory", show(dir), None, source))?;
         }
@@ -72,6 +77,10 @@ impl Media for LinuxMedia {
         };
         let file = options.open(&full).map_err(|source| Error::host(op, show(&full), None, source))?;
         Ok(Arc::new(LinuxFile { file, path: show(&full) }))
+    }
+
+    fn shelve(&self, file: &dyn MediaFile) -> Option<Box<dyn Shelved>> {
+        self.shelf.get_or_init(Shelf::make).as_ref()?.put(file.fast_fd()?)
     }
 
     fn create_dir(&self, path: &str) -> Result<()> {

@@ -11,6 +11,7 @@ mod media;
 mod memory;
 mod named;
 mod ring;
+mod shelf;
 
 pub use chance::{KernelEntropy, SystemClock};
 pub use foreign::{ForeignFile, Stamp};
