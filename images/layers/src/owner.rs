@@ -85,9 +85,20 @@ impl OwnerIndex {
             return (Owner::from_entry(top as u16), to_page_end);
         }
         let entry = self.entry(block);
-        let count =
-            (1..to_page_end).take_while(|ahead| self.entry(block + ahead) == entry).count() as u64 + 1;
-        (Owner::from_entry(entry), count.min(to_page_end))
+        let (mut at, end) = (block + 1, block + to_page_end);
+        while at < end {
+            // whole words where it can
+            if at.is_multiple_of(WORD_ENTRIES)
+                && self.word_of(at).load(Ordering::Relaxed) == word_full_of(entry)
+            {
+                at += WORD_ENTRIES;
+            } else if self.entry(at) == entry {
+                at += 1;
+            } else {
+                break;
+            }
+        }
+        (Owner::from_entry(entry), at.min(end) - block)
     }
 
     fn word_of(&self, block: u64) -> &AtomicU64 {
@@ -163,7 +174,7 @@ impl OwnerIndex {
         }
         let first = first_page_word(self.blocks) + page * PAGE_WORDS;
         self.memory.reserve(first..first + PAGE_WORDS)?;
-        let fill = (top & 0xffff) * 0x0001_0001_0001_0001;
+        let fill = word_full_of(top as u16);
         self.memory.words()[first..first + PAGE_WORDS]
             .iter()
             .for_each(|word| word.store(fill, Ordering::Relaxed));
@@ -171,6 +182,11 @@ impl OwnerIndex {
         self.spelled_out.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// A word of four times this entry.
+const fn word_full_of(entry: u16) -> u64 {
+    entry as u64 * 0x0001_0001_0001_0001
 }
 
 fn owner_of(state: BlockState, slot: u16) -> Owner {
