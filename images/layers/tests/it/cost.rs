@@ -2,7 +2,7 @@
 
 use crate::common::env;
 use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, DiskId};
-use layers::Disk;
+use layers::{Disk, Env};
 use sim::{Effect, Fault, Op, Rng, SimMedia};
 
 const BLOCK: u64 = 4096;
@@ -28,4 +28,34 @@ fn the_first_whole_write_after_a_point_copies_nothing() {
     assert_eq!(media.faults_fired(), 0, "something was read");
     assert!(disk.write_at(ByteOffset::new(100 * BLOCK), &[4; 512]).is_err(), "a part needs the rest");
     assert!(disk.read_at(ByteOffset::new(101 * BLOCK), &mut [0]).is_err());
+}
+
+/// Maps and index are largest when something in each of their pages was written, and again after a point.
+#[test]
+fn maps_and_index_stay_within_their_share_whatever_is_written() {
+    const SIZE: u64 = 16 << 30;
+    const SHARE: u64 = (1 << 40) / SIZE;
+    /// Blocks of a page of a map.
+    const PAGE: u64 = 16384 * BLOCK;
+    // headers, and the top levels, which a page of the host is the smallest part of
+    const SLACK: u64 = 64 << 10;
+    let dirs = [(); 2].map(|()| tempfile::tempdir_in("/dev/shm").unwrap());
+    let env = Env::linux(dirs[0].path(), dirs[1].path()).unwrap();
+    let env = Env { journal_room: ByteCount::new(4096), ..env };
+    let disk = Disk::create(&env, "d", DiskId::from_bytes([1; 16]), ByteCount::new(SIZE)).unwrap();
+    for epoch in 0..3 {
+        for page in 0..SIZE / PAGE {
+            let at = ByteOffset::new(page * PAGE + epoch * BLOCK);
+            disk.write_at(at, &[1; BLOCK as usize]).unwrap();
+        }
+        let usage = disk.usage().unwrap();
+        assert!(usage.maps.get() > (64 << 20) / SHARE, "every page of the live map: {usage:?}");
+        // each older map is a file of a few bytes a page
+        assert!(usage.maps.get() <= (64 << 20) / SHARE + epoch * SLACK + SLACK, "{usage:?}");
+        assert!(usage.index.get() <= (512 << 20) / SHARE + SLACK, "{usage:?}");
+        if epoch > 0 {
+            assert!(usage.index.get() > (512 << 20) / SHARE, "every page of the index: {usage:?}");
+        }
+        disk.seal().unwrap();
+    }
 }

@@ -112,3 +112,26 @@ fn many_threads_on_one_disk() {
         });
     });
 }
+
+/// More layers than a disk may have descriptors: all are read, and the descriptors stay within their bound.
+#[test]
+fn more_layers_than_descriptors_are_read() {
+    const LAYERS: u64 = 260;
+    let (dir, _volatile, env) = host();
+    let disk = Disk::create(&env, "d", DiskId::from_bytes([5; 16]), ByteCount::new(LAYERS * 4096)).unwrap();
+    for number in 0..LAYERS {
+        disk.write_at(ByteOffset::new(number * 4096), &[number as u8 | 1; 4096]).unwrap();
+        disk.seal().unwrap();
+    }
+    let mut all = vec![0; (LAYERS * 4096) as usize];
+    for _ in 0..3 {
+        disk.read_at(ByteOffset::ZERO, &mut all).unwrap();
+        for (number, block) in all.chunks_exact(4096).enumerate() {
+            assert_eq!(block, [number as u8 | 1; 4096], "block {number}");
+        }
+    }
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let ours = targets.filter(|target| target.starts_with(dir.path())).count();
+    assert!((200..=256).contains(&ours), "{ours} descriptors");
+}
