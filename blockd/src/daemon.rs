@@ -9,9 +9,11 @@ use crate::disks::{Disks, Named};
 use crate::error::{Doing, Error, Result};
 use crate::exports::Served;
 use crate::jobs::Jobs;
+use crate::keeper::{Keeper, Plans, expiry};
 use crate::metrics;
 use crate::names::rfc3339;
 use crate::points::Tiers;
+use crate::policies::Policies;
 use crate::space::Space;
 use crate::state::State;
 use crate::store;
@@ -19,8 +21,8 @@ use crate::upkeep::Upkeep;
 use crate::vaults::Vaults;
 use block::ByteCount;
 use control::{
-    CreateVault, Disk, Job, OpenVault, Point, PointDeleted, Points, RecoverQuery, ResizeDisk, Status, Tier,
-    Vault,
+    CreateVault, Disk, Job, OpenVault, Point, PointDeleted, Points, PointsQuery, RecoverQuery, ResizeDisk,
+    Status, Tier, Vault,
 };
 use nbd::{Limits, Listener, Server};
 use std::os::fd::OwnedFd;
@@ -38,6 +40,9 @@ pub struct Daemon {
     started: String,
     nbd_listen: Option<String>,
     jobs: Arc<Jobs>,
+    policies: Policies,
+    plans: Plans,
+    keeper: Keeper,
     tiers: Arc<Tiers>,
     space: Arc<Space>,
     consolidation: Consolidation,
@@ -85,18 +90,25 @@ impl Daemon {
             .map_err(|source| Error::host("start consolidation".to_owned(), source))?;
         let upkeep = Upkeep::start(tiers.clone(), state.clock())?;
         let started = rfc3339(state.clock().now());
-        Ok(Arc::new(Self {
+        let policies = Policies::open(state.media().clone())?;
+        tiers.vaults.all().iter().try_for_each(|vault| policies.born(&vault.name))?;
+        let daemon = Arc::new(Self {
             state,
             started,
             nbd_listen,
             jobs,
+            policies,
+            plans: Plans::default(),
+            keeper: Keeper::default(),
             tiers,
             space,
             consolidation,
             upkeep,
             server,
             notices,
-        }))
+        });
+        daemon.keeper.start(&daemon)?;
+        Ok(daemon)
     }
 
     /// The state directory.
@@ -112,6 +124,21 @@ impl Daemon {
     /// What folds in the background.
     pub(crate) fn consolidation(&self) -> &Consolidation {
         &self.consolidation
+    }
+
+    /// The policies and what stands under them.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The plans that were made of changes to policies.
+    pub fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
+    /// What acts by the policies.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// Both tiers.
@@ -149,6 +176,9 @@ impl Daemon {
         warnings.extend(self.tiers.vaults.warnings());
         warnings.extend(trouble.into_iter().map(|trouble| trouble.body.message));
         warnings.extend(self.space.warning());
+        warnings.extend(self.policies.warnings());
+        warnings.extend(self.tiers.vaults.marks().warnings());
+        warnings.extend(self.late_items());
         let mut seen = std::collections::HashSet::new();
         warnings.retain(|warning| seen.insert(warning.clone()));
         Ok(Status {
@@ -243,7 +273,12 @@ impl Daemon {
     ///
     /// # Errors
     /// `NotFound` if there is neither a disk nor a point of this name.
-    pub fn points(&self, item: Option<&str>) -> Result<Points> {
+    pub fn points(&self, query: &PointsQuery) -> Result<Points> {
+        let item = query.item.as_deref();
+        if query.deleted {
+            let held = self.tiers.deleted(item);
+            return Ok(Points { points: self.tiers.show(&held)?, warnings: Vec::new() });
+        }
         if let Some(name) = item.filter(|item| item.contains('@')) {
             let held = self.tiers.members(name)?;
             return Ok(Points { points: self.tiers.show(&held)?, warnings: Vec::new() });
@@ -264,8 +299,16 @@ impl Daemon {
     /// `NotFound`.
     pub fn point(&self, name: &str) -> Result<Point> {
         let held = self.tiers.find(name)?;
+        let expiry = expiry(self, &held);
         let mut shown = self.tiers.show(&[held])?;
-        shown.pop().ok_or_else(|| Error::not_found(format!("point {name}")))
+        let mut point = shown.pop().ok_or_else(|| Error::not_found(format!("point {name}")))?;
+        match expiry {
+            Ok(Some((policy, kept))) => (point.policy, point.kept) = (Some(policy.to_string()), kept),
+            Ok(None) => {}
+            // the point is shown all the same; the status says why its policy cannot be told
+            Err(error) => tracing::warn!(point = name, "{}", error.body().message),
+        }
+        Ok(point)
     }
 
     /// Recovery point now, of all these disks.
@@ -305,7 +348,12 @@ impl Daemon {
     /// # Errors
     /// `Conflict` if name or directory are taken; as [`store::path_of`] and [`store::place_for`].
     pub fn create_vault(&self, request: &CreateVault) -> Result<Vault> {
-        let named = self.tiers.vaults.create(&request.name, &store::path_of(&request.store)?)?;
+        let named = self.tiers.vaults.create(
+            &request.name,
+            &store::path_of(&request.store)?,
+            request.soft_delete_days,
+        )?;
+        self.policies.born(&request.name)?;
         Ok(self.tiers.vaults.show(&named))
     }
 
@@ -316,6 +364,7 @@ impl Daemon {
     pub fn open_vault(&self, name: &str, request: &OpenVault) -> Result<Vault> {
         let store = request.store.as_deref().map(store::path_of).transpose()?;
         let named = self.tiers.vaults.bring_in(name, store.as_deref(), &request.key)?;
+        self.policies.born(name)?;
         if let Err(error) = self.tiers.remember_stored_in(&named) {
             // the vault is open; the next start takes note of its points
             tracing::warn!("{}", error.body().message);
@@ -328,6 +377,7 @@ impl Daemon {
     /// # Errors
     /// The first thing that did not end cleanly; the rest is ended all the same.
     pub fn stop(&self) -> Result<()> {
+        self.keeper.stop();
         self.space.stop();
         self.jobs.stop();
         self.consolidation.stop();
@@ -341,6 +391,7 @@ impl Daemon {
     /// # Errors
     /// As [`stop`](Self::stop).
     pub fn stop_for_successor(&self) -> Result<Vec<OwnedFd>> {
+        self.keeper.stop();
         self.space.stop();
         self.jobs.stop();
         let listeners = self.server.stop_for_successor();

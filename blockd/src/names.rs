@@ -51,6 +51,14 @@ pub fn check_vault(name: &str) -> Result<()> {
     if is_word(name) { Ok(()) } else { Err(no_word("vault", name)) }
 }
 
+/// Checks the name of a policy without its vault: one word.
+///
+/// # Errors
+/// `Invalid` saying what a name looks like.
+pub fn check_policy(name: &str) -> Result<()> {
+    if is_word(name) { Ok(()) } else { Err(no_word("policy", name)) }
+}
+
 /// Checks the name of a disk: one word, or `vm/MACHINE/DISK`.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! A blocking client: one request at a time over the daemon's unix socket.
 
+mod policies;
+
 use crate::requests::*;
 use crate::{
     Changes, Disk, Error, ErrorBody, Export, Job, Kind, Point, PointDeleted, Points, Status, Vault,

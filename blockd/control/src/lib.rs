@@ -15,6 +15,7 @@ mod client;
 mod error;
 mod kind;
 mod objects;
+mod policies;
 mod requests;
 mod state_dir;
 
@@ -25,6 +26,9 @@ pub use objects::{
     Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
     ExportCommand, Hurt, Job, JobState, Point, PointDeleted, Points, Problem, Shed, Space, SpaceState,
     Status, Tier, TransferKind, Vault, VaultCheck, VaultUsage,
+};
+pub use policies::{
+    HoldPoint, Item, KeptBy, PlannedPoint, Policy, PolicyPlan, PolicyText, Protect, UnprotectQuery,
 };
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,

@@ -1,6 +1,6 @@
 //! The objects the daemon answers with. Field names are a contract: add, never rename.
 
-use crate::ErrorBody;
+use crate::{ErrorBody, KeptBy};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`
@@ -320,6 +320,15 @@ pub struct Point {
     pub seal_ns: Option<u64>,
     /// Its read-only NBD URI.
     pub uri: String,
+    /// Why it must not be deleted, if somebody holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// The policy its disk stands under; told of one point, not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Why that keeps it; nothing is said of a point it does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptBy>,
 }
 
 /// `GET /v1/points`
@@ -340,6 +349,9 @@ pub struct PointDeleted {
     pub deleted: Vec<Tier>,
     /// The tiers that still hold it.
     pub remaining: Vec<Tier>,
+    /// Until when the deletion from vaults can be undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// What a changed range became.
@@ -501,6 +513,9 @@ pub struct Vault {
     pub points: Option<u64>,
     /// Bytes it takes; absent while locked.
     pub stored: Option<u64>,
+    /// For how many days a deletion can be undone; 0 is not at all.
+    #[serde(default)]
+    pub soft_delete_days: u32,
 }
 
 /// Something a check found wrong.

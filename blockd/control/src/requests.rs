@@ -110,6 +110,9 @@ pub struct PointsQuery {
     /// Only points of this item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
+    /// Those that were deleted and can come back, instead of those that are there.
+    #[serde(default)]
+    pub deleted: bool,
 }
 
 /// `DELETE /v1/points/{point}`
@@ -133,6 +136,9 @@ pub struct BackupRequest {
     /// Read everything, whatever the vault holds already.
     #[serde(default)]
     pub full: bool,
+    /// Keep the point for so many seconds at least, whatever a policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_seconds: Option<u64>,
 }
 
 /// `POST /v1/restores`
@@ -153,6 +159,9 @@ pub struct CreateVault {
     pub name: String,
     /// The directory it lives in on the daemon's host: an absolute path, or `file:///path`.
     pub store: String,
+    /// For how many days a deletion can be undone: 14 to 180, else 14; or 0, for a lab, where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_delete_days: Option<u32>,
 }
 
 /// `POST /v1/vaults/{name}/open`

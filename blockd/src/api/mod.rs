@@ -3,6 +3,7 @@
 
 mod answer;
 mod connections;
+mod policies;
 mod routes;
 
 use crate::daemon::Daemon;

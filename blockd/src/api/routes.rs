@@ -16,10 +16,10 @@ use control::{
 use std::sync::Arc;
 use std::time::Duration;
 
-type Ours = State<Arc<Daemon>>;
-type Name = Result<Path<String>, PathRejection>;
-type Asked<T> = Result<Query<T>, QueryRejection>;
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Ours = State<Arc<Daemon>>;
+pub(super) type Name = Result<Path<String>, PathRejection>;
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// Every path.
 pub fn routes() -> Router<Arc<Daemon>> {
@@ -49,6 +49,7 @@ pub fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{id}", get(job))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
+        .merge(super::policies::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
 }
@@ -131,7 +132,7 @@ async fn snapshot(State(daemon): Ours, body: Body<SnapshotRequest>) -> Answer<Ve
 
 async fn points(State(daemon): Ours, query: Asked<PointsQuery>) -> Answer<Points> {
     let Query(query) = query?;
-    call(daemon, move |daemon| daemon.points(query.item.as_deref())).await
+    call(daemon, move |daemon| daemon.points(&query)).await
 }
 
 async fn point(State(daemon): Ours, name: Name) -> Answer<Point> {

@@ -1,15 +1,14 @@
 //! Making and deleting points, and what changed between them.
 
-use super::{Held, Stored, Tiers, instant};
+use super::{By, Held, Tiers, instant};
 use crate::disks::Named;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
+use crate::gate::{self, stamp};
 use crate::names::is_machine;
-use crate::vaults::NamedVault;
 use block::Epoch;
 use control::{Change, ChangeKind, Changes, Kind, PointDeleted, Tier};
 use layers::{Disk, Numbering, Until};
 use std::sync::Arc;
-use vault::ManifestId;
 
 impl Tiers {
     /// The first point of a disk gets a number that no vault holds under the disk's name: what somebody wrote down of an
@@ -116,10 +115,12 @@ impl Tiers {
                     name: name.to_owned(),
                     deleted: vec![Tier::Vault],
                     remaining: Vec::new(),
+                    until: None,
                 });
             }
             found => found?,
         };
+        gate::ask(&held.name, &self.vaults.marks().of(held.state), stamp(self.disks.env().clock.now()))?;
         let tiers: Vec<Tier> =
             held.tiers().into_iter().filter(|held| tier.is_none_or(|tier| tier == *held)).collect();
         if tiers.is_empty() {
@@ -135,9 +136,12 @@ impl Tiers {
                 Error::said(kind, format!("point {} is gone from {} only", held.name, gone.join(", ")), why)
             }
         };
+        let mut until = None;
         if tiers.contains(&Tier::Vault) {
-            for (vault, manifest) in &held.copies {
-                self.delete_stored(vault, manifest, &held.name).map_err(|error| partly(error, &gone))?;
+            for (vault, _) in &held.copies {
+                let term =
+                    self.delete_from(&held, vault, &By::Request).map_err(|error| partly(error, &gone))?;
+                until = until.max(term);
                 gone.push(format!("vault {}", vault.name));
             }
         }
@@ -145,19 +149,11 @@ impl Tiers {
             self.delete_instant(&held).map_err(|error| partly(error, &gone))?;
         }
         let remaining = held.tiers().into_iter().filter(|tier| !tiers.contains(tier)).collect();
-        Ok(PointDeleted { name: held.name.clone(), deleted: tiers, remaining })
-    }
-
-    /// Deletes a point from a vault. It stops being missed before it is gone, so that it is never taken for lost.
-    fn delete_stored(&self, vault: &NamedVault, manifest: &ManifestId, name: &str) -> Result<()> {
-        let open = vault.vault()?;
-        self.catalog.forget_stored(&vault.key(), &manifest.to_string())?;
-        let deleted =
-            open.delete_point(manifest).doing(|| format!("delete {name} from vault {}", vault.name));
-        if deleted.is_err() {
-            let stored = Stored { manifest: manifest.to_string(), name: name.to_owned() };
-            self.catalog.put_stored(&vault.key(), &[stored])?;
-        }
-        deleted
+        Ok(PointDeleted {
+            name: held.name.clone(),
+            deleted: tiers,
+            remaining,
+            until: until.map(|until| until.to_string()),
+        })
     }
 }

@@ -4,10 +4,12 @@
 //! one after the other, the number means the disk of today, and a point of the earlier one is called by its time.
 
 mod change;
+mod deleted;
 mod find;
 mod shed;
 mod trouble;
 
+pub use deleted::By;
 pub use trouble::{Stored, Trouble};
 
 use crate::catalog::Catalog;
@@ -23,7 +25,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use vault::ManifestId;
+use vault::{ManifestId, VaultPoint};
 
 /// Both tiers.
 pub struct Tiers {
@@ -102,11 +104,18 @@ impl Held {
 }
 
 impl Tiers {
-    /// The points of one item, or of all, oldest first within a disk; and what could not be looked at.
+    /// The points of one item, or of all, oldest first within a disk; and what could not be looked at. Copies that were
+    /// deleted are none.
     pub fn held(&self, item: Option<&str>) -> (Vec<Held>, Vec<Trouble>) {
+        self.copies(item, false)
+    }
+
+    /// Points by their copies, or by those copies in vaults that were deleted and can come back.
+    fn copies(&self, item: Option<&str>, deleted: bool) -> (Vec<Held>, Vec<Trouble>) {
         let mut points: BTreeMap<(DiskId, StateId), Held> = BTreeMap::new();
         let disks = self.disks.all();
-        for named in disks.iter().filter(|named| item.is_none_or(|item| is_of(item, &named.name))) {
+        let is_of_item = |named: &&Arc<Named>| !deleted && item.is_none_or(|item| is_of(item, &named.name));
+        for named in disks.iter().filter(is_of_item) {
             let Ok(disk) = named.disk() else { continue };
             points.extend(disk.points().iter().map(|point| ((named.id, point.state), instant(named, point))));
         }
@@ -114,7 +123,9 @@ impl Tiers {
         for vault in self.vaults.all() {
             let (stored_points, not_in_order) = self.look_into(&vault);
             trouble.extend(not_in_order);
-            for point in stored_points {
+            let gone = self.vaults.marks().deleted_from(&vault.key());
+            let is_gone = |point: &VaultPoint| gone.contains_key(&point.state);
+            for point in stored_points.into_iter().filter(|point| is_gone(point) == deleted) {
                 let alive = disks.iter().find(|named| named.id == point.disk);
                 let name = alive.map_or(&point.item, |named| &named.name);
                 if item.is_none_or(|item| is_of(item, name)) {
@@ -154,6 +165,9 @@ impl Tiers {
             parent: held.parent.map(|state| state.to_string()),
             seal_ns: held.seal_ns,
             uri: self.uri(&held.name),
+            hold: self.vaults.marks().of(held.state).hold.map(|hold| hold.reason),
+            policy: None,
+            kept: Vec::new(),
         };
         Ok(points.iter().map(show).collect())
     }

@@ -53,6 +53,14 @@ impl Tiers {
         }
     }
 
+    /// As [`shed`](Self::shed), unless the point is in use: whether it left.
+    ///
+    /// # Errors
+    /// As [`shed`](Self::shed).
+    pub fn shed_if_free(&self, held: &Held) -> Result<Option<String>> {
+        if self.may_shed(held) { self.shed(held).map(Some) } else { Ok(None) }
+    }
+
     /// Takes a point from the instant tier: the one place where that happens. What may be taken was decided before.
     ///
     /// # Errors

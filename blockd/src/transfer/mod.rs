@@ -56,6 +56,9 @@ impl Daemon {
         named.vault()?;
         let points = self.space().with_room(|| self.tiers().snapshot(std::slice::from_ref(&request.item)))?;
         let Some(first) = points.first() else { return Err(Error::not_found("recovery point")) };
+        if let Some(seconds) = request.keep_seconds {
+            self.tiers().keep(&points, seconds)?;
+        }
         let new = NewJob {
             operation: "backup",
             item: request.item.clone(),

@@ -1,6 +1,8 @@
 //! Vaults that come to be known: made with a fresh key, brought in with their own, unlocked.
 
-use super::{NamedVault, VaultFile, Vaults, file_path, key_path, open_store, options, sheet_path};
+use super::{
+    NamedVault, TERM_DAYS, TERM_MOST_DAYS, VaultFile, Vaults, file_path, key_path, open_store, sheet_path,
+};
 use crate::error::{Doing, Error, Result};
 use crate::{names, store};
 use block::sync::lock;
@@ -17,8 +19,9 @@ impl Vaults {
     /// # Errors
     /// `Conflict` if the name is taken or the directory holds a vault, `Refused` if it holds anything else; as
     /// [`store::place_for`].
-    pub fn create(&self, name: &str, store: &Path) -> Result<Arc<NamedVault>> {
+    pub fn create(&self, name: &str, store: &Path, term_days: Option<u32>) -> Result<Arc<NamedVault>> {
         names::check_vault(name)?;
+        check_term(name, term_days)?;
         let mut table = lock(&self.table);
         if table.contains_key(name) {
             return Err(Error::said(Kind::Conflict, format!("vault {name}"), "exists already")
@@ -45,10 +48,10 @@ impl Vaults {
         };
         let id = vault.doing(doing)?.id();
         self.write_sheet(name, id, &path)?;
-        self.write_file(name, &path)?;
+        self.write_file(name, &path, term_days)?;
         let key = self.key_for(name)?;
-        let vault = Vault::open_with(blobs, key, &self.env, options()).doing(doing)?;
-        let named = Arc::new(NamedVault::open(name, path, id, vault));
+        let vault = Vault::open_with(blobs, key, &self.env, self.options(id)).doing(doing)?;
+        let named = Arc::new(NamedVault::open(name, path, id, vault, term_days.unwrap_or(TERM_DAYS)));
         table.insert(name.to_owned(), named.clone());
         let sheet = self.root.join(sheet_path(name));
         tracing::warn!("vault {name} was made; print {} and keep it away from this host", sheet.display());
@@ -117,7 +120,7 @@ impl Vaults {
                 path.display()
             )));
         }
-        let vault = match Vault::open_with(blobs, key, &self.env, options()) {
+        let vault = match Vault::open_with(blobs, key, &self.env, self.options(id)) {
             Err(error) if Failure::kind(&error) == block::Kind::Unavailable => {
                 return Err(invalid(format!("it is not the key of vault {id}")));
             }
@@ -125,15 +128,16 @@ impl Vaults {
         };
         self.write_key(name, &file_text)?;
         self.write_sheet(name, id, &path)?;
-        self.write_file(name, &path)?;
-        Ok(NamedVault::open(name, path, id, vault))
+        let term_days = self.read_file(name).ok().and_then(|file| file.soft_delete_days);
+        self.write_file(name, &path, term_days)?;
+        Ok(NamedVault::open(name, path, id, vault, term_days.unwrap_or(TERM_DAYS)))
     }
 
     /// From here on the daemon knows the vault.
-    fn write_file(&self, name: &str, store: &Path) -> Result<()> {
+    fn write_file(&self, name: &str, store: &Path, soft_delete_days: Option<u32>) -> Result<()> {
         // one below the state directory moves with it
         let shown = store.strip_prefix(&self.root).unwrap_or(store);
-        let file = VaultFile { store: shown.display().to_string() };
+        let file = VaultFile { store: shown.display().to_string(), soft_delete_days };
         let text = toml::to_string(&file).map_err(|error| Error::said(Kind::Io, name, error.to_string()))?;
         self.media.replace(&file_path(name), text.as_bytes()).doing(|| format!("note where vault {name} is"))
     }
@@ -160,5 +164,18 @@ impl Vaults {
         self.media
             .replace(&sheet_path(name), sheet.as_bytes())
             .doing(|| format!("write the recovery sheet of vault {name}"))
+    }
+}
+
+/// Nothing, as a lab has it, or a term that leaves time to notice.
+fn check_term(name: &str, days: Option<u32>) -> Result<()> {
+    match days {
+        None | Some(0 | TERM_DAYS..=TERM_MOST_DAYS) => Ok(()),
+        Some(days) => {
+            let why =
+                format!("a deletion can be undone for {TERM_DAYS} to {TERM_MOST_DAYS} days, not {days}");
+            Err(Error::said(Kind::Invalid, format!("vault {name}"), why)
+                .with_help("or not at all in a vault that is made with --lab"))
+        }
     }
 }

@@ -4,6 +4,8 @@
 mod making;
 
 use crate::error::{Doing, Error, Result};
+use crate::gate::Gate;
+use crate::marks::Marks;
 use crate::store::VAULTS as DIR;
 use block::linux::LinuxMedia;
 use block::sync::{Mutex, lock};
@@ -14,7 +16,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vault::{DeleteGate, Deletion, DirectoryStore, Env, Options, Quiet, Refusal, Vault, VaultKey};
+use vault::{DirectoryStore, Env, Options, Quiet, Vault, VaultKey};
 
 /// The vault that is made at the first start.
 pub const MAIN: &str = "main";
@@ -22,12 +24,19 @@ pub const MAIN: &str = "main";
 /// A vault file or key file larger than this is not one.
 const LIMIT_BYTES: u64 = 64 << 10;
 
+/// How long a deletion can be undone unless the vault says otherwise, and what it may say.
+const TERM_DAYS: u32 = 14;
+const TERM_MOST_DAYS: u32 = 180;
+
 /// What `vaults/NAME.vault` says.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct VaultFile {
     // relative to the state directory, or absolute
     store: String,
+    // how long a deletion can be undone; 0 is for a vault that was made with `--lab`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    soft_delete_days: Option<u32>,
 }
 
 /// A vault with a name.
@@ -38,11 +47,24 @@ pub struct NamedVault {
     id: Option<VaultId>,
     open: Result<Arc<Vault>, ErrorBody>,
     locked: bool,
+    term_days: u32,
 }
 
 impl NamedVault {
-    fn open(name: &str, store: PathBuf, id: VaultId, vault: Vault) -> Self {
-        Self { name: name.to_owned(), store, id: Some(id), open: Ok(Arc::new(vault)), locked: false }
+    fn open(name: &str, store: PathBuf, id: VaultId, vault: Vault, term_days: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            store,
+            id: Some(id),
+            open: Ok(Arc::new(vault)),
+            locked: false,
+            term_days,
+        }
+    }
+
+    /// For how many days a deletion can be undone; 0 is not at all.
+    pub const fn term_days(&self) -> u32 {
+        self.term_days
     }
 
     /// The vault, if it is unlocked and in order.
@@ -64,20 +86,12 @@ impl NamedVault {
     }
 }
 
-/// Deleting a recovery point takes a person's request, and there is no other rule yet: a request is what brings us here.
-struct RequestIsEnough;
-
-impl DeleteGate for RequestIsEnough {
-    fn may_delete(&self, _what: &Deletion) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 /// All vaults.
 pub struct Vaults {
     root: PathBuf,
     media: Arc<dyn Media>,
     env: Env,
+    marks: Arc<Marks>,
     table: Mutex<BTreeMap<String, Arc<NamedVault>>>,
 }
 
@@ -87,7 +101,8 @@ impl Vaults {
     /// # Errors
     /// What keeps the directory as a whole from being read, or `main` from being made.
     pub fn open(root: &Path, media: Arc<dyn Media>, env: Env) -> Result<Self> {
-        let vaults = Self { root: root.to_owned(), media, env, table: Mutex::default() };
+        let marks = Arc::new(Marks::open(media.clone())?);
+        let vaults = Self { root: root.to_owned(), media, env, marks, table: Mutex::default() };
         for entry in vaults.media.list(DIR).doing(|| "list the vaults".to_owned())? {
             let Some(name) = entry.name.strip_suffix(".vault").filter(|_| !entry.is_dir) else { continue };
             let named = vaults.open_one(name);
@@ -97,7 +112,7 @@ impl Vaults {
             lock(&vaults.table).insert(name.to_owned(), Arc::new(named));
         }
         if !lock(&vaults.table).contains_key(MAIN) {
-            vaults.create(MAIN, &Path::new(DIR).join(MAIN))?;
+            vaults.create(MAIN, &Path::new(DIR).join(MAIN), None)?;
         }
         Ok(vaults)
     }
@@ -109,9 +124,10 @@ impl Vaults {
             id,
             open: Err(error.body()),
             locked,
+            term_days: TERM_DAYS,
         };
-        let store = match self.read_file(name) {
-            Ok(file) => self.root.join(file.store),
+        let (store, term_days) = match self.read_file(name) {
+            Ok(file) => (self.root.join(file.store), file.soft_delete_days.unwrap_or(TERM_DAYS)),
             Err(error) => return failed(PathBuf::new(), None, false, error),
         };
         let doing = || format!("open vault {name} in {}", store.display());
@@ -142,8 +158,8 @@ impl Vaults {
             Ok(None) => return failed(store, Some(id), true, self.locked(name)),
             Err(error) => return failed(store, Some(id), true, error),
         };
-        match Vault::open_with(blobs, key, &self.env, options()).doing(doing) {
-            Ok(vault) => NamedVault::open(name, store, id, vault),
+        match Vault::open_with(blobs, key, &self.env, self.options(id)).doing(doing) {
+            Ok(vault) => NamedVault::open(name, store, id, vault, term_days),
             Err(error) if error.kind() == Kind::Unavailable => {
                 failed(store, Some(id), true, self.wrong_key(name, id))
             }
@@ -204,6 +220,17 @@ impl Vaults {
         Ok(Arc::new(LinuxMedia::new(store, store).doing(doing)?))
     }
 
+    /// What was said of recovery points.
+    pub fn marks(&self) -> &Arc<Marks> {
+        &self.marks
+    }
+
+    /// How a vault is opened: what asks before anything in it is deleted.
+    fn options(&self, id: VaultId) -> Options {
+        let gate = Gate { marks: self.marks.clone(), vault: id.to_string(), clock: self.env.clock.clone() };
+        Options { gate: Arc::new(gate), ..Options::default() }
+    }
+
     /// Every vault, by name.
     pub fn all(&self) -> Vec<Arc<NamedVault>> {
         lock(&self.table).values().cloned().collect()
@@ -238,6 +265,7 @@ impl Vaults {
             recovery_sheet: self.root.join(sheet_path(&named.name)).display().to_string(),
             points: usage.map(|usage| usage.points),
             stored: usage.map(|usage| usage.bytes),
+            soft_delete_days: named.term_days,
         }
     }
 
@@ -303,10 +331,6 @@ impl Vaults {
 
 fn open_store(media: Arc<dyn Media>) -> block::Result<Arc<dyn BlobStore>> {
     Ok(Arc::new(DirectoryStore::open(media, "")?))
-}
-
-fn options() -> Options {
-    Options { gate: Arc::new(RequestIsEnough), ..Options::default() }
 }
 
 fn file_path(name: &str) -> String {

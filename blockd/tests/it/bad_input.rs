@@ -17,8 +17,12 @@ fn unknown_names_are_named() {
     let daemon = state.start();
     daemon.create("web", 1 << 20);
     let client = daemon.client();
-    let backup =
-        |item: &str, vault: &str| BackupRequest { item: item.into(), vault: Some(vault.into()), full: false };
+    let backup = |item: &str, vault: &str| BackupRequest {
+        item: item.into(),
+        vault: Some(vault.into()),
+        full: false,
+        keep_seconds: None,
+    };
     let since = ChangesQuery { since: Some("web@9".into()), until: None };
     let restore = RestoreRequest { point: "web@9".into(), to: "new".into() };
     let failures = [
@@ -62,7 +66,8 @@ fn requests_that_make_no_sense_are_refused() {
     for point in ["web", "web@x", "@1"] {
         assert_eq!(failure(client.point(point)).0, Kind::Invalid, "{point}");
     }
-    let relative = CreateVault { name: "second".into(), store: "not/absolute".into() };
+    let relative =
+        CreateVault { name: "second".into(), store: "not/absolute".into(), soft_delete_days: None };
     assert_eq!(failure(client.create_vault(&relative)).0, Kind::Invalid);
     assert_eq!(client.disks().expect("disks"), []);
     assert!(state.files("disks").is_empty());
@@ -141,7 +146,7 @@ fn a_vault_without_its_key_is_locked_and_the_disks_serve() {
     daemon.write("web", 0, b"written while locked");
     let vault = daemon.client().vault("main").expect("a vault");
     assert!(vault.locked);
-    let request = BackupRequest { item: "web".into(), vault: None, full: false };
+    let request = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
     let (kind, message) = failure(daemon.client().backup(&request));
     assert!(
         kind == Kind::Unavailable && message.contains("main.key") && message.contains("locked"),
@@ -390,7 +395,7 @@ fn a_full_disk_says_so_and_heals_when_there_is_room() {
     export.flush().expect("a flush works on a full filesystem");
     let warnings = daemon.client().status().expect("status").warnings;
     assert!(warnings.iter().any(|warning| warning.contains("nearly full")), "{warnings:?}");
-    let request = BackupRequest { item: "web".into(), vault: None, full: false };
+    let request = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
     let job = daemon.client().backup(&request).expect("a job");
     let job = daemon.finished(&job);
     assert_eq!(job.state, JobState::Done, "the reserve is there for it, as it stores a piece only: {job:?}");

@@ -34,6 +34,13 @@ impl State {
         Daemon::start(&self.path())
     }
 
+    /// Makes the vault `main` one in which deleting is final at once, from the next start on.
+    pub fn make_lab(&self) {
+        let path = self.file("vaults/main.vault");
+        let text = fs::read_to_string(&path).expect("a vault's file");
+        fs::write(path, text + "soft-delete-days = 0\n").expect("written");
+    }
+
     /// The files below a directory of the state, by path.
     pub fn files(&self, below: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -157,9 +164,20 @@ impl Daemon {
     }
 
     pub fn backup(&self, name: &str) -> Job {
-        let request = BackupRequest { item: name.to_owned(), vault: None, full: false };
+        let request = BackupRequest { item: name.to_owned(), vault: None, full: false, keep_seconds: None };
         let job = self.client.backup(&request).expect("a job");
         self.finished(&job)
+    }
+
+    /// Waits for something that comes by itself, at most half a minute.
+    pub fn eventually(&self, what: &str, mut is_so: impl FnMut(&Client) -> bool) {
+        for _ in 0..600 {
+            if is_so(&self.client) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{what}\n{}", self.log());
     }
 
     pub fn restore(&self, point: &str, to: &str) -> Job {

@@ -133,13 +133,16 @@ fn each_vault_has_its_own_bases() {
     let daemon = state.start();
     let store = tempfile::tempdir().expect("a directory");
     let path = store.path().join("second").display().to_string();
-    let made =
-        daemon.client().create_vault(&CreateVault { name: "second".into(), store: path }).expect("a vault");
+    let made = daemon
+        .client()
+        .create_vault(&CreateVault { name: "second".into(), store: path, soft_delete_days: None })
+        .expect("a vault");
     assert!(std::fs::read_to_string(&made.recovery_sheet).expect("a sheet").contains("second"));
     daemon.create("web", 1 << 20);
     daemon.write("web", 0, &noise(1, 1 << 20));
     let to = |vault: &str, full: bool| {
-        let request = BackupRequest { item: "web".into(), vault: Some(vault.to_owned()), full };
+        let request =
+            BackupRequest { item: "web".into(), vault: Some(vault.to_owned()), full, keep_seconds: None };
         daemon.finished(&daemon.client().backup(&request).expect("a job"))
     };
     assert_eq!(to("main", false).kind, Some(TransferKind::Full));

@@ -10,6 +10,7 @@ mod integrity;
 mod kill;
 mod lifecycle;
 mod machines;
+mod policies;
 mod restart;
 mod shape;
 mod space;

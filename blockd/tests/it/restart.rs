@@ -65,7 +65,7 @@ fn a_job_cut_off_is_interrupted_and_moves_no_base() {
         daemon.write(name, 0, &noise(7, 24 << 20));
     }
     let begin = |name: &str| {
-        let request = BackupRequest { item: name.to_owned(), vault: None, full: false };
+        let request = BackupRequest { item: name.to_owned(), vault: None, full: false, keep_seconds: None };
         daemon.client().backup(&request).expect("a job")
     };
     begin("first");

@@ -115,11 +115,14 @@ fn a_copied_state_and_its_original_do_not_take_each_other_for_a_base() {
     let store = store.path().join("shared").display().to_string();
     let backup = |daemon: &Daemon| {
         let vault = Some("shared".to_owned());
-        let request = control::BackupRequest { item: "web".into(), vault, full: false };
+        let request = control::BackupRequest { item: "web".into(), vault, full: false, keep_seconds: None };
         daemon.finished(&daemon.client().backup(&request).expect("a job"))
     };
     let daemon = one.start();
-    daemon.client().create_vault(&CreateVault { name: "shared".into(), store }).expect("a vault");
+    daemon
+        .client()
+        .create_vault(&CreateVault { name: "shared".into(), store, soft_delete_days: None })
+        .expect("a vault");
     daemon.create("web", 1 << 20);
     daemon.write("web", 0, &noise(1, 1 << 20));
     assert_eq!(backup(&daemon).kind, Some(TransferKind::Full));

@@ -62,7 +62,10 @@ impl Host {
         let daemon = self.start();
         daemon.create("web", SIZE as u64);
         let store = self.vault.path().join("far").to_str().expect("UTF-8").to_owned();
-        daemon.client().create_vault(&CreateVault { name: "far".to_owned(), store }).expect("a vault");
+        daemon
+            .client()
+            .create_vault(&CreateVault { name: "far".to_owned(), store, soft_delete_days: None })
+            .expect("a vault");
         daemon
     }
 
@@ -118,7 +121,8 @@ fn overwrite(daemon: &Daemon, epoch: u64) {
 }
 
 fn backup_to(daemon: &Daemon, vault: &str) -> Job {
-    let request = BackupRequest { item: "web".into(), vault: Some(vault.into()), full: false };
+    let request =
+        BackupRequest { item: "web".into(), vault: Some(vault.into()), full: false, keep_seconds: None };
     daemon.finished(&daemon.client().backup(&request).expect("a job"))
 }
 
@@ -241,7 +245,8 @@ fn a_host_that_is_full_to_the_last_block_fails_clearly_and_heals() {
             assert!(job_failure(&job).0 == Kind::NoSpace && help.contains("free space"), "{help}");
         }
     }
-    let request = BackupRequest { item: "web".into(), vault: Some("main".into()), full: true };
+    let request =
+        BackupRequest { item: "web".into(), vault: Some("main".into()), full: true, keep_seconds: None };
     match daemon.client().backup(&request) {
         Err(error) => assert_eq!(error.kind(), Kind::NoSpace, "{error}"),
         Ok(job) => assert_eq!(job_failure(&daemon.finished(&job)).0, Kind::NoSpace),

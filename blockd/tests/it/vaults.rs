@@ -45,7 +45,7 @@ fn a_wrong_key_locks_and_a_damaged_one_is_named() {
         let daemon = state.start();
         let client = daemon.client();
         assert!(client.vault("main").expect("a vault").locked, "{says}");
-        let backup = BackupRequest { item: "web".into(), vault: None, full: false };
+        let backup = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
         let restore = RestoreRequest { point: "web@1".into(), to: "new".into() };
         let errors = [
             client.backup(&backup).expect_err("locked"),
@@ -178,6 +178,7 @@ fn a_point_whose_blob_is_removed_is_missed_by_name() {
 #[test]
 fn a_deleted_point_is_not_missed() {
     let (state, _) = stored();
+    state.make_lab();
     let daemon = state.start();
     daemon.client().delete_point("web@1", &DeletePointQuery::default()).expect("deleted");
     let check = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
@@ -191,7 +192,11 @@ fn a_store_goes_where_it_harms_nothing() {
     let daemon = state.start();
     let outside = tempfile::tempdir().expect("a directory");
     let make = |name: &str, store: &str| {
-        daemon.client().create_vault(&CreateVault { name: name.into(), store: store.into() })
+        daemon.client().create_vault(&CreateVault {
+            name: name.into(),
+            store: store.into(),
+            soft_delete_days: None,
+        })
     };
     let in_state = |name: &str| state.file(name).display().to_string();
     for (store, kind, says) in [
@@ -219,6 +224,7 @@ fn a_store_goes_where_it_harms_nothing() {
 #[test]
 fn what_no_point_needs_is_counted() {
     let (state, content) = stored();
+    state.make_lab();
     let daemon = state.start();
     let usage = || daemon.client().vault_usage("main").expect("usage");
     let whole = usage();
@@ -255,7 +261,7 @@ fn a_store_begins_in_an_empty_directory() {
     let outside = tempfile::tempdir().expect("a directory");
     let make = |name: &str| {
         let store = outside.path().join("store").display().to_string();
-        daemon.client().create_vault(&CreateVault { name: name.into(), store })
+        daemon.client().create_vault(&CreateVault { name: name.into(), store, soft_delete_days: None })
     };
     fs::create_dir(outside.path().join("store")).expect("a directory");
     let inside = |name: &str| outside.path().join("store").join(name);

@@ -13,8 +13,10 @@ mod job;
 mod mounts;
 mod output;
 mod point;
+mod policy;
 mod shell;
 mod size;
+mod span;
 mod status;
 mod vault;
 
@@ -86,6 +88,9 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Umount { dir } => mounts::umount(output, &dir),
         Verb::Files(verb) => files::run(verb, &client()?, output),
         Verb::Vault(verb) => vault::run(verb, &client()?, output),
+        Verb::Policy(verb) => policy::run(verb, &client()?, output),
+        Verb::Protect(options) => policy::protect(&client()?, output, &options),
+        Verb::Unprotect(options) => policy::unprotect(&client()?, output, &options),
         Verb::Job(verb) => job::run(verb, &client()?, output),
         Verb::Inspect(verb) => inspect::run(verb, output),
         Verb::Completions { shell } => shell::completions(shell, output),

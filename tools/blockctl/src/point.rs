@@ -5,6 +5,7 @@ use crate::disk;
 use crate::failure::Result;
 use crate::job;
 use crate::output::{Output, sheet, table};
+use crate::policy::reasons;
 use crate::size;
 use control::{
     BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, RestoreRequest, Tier, TransferKind,
@@ -20,8 +21,9 @@ pub fn snapshot(client: &Client, output: &Output, disks: &[String]) -> Result<()
 /// `blockctl point …`.
 pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
-        PointVerb::List { item } => {
-            let found = client.points(item.as_deref())?;
+        PointVerb::List { item, deleted } => {
+            let item = item.as_deref();
+            let found = if deleted { client.deleted_points(item)? } else { client.points(item)? };
             found.warnings.iter().for_each(|warning| output.warn(warning));
             output.answer(&found.points, |points| list(points))
         }
@@ -34,6 +36,9 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
             let query = ChangesQuery { since: Some(older.name), until: Some(newer.name) };
             output.answer(&client.changes(&newer.disk, &query)?, disk::changes)
         }
+        PointVerb::Hold { point, reason } => output.answer(&client.hold_point(&point, &reason)?, show),
+        PointVerb::Release { point } => output.answer(&client.release_point(&point)?, show),
+        PointVerb::Undelete { point } => output.answer(&client.undelete_point(&point)?, show),
         PointVerb::Delete { point, tier, yes } => {
             let tier = tier.map(|tier| match tier {
                 TierName::Instant => Tier::Instant,
@@ -51,7 +56,11 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
                     [] => String::new(),
                     left => format!("; still in {}", tiers(left)),
                 };
-                format!("deleted {} from {}{left}", deleted.name, tiers(&deleted.deleted))
+                let name = &deleted.name;
+                let back = deleted.until.as_ref().map_or_else(String::new, |until| {
+                    format!("; until {until} `blockctl point undelete {name}` brings it back from the vault")
+                });
+                format!("deleted {name} from {}{left}{back}", tiers(&deleted.deleted))
             })
         }
     }
@@ -59,8 +68,12 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
 
 /// `blockctl backup`.
 pub fn backup(client: &Client, output: &Output, options: &BackupOptions) -> Result<()> {
-    let request =
-        BackupRequest { item: options.item.clone(), vault: Some(options.vault.clone()), full: options.full };
+    let request = BackupRequest {
+        item: options.item.clone(),
+        vault: Some(options.vault.clone()),
+        full: options.full,
+        keep_seconds: options.keep,
+    };
     let begun = client.backup(&request)?;
     let done = job::follow(client, output, &begun)?;
     job::answer(output, &done, backed_up)
@@ -139,5 +152,8 @@ fn show(point: &Point) -> String {
         ("writes held", held),
         ("state", point.state.clone()),
         ("uri", point.uri.clone()),
+        ("held", point.hold.clone().unwrap_or_else(|| "no".to_owned())),
+        ("policy", point.policy.clone().unwrap_or_else(|| "none".to_owned())),
+        ("kept by it", reasons(&point.kept)),
     ])
 }

@@ -15,9 +15,13 @@ const KEY_LIMIT_BYTES: u64 = 64 << 10;
 /// Runs the verb.
 pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
-        VaultVerb::Create { name, store } => {
+        VaultVerb::Create { name, store, soft_delete_days, lab } => {
             let store = if store.contains("://") { store } else { absolute_text(&store)? };
-            let vault = client.create_vault(&CreateVault { name, store })?;
+            let vault = client.create_vault(&CreateVault {
+                name,
+                store,
+                soft_delete_days: Some(if lab { 0 } else { soft_delete_days }),
+            })?;
             output.answer(&vault, |vault| {
                 format!("{}\nPrint {} and keep it away from this host.", show(vault), vault.recovery_sheet)
             })

@@ -2,9 +2,11 @@
 
 mod disk;
 mod files;
+mod policy;
 
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesVerb, FindOptions, KindName, TarOptions};
+pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -61,6 +63,13 @@ pub enum Verb {
     /// Vaults, where recovery points are kept apart from the disks
     #[command(subcommand)]
     Vault(VaultVerb),
+    /// Policies: when backups are made, and how long recovery points stay
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// Put a disk or a machine under a policy, or resume its protection
+    Protect(ProtectOptions),
+    /// End or pause the protection of a disk or a machine
+    Unprotect(UnprotectOptions),
     /// Backups, restores and checks, under way and past
     #[command(subcommand)]
     Job(JobVerb),
@@ -127,6 +136,9 @@ pub enum PointVerb {
     List {
         /// The name of a disk, of a machine (vm/web), or of one point
         item: Option<String>,
+        /// Those that were deleted from a vault and can be undeleted
+        #[arg(long)]
+        deleted: bool,
     },
     /// One recovery point
     Show {
@@ -140,7 +152,25 @@ pub enum PointVerb {
         /// Another point of the same disk; which of both is older does not matter
         b: String,
     },
-    /// Delete a recovery point from every tier, or from one
+    /// Hold a recovery point: nothing deletes it, whatever a policy says
+    Hold {
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
+        point: String,
+        /// Why; whoever wants to delete it is told
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a hold
+    Release {
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
+        point: String,
+    },
+    /// Bring back a recovery point that was deleted from a vault, until its term is over
+    Undelete {
+        /// Its name, as `point list --deleted` shows it
+        point: String,
+    },
+    /// Delete a recovery point from every tier, or from one; a vault keeps it for some days
     Delete {
         /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
         point: String,
@@ -171,6 +201,9 @@ pub struct BackupOptions {
     /// Read everything, whatever the vault holds already
     #[arg(long)]
     pub full: bool,
+    /// Keep the point for so long at least, whatever a policy says: 12h, 30d, 8w
+    #[arg(long, value_name = "SPAN", value_parser = crate::span::parse)]
+    pub keep: Option<u64>,
 }
 
 #[derive(Subcommand)]
@@ -224,6 +257,12 @@ pub enum VaultVerb {
         /// The directory it is to live in, or file:///DIR; better on another device than the disks
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         store: String,
+        /// For how many days a deleted recovery point can be undeleted, 14 to 180
+        #[arg(long, value_name = "DAYS", default_value_t = 14)]
+        soft_delete_days: u32,
+        /// For tries only: deleting is final at once
+        #[arg(long, conflicts_with = "soft_delete_days")]
+        lab: bool,
     },
     /// Bring in a vault that exists, of another host for instance
     Open {

@@ -119,7 +119,8 @@ impl Stage {
             Ok((point, text))
         })?;
         let vault = story.step(|output| {
-            let request = BackupRequest { item: DISK.to_owned(), vault: None, full: false };
+            let request =
+                BackupRequest { item: DISK.to_owned(), vault: None, full: false, keep_seconds: None };
             let done = finish(job::follow(client, output, &client.backup(&request)?)?)?;
             let changed = size::show(done.bytes_changed);
             let text = match &done.base {

@@ -1,0 +1,67 @@
+//! The one gate every deletion of a recovery point's copy in a vault passes. The rules are in `docs/deletion.md`.
+
+use crate::error::{Error, Result};
+use crate::marks::{Mark, Marks};
+use block::{Clock, Time};
+use control::Kind;
+use jiff::Timestamp;
+use std::sync::Arc;
+use vault::{DeleteGate, Deletion, Refusal};
+
+/// What a vault asks before anything in it is deleted for good.
+pub struct Gate {
+    /// What was said of points.
+    pub marks: Arc<Marks>,
+    /// The vault's id.
+    pub vault: String,
+    /// The appliance's time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl DeleteGate for Gate {
+    fn may_delete(&self, what: &Deletion) -> Result<(), Refusal> {
+        let refuse = |why: String| Err(Refusal { why });
+        let point = match what {
+            Deletion::Point(point) => point,
+            Deletion::DamagedPoint(id) => {
+                return refuse(format!("{id} is damaged, so nobody can tell what was said of it"));
+            }
+        };
+        let (mark, now) = (self.marks.of(point.state), stamp(self.clock.now()));
+        if let Some(why) = keeps(&mark, now) {
+            return refuse(why);
+        }
+        match mark.deleted.get(&self.vault) {
+            Some(deleted) if deleted.until <= now => Ok(()),
+            Some(deleted) => refuse(format!("its deletion can be undone until {}", deleted.until)),
+            None => refuse("nobody asked to delete it".to_owned()),
+        }
+    }
+}
+
+/// Why a point may not even be marked as deleted, if so.
+///
+/// # Errors
+/// `Refused` with the reason and what takes it away.
+pub fn ask(point: &str, mark: &Mark, now: Timestamp) -> Result<()> {
+    match keeps(mark, now) {
+        None => Ok(()),
+        Some(why) => Err(Error::said(Kind::Refused, format!("delete {point}"), why).with_help(format!(
+            "`blockctl point release {point}` ends a hold; `blockctl point show {point}` says more"
+        ))),
+    }
+}
+
+fn keeps(mark: &Mark, now: Timestamp) -> Option<String> {
+    if let Some(hold) = &mark.hold {
+        return Some(format!("it is held: {}", hold.reason));
+    }
+    let until = mark.keep_until.filter(|until| *until > now)?;
+    Some(format!("it was made to be kept until {until}"))
+}
+
+/// A moment of the appliance's clock.
+pub fn stamp(time: Time) -> Timestamp {
+    let unix_ms = i64::try_from(time.unix_ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::MAX)
+}

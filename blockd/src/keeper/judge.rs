@@ -1,0 +1,65 @@
+//! The points of a disk before the rules of a policy.
+
+use crate::daemon::Daemon;
+use crate::error::Result;
+use crate::gate::stamp;
+use crate::points::Held;
+use crate::policies::PolicyName;
+use crate::policy::{Candidate, Kept, Policy, judge};
+use control::KeptBy;
+use jiff::Timestamp;
+
+/// A point, and why the policy keeps it.
+pub(super) struct Judged {
+    pub(super) held: Held,
+    pub(super) kept: Vec<Kept>,
+}
+
+/// Judges the points of one disk that the policy's vault holds, oldest first.
+///
+/// # Errors
+/// What the catalog reports.
+pub(super) fn judge_disk(
+    daemon: &Daemon,
+    vault: &str,
+    policy: &Policy,
+    points: &[Held],
+    now: Timestamp,
+) -> Result<Vec<Judged>> {
+    let tiers = daemon.tiers();
+    let hurt = tiers.catalog.hurt()?;
+    let copy =
+        |held: &Held| held.copies.iter().find(|(named, _)| named.name == vault).map(|(_, id)| id.to_string());
+    let mut points: Vec<Held> = points.iter().filter(|held| copy(held).is_some()).cloned().collect();
+    points.sort_by_key(|held| (held.time, held.epoch));
+    let candidate = |held: &Held| {
+        let mark = tiers.vaults.marks().of(held.state);
+        Candidate {
+            time: stamp(held.time),
+            is_good: copy(held).is_some_and(|manifest| !hurt.contains(&(vault.to_owned(), manifest))),
+            keep_until: mark.keep_until,
+            is_held: mark.hold.is_some(),
+        }
+    };
+    let candidates: Vec<_> = points.iter().map(candidate).collect();
+    let kept = judge(&policy.retention, &policy.schedule.zone, now, &candidates);
+    Ok(points.into_iter().zip(kept).map(|(held, kept)| Judged { held, kept }).collect())
+}
+
+/// A reason as the API shows it.
+pub(super) fn show(kept: &Kept) -> KeptBy {
+    KeptBy { reason: kept.reason.name().to_owned(), until: kept.until.map(|date| date.to_string()) }
+}
+
+/// Why the policy in force keeps this point; none if its disk stands under none, or no vault of the policy holds it.
+///
+/// # Errors
+/// Why the policy cannot be read; what the catalog reports.
+pub fn expiry(daemon: &Daemon, point: &Held) -> Result<Option<(PolicyName, Vec<KeptBy>)>> {
+    let Some((name, policy)) = daemon.policies().of_disk(&point.item)? else { return Ok(None) };
+    let (held, _) = daemon.tiers().held(Some(&point.item));
+    let of_disk: Vec<_> = held.into_iter().filter(|held| held.disk == point.disk).collect();
+    let judged = judge_disk(daemon, &name.vault, &policy, &of_disk, daemon.now())?;
+    let found = judged.iter().find(|judged| judged.held.state == point.state);
+    Ok(found.map(|judged| (name, judged.kept.iter().map(show).collect())))
+}

@@ -1,0 +1,151 @@
+//! What a changed policy would do to existing points, before it is done.
+
+use super::judge::{judge_disk, show};
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::gate::stamp;
+use crate::policies::PolicyName;
+use crate::policy::{Kept, Policy, parse};
+use block::sync::{Mutex, lock};
+use control::{Kind, PlannedPoint, PolicyPlan};
+use jiff::Timestamp;
+use std::collections::VecDeque;
+
+/// Plans that are remembered; an older one has to be made again.
+const REMEMBERED: usize = 64;
+
+/// The plans that were made, and what each would write.
+#[derive(Default)]
+pub struct Plans(Mutex<VecDeque<(PolicyPlan, String)>>);
+
+impl Plans {
+    fn remember(&self, plan: &PolicyPlan, text: &str) {
+        let mut plans = lock(&self.0);
+        plans.push_front((plan.clone(), text.to_owned()));
+        plans.truncate(REMEMBERED);
+    }
+
+    fn find(&self, id: &str) -> Option<(PolicyPlan, String)> {
+        lock(&self.0).iter().find(|(plan, _)| plan.id == id).cloned()
+    }
+}
+
+impl Daemon {
+    /// What a policy would do to existing points if it were written.
+    ///
+    /// # Errors
+    /// `Invalid` naming the key; what cannot be looked at, since a plan that leaves something out is none.
+    pub fn plan_policy(&self, name: &str, text: &str) -> Result<PolicyPlan> {
+        let name = PolicyName::parse(name)?;
+        let plan = self.made_plan(&name, &parse(text)?)?;
+        self.plans().remember(&plan, text);
+        Ok(plan)
+    }
+
+    /// Does what a plan says.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not remembered; `Conflict` if it would do something else by now.
+    pub fn apply_plan(&self, id: &str) -> Result<control::Policy> {
+        let unknown = || {
+            Error::not_found(format!("plan {id}")).with_help(
+                "plans are forgotten when the daemon ends: make it again with `blockctl policy plan`",
+            )
+        };
+        let (planned, text) = self.plans().find(id).ok_or_else(unknown)?;
+        let name = PolicyName::parse(&planned.policy)?;
+        let now = self.made_plan(&name, &parse(&text)?)?;
+        if (&now.lost, &now.before) != (&planned.lost, &planned.before) {
+            return Err(Error::said(
+                Kind::Conflict,
+                format!("plan {id}"),
+                "points or policy have changed since it was made",
+            )
+            .with_help("make it again with `blockctl policy plan`"));
+        }
+        self.write_policy(&name, &text)
+    }
+
+    /// Writes a policy that lets nothing go that is kept now.
+    ///
+    /// # Errors
+    /// `Refused` if it would.
+    pub fn apply_policy(&self, name: &str, text: &str) -> Result<control::Policy> {
+        let name = PolicyName::parse(name)?;
+        let plan = self.made_plan(&name, &parse(text)?)?;
+        if !plan.lost.is_empty() {
+            let why = format!("it would let {} recovery points go", plan.lost.len());
+            return Err(Error::said(Kind::Refused, format!("policy {name}"), why)
+                .with_help("`blockctl policy plan FILE` names them, and `policy apply --plan ID` does it"));
+        }
+        self.write_policy(&name, text)
+    }
+
+    fn write_policy(&self, name: &PolicyName, text: &str) -> Result<control::Policy> {
+        self.tiers().vaults.get(&name.vault)?;
+        self.policies().put(name, text)?;
+        tracing::info!(policy = %name, "is in force");
+        self.keeper().wake();
+        self.show_policy(&name.to_string())
+    }
+
+    fn made_plan(&self, name: &PolicyName, wanted: &Policy) -> Result<PolicyPlan> {
+        self.tiers().vaults.get(&name.vault)?.vault()?;
+        let before = match self.policies().get(name) {
+            Err(error) if error.kind() == Kind::NotFound => None,
+            found => Some(found?),
+        };
+        let (mut lost, mut longer) = (Vec::new(), Vec::new());
+        let items = self.policies().under(name)?;
+        let now = self.now();
+        for item in &items {
+            let (held, trouble) = self.tiers().held(Some(item));
+            if let Some(trouble) = trouble.first() {
+                return Err(Error::said_before(format!("plan policy {name}"), &trouble.body));
+            }
+            let mut disks: Vec<_> = held.iter().map(|held| held.disk).collect();
+            disks.sort();
+            disks.dedup();
+            for disk in disks {
+                let of_disk: Vec<_> = held.iter().filter(|held| held.disk == disk).cloned().collect();
+                let judge = |policy: &Policy| judge_disk(self, &name.vault, policy, &of_disk, now);
+                let then = judge(wanted)?;
+                let today = before.as_deref().map(judge).transpose()?;
+                for (at, judged) in then.iter().enumerate() {
+                    let was = today.as_ref().map_or(&[][..], |today| &today[at].kept);
+                    let point = || PlannedPoint {
+                        point: judged.held.name.clone(),
+                        time: stamp(judged.held.time).to_string(),
+                        bytes: self.tiers().stored_bytes(&judged.held, &name.vault),
+                        before: was.iter().map(show).collect(),
+                        after: judged.kept.iter().map(show).collect(),
+                    };
+                    match (was.is_empty() && today.is_some(), judged.kept.is_empty()) {
+                        (false, true) => lost.push(point()),
+                        (_, false) if end(&judged.kept) > end(was) => longer.push(point()),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(PolicyPlan {
+            id: block::JobId::random(&*self.tiers().disks.env().entropy)
+                .map_err(|error| Error::below("draw an id for a plan", error))?
+                .to_string(),
+            policy: name.to_string(),
+            items,
+            lost,
+            longer,
+            before: before.map(|policy| policy.text.clone()),
+        })
+    }
+}
+
+/// When the last reason ends; one without a day outlasts all that have one.
+fn end(kept: &[Kept]) -> Option<Timestamp> {
+    let of = |kept: &Kept| {
+        let day = kept.until.and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
+        day.map_or(Timestamp::MAX, |zoned| zoned.timestamp())
+    };
+    kept.iter().map(of).max()
+}

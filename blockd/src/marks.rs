@@ -1,0 +1,206 @@
+//! What was said of recovery points beyond what they hold: that somebody holds one, that one is to be kept until a time, that
+//! one was deleted from a vault and goes for good on a later day. One small file a point, `docs/deletion.md`.
+
+use crate::error::{Doing, Error, Result};
+use block::sync::{Mutex, lock};
+use block::{Media, StateId};
+use control::Kind;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The directory in the state directory.
+pub const DIR: &str = "marks";
+
+/// A mark larger than this is not one: it has a reason of at most a thousand characters, and a vault or two.
+const LIMIT_BYTES: u64 = 64 << 10;
+
+/// What was said of a point.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// What the point was called then; for people, since names can change.
+    pub point: String,
+    /// It is not to be deleted, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// It is not to be deleted before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_until: Option<Timestamp>,
+    /// The vaults it was deleted from, by their ids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deleted: BTreeMap<String, Deleted>,
+}
+
+/// Somebody's word that a point must stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A deletion that can still be undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deleted {
+    /// When.
+    pub at: Timestamp,
+    /// When it becomes final.
+    pub until: Timestamp,
+    /// Who wanted it: `request`, or a policy.
+    pub by: String,
+}
+
+impl Mark {
+    fn is_empty(&self) -> bool {
+        self.hold.is_none() && self.keep_until.is_none() && self.deleted.is_empty()
+    }
+
+    /// A mark that cannot be read is taken for a hold: what it said may have been one.
+    fn unreadable(path: &str, why: &str) -> Self {
+        let reason = format!("its file {path} cannot be read ({why})");
+        Self { hold: Some(Hold { reason, since: Timestamp::UNIX_EPOCH }), ..Self::default() }
+    }
+}
+
+/// All marks.
+pub struct Marks {
+    media: Arc<dyn Media>,
+    table: Mutex<HashMap<StateId, Mark>>,
+}
+
+impl Marks {
+    /// Reads them. One that is damaged holds its point.
+    ///
+    /// # Errors
+    /// What keeps the directory from being read.
+    pub fn open(media: Arc<dyn Media>) -> Result<Self> {
+        media.create_dir(DIR).and_then(|()| media.sync_dir("")).doing(|| format!("make {DIR}"))?;
+        let mut table = HashMap::new();
+        for entry in media.list(DIR).doing(|| format!("list {DIR}"))? {
+            // what a crash left of a replacement is none
+            let Some(state) = entry.name.strip_suffix(".toml").and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            table.insert(state, read(&*media, &path(state)));
+        }
+        Ok(Self { media, table: Mutex::new(table) })
+    }
+
+    /// What was said of a point; nothing by default.
+    pub fn of(&self, state: StateId) -> Mark {
+        lock(&self.table).get(&state).cloned().unwrap_or_default()
+    }
+
+    /// The points that were deleted from a vault, with when each goes for good.
+    pub fn deleted_from(&self, vault: &str) -> HashMap<StateId, Deleted> {
+        let table = lock(&self.table);
+        let of = |(state, mark): (&StateId, &Mark)| {
+            mark.deleted.get(vault).map(|deleted| (*state, deleted.clone()))
+        };
+        table.iter().filter_map(of).collect()
+    }
+
+    /// Marks that cannot be read, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let is_unreadable = |mark: &&Mark| mark.point.is_empty() && mark.hold.is_some();
+        let table = lock(&self.table);
+        let reasons = table.values().filter(is_unreadable).filter_map(|mark| mark.hold.as_ref());
+        reasons.map(|hold| format!("a recovery point is held: {}", hold.reason)).collect()
+    }
+
+    /// Changes what is said of a point. It is durable when this returns.
+    ///
+    /// # Errors
+    /// What `change` refuses; what the host reports. Nothing has changed then, but after a failed sync either may be so.
+    pub fn change(
+        &self,
+        state: StateId,
+        point: &str,
+        change: impl FnOnce(&mut Mark) -> Result<()>,
+    ) -> Result<Mark> {
+        let mut table = lock(&self.table);
+        let mut mark = table.get(&state).cloned().unwrap_or_default();
+        change(&mut mark)?;
+        point.clone_into(&mut mark.point);
+        let doing = || format!("write down what was said of {point}");
+        if mark.is_empty() {
+            match self.media.remove(&path(state)) {
+                Err(error) if error.kind() == block::Kind::NotFound => {}
+                removed => removed.and_then(|()| self.media.sync_dir(DIR)).doing(doing)?,
+            }
+            table.remove(&state);
+        } else {
+            let text =
+                toml::to_string(&mark).map_err(|error| Error::said(Kind::Io, doing(), error.to_string()))?;
+            self.media.replace(&path(state), text.as_bytes()).doing(doing)?;
+            table.insert(state, mark.clone());
+        }
+        Ok(mark)
+    }
+}
+
+fn path(state: StateId) -> String {
+    format!("{DIR}/{state}.toml")
+}
+
+fn read(media: &dyn Media, path: &str) -> Mark {
+    let bytes = match media.read_whole(path, LIMIT_BYTES) {
+        Ok(bytes) => bytes,
+        Err(error) => return Mark::unreadable(path, &error.to_string()),
+    };
+    let parsed = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8".to_owned());
+    let parsed = parsed.and_then(|text| toml::from_str(text).map_err(|error| error.message().to_owned()));
+    parsed.unwrap_or_else(|why| Mark::unreadable(path, &why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block::linux::LinuxMedia;
+
+    fn state(byte: u8) -> StateId {
+        StateId::from_bytes([byte; 16])
+    }
+
+    #[test]
+    fn what_was_said_is_found_again_and_taken_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let media: Arc<dyn Media> = Arc::new(LinuxMedia::new(dir.path(), dir.path()).expect("media"));
+        let marks = Marks::open(media.clone()).expect("none yet");
+        let hold = Hold { reason: "audit \"2026\"".to_owned(), since: Timestamp::UNIX_EPOCH };
+        let said = |mark: &mut Mark| {
+            mark.hold = Some(hold.clone());
+            Ok(())
+        };
+        marks.change(state(1), "web@3", said).expect("written");
+        let again = Marks::open(media.clone()).expect("one");
+        assert_eq!(again.of(state(1)).hold, Some(hold));
+        assert_eq!(again.of(state(1)).point, "web@3");
+        assert_eq!(again.of(state(2)), Mark::default());
+        let refused = again.change(state(1), "web@3", |_| Err(Error::said(Kind::Refused, "no", "no")));
+        assert!(refused.is_err());
+        let take_back = |mark: &mut Mark| {
+            mark.hold = None;
+            Ok(())
+        };
+        again.change(state(1), "web@3", take_back).expect("taken back");
+        assert_eq!(Marks::open(media.clone()).expect("none").of(state(1)), Mark::default());
+        assert_eq!(media.list(DIR).expect("listed"), []);
+    }
+
+    #[test]
+    fn a_damaged_mark_holds_its_point() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let media: Arc<dyn Media> = Arc::new(LinuxMedia::new(dir.path(), dir.path()).expect("media"));
+        drop(Marks::open(media.clone()).expect("none yet"));
+        media.replace(&path(state(1)), b"hold = 7").expect("written");
+        let marks = Marks::open(media).expect("one that is damaged");
+        assert!(marks.of(state(1)).hold.is_some());
+        assert!(marks.warnings()[0].contains("cannot be read"));
+    }
+}

@@ -1,0 +1,191 @@
+//! Copies in vaults that were deleted: marked first, gone for good when their term is over. `docs/deletion.md` has the rules.
+
+use super::{Held, Stored, Tiers};
+use crate::error::{Doing, Error, Result};
+use crate::gate::{self, stamp};
+use crate::marks::{Deleted, Hold, Mark};
+use crate::vaults::NamedVault;
+use block::StateId;
+use control::Kind;
+use jiff::{SignedDuration, Timestamp};
+use std::fmt;
+use std::sync::Arc;
+use vault::ManifestId;
+
+/// Who wants a point deleted.
+pub enum By {
+    /// A person or a script.
+    Request,
+    /// This policy.
+    Policy(String),
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request => write!(f, "request"),
+            Self::Policy(name) => write!(f, "policy {name}"),
+        }
+    }
+}
+
+impl Tiers {
+    fn now(&self) -> Timestamp {
+        stamp(self.disks.env().clock.now())
+    }
+
+    /// Deletes the copy of a point in a vault: until when that can be undone, if it can be.
+    ///
+    /// # Errors
+    /// `Refused` by the gate; what the vault or the host reports.
+    pub fn delete_from(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
+        let (marks, now) = (self.vaults.marks(), self.now());
+        let days = vault.term_days();
+        let until =
+            now.saturating_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX);
+        marks.change(held.state, &held.name, |mark| {
+            gate::ask(&held.name, mark, now)?;
+            mark.deleted.insert(vault.key(), Deleted { at: now, until, by: by.to_string() });
+            Ok(())
+        })?;
+        if days > 0 {
+            return Ok(Some(until));
+        }
+        match held.copies.iter().find(|(named, _)| named.name == vault.name) {
+            Some((_, manifest)) => self.end_deletion(vault, held.state, Some(manifest)).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    /// Ends the deletions of a vault whose term is over.
+    ///
+    /// # Errors
+    /// What vault, catalog or host report, of the first that failed; the others are ended.
+    pub fn end_deletions(&self, vault: &NamedVault, now: Timestamp) -> Result<()> {
+        let mut due = self.vaults.marks().deleted_from(&vault.key());
+        due.retain(|_, deleted| deleted.until <= now);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let points = vault.vault()?.points().doing(|| format!("vault {}", vault.name))?;
+        let end = |state| {
+            let found = points.iter().find(|point| point.state == state);
+            self.end_deletion(vault, state, found.map(|point| &point.manifest))
+        };
+        // all of them, whatever one reports
+        let failed: Vec<Error> = due.into_keys().filter_map(|state| end(state).err()).collect();
+        failed.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Deletes a point from a vault for good. It stops being missed before it is gone, so that it is never taken for lost.
+    fn end_deletion(&self, vault: &NamedVault, state: StateId, manifest: Option<&ManifestId>) -> Result<()> {
+        let marks = self.vaults.marks();
+        let name = marks.of(state).point;
+        if let Some(manifest) = manifest {
+            let open = vault.vault()?;
+            self.catalog.forget_stored(&vault.key(), &manifest.to_string())?;
+            let deleted =
+                open.delete_point(manifest).doing(|| format!("delete {name} from vault {}", vault.name));
+            if deleted.is_err() {
+                let stored = Stored { manifest: manifest.to_string(), name: name.clone() };
+                self.catalog.put_stored(&vault.key(), &[stored])?;
+            }
+            deleted?;
+            tracing::info!(point = name, vault = vault.name, "deleted for good");
+        }
+        let gone = |mark: &mut Mark| {
+            mark.deleted.remove(&vault.key());
+            Ok(())
+        };
+        marks.change(state, &name, gone).map(|_| ())
+    }
+
+    /// Points that were deleted from a vault and can come back, of one item or of all.
+    pub fn deleted(&self, item: Option<&str>) -> Vec<Held> {
+        self.copies(item, true).0
+    }
+
+    /// Takes the deletion of a point back, from every vault that still has it. How it is held now.
+    ///
+    /// # Errors
+    /// `NotFound` if none of this name was deleted.
+    pub fn undelete(&self, name: &str) -> Result<Held> {
+        let (item, _) = name.split_once('@').unwrap_or((name, ""));
+        let gone = self.deleted(Some(item));
+        let mut found = gone.iter().filter(|held| held.name == name);
+        let held = match (found.next(), found.next()) {
+            (Some(held), None) => held,
+            (Some(_), Some(_)) => {
+                return Err(Error::said(
+                    Kind::Conflict,
+                    format!("point {name}"),
+                    "several deleted points have this name",
+                )
+                .with_help(format!("`blockctl point list {item} --deleted` gives each a name of its own")));
+            }
+            _ => {
+                return Err(Error::said(
+                    Kind::NotFound,
+                    format!("point {name}"),
+                    "was not deleted, or is gone for good",
+                )
+                .with_help("`blockctl point list --deleted` shows what can come back"));
+            }
+        };
+        let back = |mark: &mut Mark| {
+            held.copies.iter().for_each(|(vault, _)| drop(mark.deleted.remove(&vault.key())));
+            Ok(())
+        };
+        self.vaults.marks().change(held.state, name, back)?;
+        self.find(name)
+    }
+
+    /// Holds a point, or ends that.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a reason that says nothing or too much; what the host reports.
+    pub fn hold(&self, name: &str, reason: Option<&str>) -> Result<Held> {
+        const MOST: usize = 1000;
+        let held = self.find(name)?;
+        if reason.is_some_and(|reason| reason.trim().is_empty() || reason.len() > MOST) {
+            return Err(Error::said(
+                Kind::Invalid,
+                format!("hold {name}"),
+                format!("a reason has 1 to {MOST} bytes"),
+            ));
+        }
+        let hold = reason.map(|reason| Hold { reason: reason.to_owned(), since: self.now() });
+        let change = |mark: &mut Mark| {
+            mark.hold = hold;
+            Ok(())
+        };
+        self.vaults.marks().change(held.state, &held.name, change)?;
+        Ok(held)
+    }
+
+    /// Has these points kept for so long at least.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn keep(&self, points: &[Held], seconds: u64) -> Result<()> {
+        let span = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let until = self.now().saturating_add(span).unwrap_or(Timestamp::MAX);
+        points.iter().try_for_each(|held| {
+            let keep = |mark: &mut Mark| {
+                mark.keep_until = mark.keep_until.max(Some(until));
+                Ok(())
+            };
+            self.vaults.marks().change(held.state, &held.name, keep).map(|_| ())
+        })
+    }
+
+    /// Bytes that were stored for a point when it came to a vault.
+    pub fn stored_bytes(&self, held: &Held, vault: &str) -> u64 {
+        let copy = held.copies.iter().find(|(named, _)| named.name == vault);
+        let stored = copy.and_then(|(named, manifest): &(Arc<NamedVault>, _)| {
+            let points = named.vault().ok()?.points().ok()?;
+            points.into_iter().find(|point| point.manifest == *manifest)
+        });
+        stored.map_or(0, |point| point.bytes_stored.get())
+    }
+}

@@ -1,0 +1,44 @@
+//! Policies: when items are backed up and which of their recovery points stay. What is said here is decided without touching
+//! anything; `docs/policy.md` has the rules.
+
+mod file;
+mod retention;
+mod schedule;
+mod windows;
+
+pub use file::parse;
+pub use retention::{Candidate, Kept, Retention, judge};
+pub use schedule::Schedule;
+
+use std::time::Duration;
+
+/// What is said of when and how long.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// As it was written.
+    pub text: String,
+    /// When backups are made.
+    pub schedule: Schedule,
+    /// Which points stay in the vault.
+    pub retention: Retention,
+    /// How long copies stay in the instant tier that a vault holds too.
+    pub instant_days: u32,
+    /// How many of them at the most.
+    pub instant_points: Option<usize>,
+    /// How old the newest good point may be.
+    pub rpo: Option<Duration>,
+}
+
+/// The policy every vault is born with.
+pub const DEFAULT: &str = "\
+[schedule]
+at = [\"02:00\"]
+jitter-minutes = 30
+
+[retention]
+daily = 30
+monthly = { count = 12, day = 1 }
+";
+
+#[cfg(test)]
+mod model;

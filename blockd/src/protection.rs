@@ -1,0 +1,191 @@
+//! What people ask about policies, and of items and points under them.
+
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::gate::stamp;
+use crate::keeper::newest;
+use crate::names::is_of;
+use crate::points::By;
+use crate::policies::{PolicyName, Protection};
+use control::{Item, Kind, Point, Policy, UnprotectQuery};
+use jiff::Timestamp;
+
+impl Daemon {
+    /// The appliance's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        stamp(self.tiers().disks.env().clock.now())
+    }
+
+    /// Every policy.
+    ///
+    /// # Errors
+    /// Why the items cannot be read.
+    pub fn show_policies(&self) -> Result<Vec<Policy>> {
+        self.policies().all().into_iter().map(|(name, policy)| self.shown(&name, policy)).collect()
+    }
+
+    /// One policy.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn show_policy(&self, name: &str) -> Result<Policy> {
+        let name = PolicyName::parse(name)?;
+        let found = self.policies().all().into_iter().find(|(known, _)| *known == name);
+        let (name, policy) = found.ok_or_else(|| {
+            Error::not_found(format!("policy {name}")).with_help("`blockctl policy list` shows the policies")
+        })?;
+        self.shown(&name, policy)
+    }
+
+    fn shown(
+        &self,
+        name: &PolicyName,
+        policy: std::result::Result<std::sync::Arc<crate::policy::Policy>, control::ErrorBody>,
+    ) -> Result<Policy> {
+        let own = name.to_string();
+        let items = self.policies().items()?;
+        let next = |policy: &crate::policy::Policy| Some(policy.schedule.around(self.now())?.1.to_string());
+        Ok(Policy {
+            items: items.into_iter().filter(|(_, by)| by.policy == own).map(|(item, _)| item).collect(),
+            name: own,
+            vault: name.vault.clone(),
+            text: policy.as_ref().ok().map(|policy| policy.text.clone()),
+            next: policy.as_ref().ok().and_then(|policy| next(policy)),
+            error: policy.err(),
+        })
+    }
+
+    /// Removes a policy; gives it as it was.
+    ///
+    /// # Errors
+    /// As [`crate::policies::Policies::remove`].
+    pub fn delete_policy(&self, name: &str) -> Result<Policy> {
+        let shown = self.show_policy(name)?;
+        self.policies().remove(&PolicyName::parse(name)?)?;
+        Ok(shown)
+    }
+
+    /// Every item under a policy.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    pub fn items(&self) -> Result<Vec<Item>> {
+        let items = self.policies().items()?;
+        Ok(items.iter().map(|(item, protection)| self.item(item, protection)).collect())
+    }
+
+    fn item(&self, item: &str, protection: &Protection) -> Item {
+        let mut shown = Item {
+            item: item.to_owned(),
+            policy: protection.policy.clone(),
+            stopped: protection.stopped,
+            newest: None,
+            next: None,
+            is_late: false,
+            error: None,
+        };
+        let told = PolicyName::parse(&protection.policy).and_then(|name| {
+            let policy = self.policies().get(&name)?;
+            let (now, newest) = (self.now(), newest(self, item, &name.vault)?);
+            shown.newest = newest.map(|newest| newest.to_string());
+            if !protection.stopped {
+                shown.next = policy.schedule.next_start(item, now, newest).map(|next| next.to_string());
+                shown.is_late = policy.rpo.is_some_and(|rpo| {
+                    newest.is_none_or(|newest| now.duration_since(newest).unsigned_abs() > rpo)
+                });
+            }
+            Ok(())
+        });
+        shown.error = told.err().map(|error| error.body());
+        shown
+    }
+
+    /// Warnings about items, one sentence each.
+    pub(crate) fn late_items(&self) -> Vec<String> {
+        let items = self.items().unwrap_or_default();
+        let late = items.into_iter().filter(|item| item.is_late);
+        late.map(|item| match item.newest {
+            Some(newest) => {
+                format!(
+                    "{}: its newest point in a vault is of {newest}, older than its policy allows",
+                    item.item
+                )
+            }
+            None => format!("{}: no vault has a point of it yet", item.item),
+        })
+        .collect()
+    }
+
+    /// Puts a disk or a machine under a policy, or resumes its protection.
+    ///
+    /// # Errors
+    /// `NotFound` for item or policy; as [`crate::policies::Policies::protect`].
+    pub fn protect(&self, item: &str, policy: Option<&str>) -> Result<Item> {
+        self.tiers().disks.of(item)?;
+        let now = self.policies().items()?.get(item).cloned();
+        let policy = policy.or(now.as_ref().map(|now| now.policy.as_str())).unwrap_or("default");
+        let name = PolicyName::parse(policy)?;
+        self.policies().get(&name)?;
+        self.tiers().vaults.get(&name.vault)?;
+        let protection = Protection { policy: name.to_string(), stopped: false };
+        self.policies().protect(item, Some(protection.clone()))?;
+        tracing::info!(item, policy = %name, "is protected");
+        self.keeper().wake();
+        Ok(self.item(item, &protection))
+    }
+
+    /// Ends or pauses an item's protection; gives it as it was.
+    ///
+    /// # Errors
+    /// `NotFound`; the first point that could not be deleted, if they were to be.
+    pub fn unprotect(&self, item: &str, query: &UnprotectQuery) -> Result<Item> {
+        let protection = self.policies().items()?.get(item).cloned().ok_or_else(|| {
+            Error::said(Kind::NotFound, format!("item {item}"), "stands under no policy")
+                .with_help("`blockctl policy items` shows what is protected")
+        })?;
+        if query.delete_data && query.pause {
+            return Err(Error::said(
+                Kind::Invalid,
+                format!("item {item}"),
+                "cannot be paused without its data",
+            ));
+        }
+        let shown = self.item(item, &protection);
+        let stopped = Protection { stopped: true, ..protection.clone() };
+        self.policies().protect(item, query.pause.then_some(stopped))?;
+        tracing::info!(
+            item,
+            policy = protection.policy,
+            delete_data = query.delete_data,
+            "is protected no longer"
+        );
+        if query.delete_data {
+            let vault = self.tiers().vaults.get(&PolicyName::parse(&protection.policy)?.vault)?;
+            let (held, _) = self.tiers().held(Some(item));
+            let stored = held.iter().filter(|held| is_of(item, &held.item));
+            let stored = stored.filter(|held| held.copies.iter().any(|(named, _)| named.name == vault.name));
+            for held in stored {
+                self.tiers().delete_from(held, &vault, &By::Request)?;
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Holds a point, or ends that.
+    ///
+    /// # Errors
+    /// As [`crate::points::Tiers::hold`].
+    pub fn hold_point(&self, name: &str, reason: Option<&str>) -> Result<Point> {
+        let held = self.tiers().hold(name, reason)?;
+        self.point(&held.name)
+    }
+
+    /// Brings a deleted point back.
+    ///
+    /// # Errors
+    /// As [`crate::points::Tiers::undelete`].
+    pub fn undelete_point(&self, name: &str) -> Result<Point> {
+        let held = self.tiers().undelete(name)?;
+        self.point(&held.name)
+    }
+}
