@@ -13,6 +13,7 @@ mod report;
 mod seal_pause;
 mod server;
 mod tracking;
+mod vault;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,9 @@ enum Workload {
     /// What keeping the change map costs, beside a build that does not
     #[command(name = "tracking")]
     Tracking(tracking::Options),
+    /// Backups into a vault beside restic, borg and qemu-img
+    #[command(name = "vault")]
+    Vault(vault::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Workload::Fold(options) => fold::run(&options),
         Workload::ManyPoints(options) => many_points::run(&options),
         Workload::Tracking(options) => tracking::run(&options),
+        Workload::Vault(options) => vault::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

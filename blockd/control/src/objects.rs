@@ -475,7 +475,7 @@ pub struct Job {
     pub bytes_changed: u64,
     /// Bytes read from the source.
     pub bytes_read: u64,
-    /// Chunks the vault did not have.
+    /// Chunks, blocks of 4 KiB, that the vault did not have.
     pub chunks_new: u64,
     /// Chunks the vault had already.
     pub chunks_reused: u64,

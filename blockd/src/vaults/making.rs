@@ -50,7 +50,7 @@ impl Vaults {
         self.write_sheet(name, id, &path)?;
         self.write_file(name, &path, term_days)?;
         let key = self.key_for(name)?;
-        let vault = Vault::open_with(blobs, key, &self.env, self.options(id)).doing(doing)?;
+        let vault = Vault::open_with(blobs, key, &self.env, self.options(name, id)?).doing(doing)?;
         let named = Arc::new(NamedVault::open(name, path, id, vault, term_days.unwrap_or(TERM_DAYS)));
         table.insert(name.to_owned(), named.clone());
         let sheet = self.root.join(sheet_path(name));
@@ -120,7 +120,7 @@ impl Vaults {
                 path.display()
             )));
         }
-        let vault = match Vault::open_with(blobs, key, &self.env, self.options(id)) {
+        let vault = match Vault::open_with(blobs, key, &self.env, self.options(name, id)?) {
             Err(error) if Failure::kind(&error) == block::Kind::Unavailable => {
                 return Err(invalid(format!("it is not the key of vault {id}")));
             }

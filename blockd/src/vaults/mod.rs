@@ -21,6 +21,9 @@ use vault::{DirectoryStore, Env, Options, Quiet, Vault, VaultKey};
 /// The vault that is made at the first start.
 pub const MAIN: &str = "main";
 
+/// Where what is known of the vaults' indexes is kept, a directory for each.
+const CACHE: &str = "cache";
+
 /// A vault file or key file larger than this is not one.
 const LIMIT_BYTES: u64 = 64 << 10;
 
@@ -158,7 +161,8 @@ impl Vaults {
             Ok(None) => return failed(store, Some(id), true, self.locked(name)),
             Err(error) => return failed(store, Some(id), true, error),
         };
-        match Vault::open_with(blobs, key, &self.env, self.options(id)).doing(doing) {
+        let opened = self.options(name, id);
+        match opened.and_then(|options| Vault::open_with(blobs, key, &self.env, options).doing(doing)) {
             Ok(vault) => NamedVault::open(name, store, id, vault, term_days),
             Err(error) if error.kind() == Kind::Unavailable => {
                 failed(store, Some(id), true, self.wrong_key(name, id))
@@ -225,10 +229,16 @@ impl Vaults {
         &self.marks
     }
 
-    /// How a vault is opened: what asks before anything in it is deleted.
-    fn options(&self, id: VaultId) -> Options {
+    /// How a vault is opened: what asks before anything in it is deleted, and where below the state directory is kept what is
+    /// known of its index.
+    fn options(&self, name: &str, id: VaultId) -> Result<Options> {
         let gate = Gate { marks: self.marks.clone(), vault: id.to_string(), clock: self.env.clock.clone() };
-        Options { gate: Arc::new(gate), ..Options::default() }
+        let doing = || format!("make {CACHE}/{name}");
+        self.media.create_dir(CACHE).doing(doing)?;
+        self.media.create_dir(&format!("{CACHE}/{name}")).doing(doing)?;
+        let dir = self.root.join(CACHE).join(name);
+        let cache = Arc::new(LinuxMedia::new(&dir, &dir).doing(doing)?);
+        Ok(Options { gate: Arc::new(gate), cache: Some(cache), ..Options::default() })
     }
 
     /// Every vault, by name.

@@ -1,17 +1,17 @@
 //! Checking a whole vault: every object is read, opened, decoded and compared with what others say of it.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use block::{ByteCount, ByteRange};
 
-use crate::index::{Entry, Index};
+use crate::index::PackRow;
 use crate::info::Info;
 use crate::inner::Inner;
-use crate::manifest::{Node, NodeReader, Ref, Shape, walk};
-use crate::name::{Address, ContentId, INFO_NAME, Shelf};
-use crate::pack::{FOOTER_LEN, MAX_PACK_LEN, PackHead, Trailer, open_entry, read_head};
+use crate::manifest::{Ref, Shape};
+use crate::name::{Address, Fingerprint, INFO_NAME, Shelf, Spot};
+use crate::pack::{
+    FOOTER_LEN, MAX_PACK_LEN, PackHead, hooks, open_entry, prove_frame, read_head, read_prints,
+};
 use crate::progress::Progress;
 use crate::{Error, ManifestId, Result};
 
@@ -64,7 +64,7 @@ pub struct CheckReport {
     pub points: u64,
     /// Packs read.
     pub packs: u64,
-    /// Entries decoded and found right: chunks and nodes.
+    /// Chunks and nodes opened and found right.
     pub entries: u64,
     /// Bytes read from the store.
     pub bytes_read: ByteCount,
@@ -88,14 +88,39 @@ impl CheckReport {
 struct Check<'a> {
     vault: &'a Inner,
     report: CheckReport,
-    // ids with at least one place that decodes
-    good: HashSet<ContentId>,
-    trailers: HashMap<Address, (u64, Arc<Trailer>)>,
+    packs: HashMap<Address, Found>,
+    // nodes below which everything is right
+    proven: HashSet<Spot>,
+}
+
+/// What a pack was found to hold.
+struct Found {
+    row: PackRow,
+    hooks: HookSum,
+    /// The chunks of each entry; none for a node.
+    entries: Vec<Option<u8>>,
+    /// Entries that do not open.
+    bad: HashSet<u32>,
+}
+
+/// Tells lists of hooks apart without keeping them.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct HookSum {
+    count: u64,
+    keys: u64,
+}
+
+impl HookSum {
+    fn of(keys: impl Iterator<Item = u64>) -> Self {
+        // an index has a key once a pack
+        let keys: HashSet<u64> = keys.collect();
+        Self { count: keys.len() as u64, keys: keys.iter().fold(0, |sum, key| sum ^ key) }
+    }
 }
 
 pub(crate) fn run(vault: &Inner, progress: &dyn Progress) -> Result<CheckReport> {
     let report = CheckReport::default();
-    let mut check = Check { vault, report, good: HashSet::new(), trailers: HashMap::new() };
+    let mut check = Check { vault, report, packs: HashMap::new(), proven: HashSet::new() };
     // a backup beside this writes packs, then their index, then the point: what is listed in the opposite order finds
     // everything it relies on in the lists made after it
     let points = vault.addresses(Shelf::Points)?;
@@ -172,30 +197,43 @@ impl Check<'_> {
                 .ok_or_else(|| Error::damaged(&name, "length", "it is shorter than it says"))
         };
         let head = read_head(&self.vault.keys, self.vault.id, address, bytes.len() as u64, &slice)?;
+        let prints = read_prints(&head, &slice)?;
         let before = self.report.damage_count;
-        self.entries(&head, &bytes)?;
+        let bad = self.entries(&head, &prints, &bytes)?;
         let body = &bytes[..bytes.len() - FOOTER_LEN];
         if before == self.report.damage_count && crc32fast::hash(body) != head.footer.body_crc {
             self.damage(Damage::of(&Error::damaged(&name, "footer", "the body's checksum disagrees"), &name));
         }
-        self.trailers.insert(address, (bytes.len() as u64, Arc::new(head.trailer)));
+        let chunks = |entry: &crate::pack::Entry| {
+            (entry.record.kind == crate::chunk::Kind::Frame).then_some(entry.record.chunks() as u8)
+        };
+        let found = Found {
+            row: PackRow::of(address, bytes.len() as u64, &head.table, &prints),
+            hooks: HookSum::of(hooks(&prints, |at| head.table.begins_frame(at as u32)).map(Fingerprint::key)),
+            entries: head.table.entries().map(chunks).collect(),
+            bad,
+        };
+        self.packs.insert(address, found);
         Ok(())
     }
 
-    fn entries(&mut self, head: &PackHead, bytes: &[u8]) -> Result<()> {
-        let address = head.front.address;
-        for (number, offset, record) in head.trailer.entries() {
-            let end = offset as usize + record.stored as usize;
-            let mut sealed = bytes.get(offset as usize..end).unwrap_or_default().to_vec();
-            match open_entry(&self.vault.keys, &head.key, &address, number, record, &mut sealed) {
-                Ok(_) => {
-                    self.report.entries += 1;
-                    self.good.insert(record.id);
+    /// Opens and compares all entries of a pack. Gives those that are damaged.
+    fn entries(&mut self, head: &PackHead, prints: &[Fingerprint], bytes: &[u8]) -> Result<HashSet<u32>> {
+        let mut bad = HashSet::new();
+        for (entry, number) in head.table.entries().zip(0..) {
+            let end = entry.offset as usize + entry.record.stored as usize;
+            let mut sealed = bytes.get(entry.offset as usize..end).unwrap_or_default().to_vec();
+            let proven = open_entry(&head.key, &head.address, number, &entry.record, &mut sealed)
+                .and_then(|raw| prove_frame(&self.vault.keys, head, prints, number, &raw));
+            match proven {
+                Ok(()) => self.report.entries += u64::from(entry.record.chunks().max(1)),
+                Err(error) => {
+                    bad.insert(number);
+                    self.note(error, &head.address.name(Shelf::Packs))?;
                 }
-                Err(error) => self.note(error, &address.name(Shelf::Packs))?,
             }
         }
-        Ok(())
+        Ok(bad)
     }
 
     fn indexes(&mut self, indexes: &[Address], progress: &dyn Progress) -> Result<()> {
@@ -204,14 +242,12 @@ impl Check<'_> {
             let name = address.name(Shelf::Index);
             match self.vault.read_index(address) {
                 Ok(content) => {
-                    for (row, pack) in content.packs.iter().enumerate() {
-                        let mine = content.entries.iter().filter(|entry| entry.pack as usize == row);
-                        if let Some(why) = self.disagreement(pack.address, pack.len, mine) {
-                            self.damage(Damage {
-                                blob: name.clone(),
-                                place: format!("pack table {row}"),
-                                why,
-                            });
+                    let mut keys: Vec<Vec<u64>> = vec![Vec::new(); content.packs.len()];
+                    content.hooks.iter().for_each(|hook| keys[hook.pack as usize].push(hook.key));
+                    for ((row, keys), number) in content.packs.iter().zip(keys).zip(0..) {
+                        if let Some(why) = self.disagreement(row, HookSum::of(keys.into_iter())) {
+                            let place = format!("pack table {number}");
+                            self.damage(Damage { blob: name.clone(), place, why });
                         }
                     }
                 }
@@ -221,22 +257,17 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Why an index and a pack's trailer do not agree.
-    fn disagreement<'e>(
-        &self,
-        pack: Address,
-        len: u64,
-        mut entries: impl Iterator<Item = &'e Entry>,
-    ) -> Option<String> {
-        let name = pack.name(Shelf::Packs);
-        let Some((found, trailer)) = self.trailers.get(&pack) else {
-            return Some(format!("it names {name}, which is missing or damaged"));
-        };
-        if *found != len {
-            return Some(format!("it says {name} has {len} bytes, it has {found}"));
+    /// Why an index and a pack do not agree.
+    fn disagreement(&self, row: &PackRow, hooks: HookSum) -> Option<String> {
+        let name = row.address.name(Shelf::Packs);
+        match self.packs.get(&row.address) {
+            None => Some(format!("it names {name}, which is missing or damaged")),
+            Some(found) if found.row != *row => {
+                Some(format!("it says {row:?} of {name}, which is {:?}", found.row))
+            }
+            Some(found) if found.hooks != hooks => Some(format!("it has other hooks than {name}")),
+            Some(_) => None,
         }
-        let differs = |entry: &&Entry| trailer.get(entry.number) != Some((entry.offset, &entry.record));
-        entries.find(differs).map(|entry| format!("entry {} of {name} is another there", entry.number))
     }
 
     fn points(&mut self, points: &[Address], progress: &dyn Progress) -> Result<()> {
@@ -264,39 +295,49 @@ impl Check<'_> {
     }
 
     /// The first thing wrong with a tree.
-    fn tree(&self, shape: Shape, root: Ref) -> Result<Option<String>> {
-        let nodes = Nodes { vault: self.vault, index: &self.vault.index.load(), good: &self.good };
-        let mut wrong = None;
-        let mut visit = |run: crate::manifest::Run| match run.what {
-            Ref::Stored(id) if !self.good.contains(&id) => {
-                wrong = Some(format!("chunk {} ({id}) cannot be read", run.first));
-                Ok(ControlFlow::Break(()))
-            }
-            _ => Ok(ControlFlow::Continue(())),
-        };
-        match walk(&nodes, shape, root, 0..shape.chunks(), &mut visit) {
-            Ok(_) => Ok(wrong),
+    fn tree(&mut self, shape: Shape, root: Ref) -> Result<Option<String>> {
+        match self.subtree(shape, root, shape.root_level(), 0) {
+            Ok(()) => Ok(None),
             Err(error) if error.is_damage() => Ok(Some(error.to_string())),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Follows what is below node `index` of a level, unless that was done for another point.
+    fn subtree(&mut self, shape: Shape, at: Ref, level: u8, index: u64) -> Result<()> {
+        let Ref::Stored(spot) = at else { return Ok(()) };
+        if self.proven.contains(&spot) {
+            return Ok(());
+        }
+        self.named(&spot, None)?;
+        let node = self.vault.read_node(&spot, level, shape.refs(level, index))?;
+        for (number, count, what) in node.runs() {
+            match (what, level) {
+                (Ref::Stored(chunks), 0) => self.named(&chunks, Some(count))?,
+                (_, 0) => {}
+                _ => self.subtree(shape, what, level - 1, index * Shape::width(level) + number)?,
+            }
+        }
+        self.proven.insert(spot);
+        Ok(())
+    }
+
+    /// Whether so many chunks, or a node, are in a place a tree names, and can be read.
+    fn named(&self, spot: &Spot, count: Option<u64>) -> Result<()> {
+        let name = spot.pack.name(Shelf::Packs);
+        let wrong = |why: &str| Err(Error::damaged(&name, format!("entry {}", spot.entry), why));
+        let Some(pack) = self.packs.get(&spot.pack) else {
+            return Err(Error::Missing { blob: name, needed_for: "this point".to_owned() });
+        };
+        match (pack.entries.get(spot.entry as usize), count) {
+            _ if pack.bad.contains(&spot.entry) => wrong("it cannot be read"),
+            (Some(None), None) => Ok(()),
+            (Some(Some(has)), Some(count)) if u64::from(spot.chunk) + count <= u64::from(*has) => Ok(()),
+            _ => wrong("it is not what the point says"),
         }
     }
 }
 
 fn stop_if(progress: &dyn Progress) -> Result<()> {
     if progress.cancelled() { Err(Error::Cancelled) } else { Ok(()) }
-}
-
-struct Nodes<'a> {
-    vault: &'a Inner,
-    index: &'a Index,
-    good: &'a HashSet<ContentId>,
-}
-
-impl NodeReader for Nodes<'_> {
-    fn node(&self, id: &ContentId, level: u8, count: usize) -> Result<Arc<Node>> {
-        if !self.good.contains(id) {
-            return Err(Error::damaged(&format!("(node {id})"), "content", "no place of it can be read"));
-        }
-        Ok(Arc::new(self.vault.read_node(self.index, id, level, count)?))
-    }
 }

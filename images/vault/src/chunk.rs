@@ -1,17 +1,26 @@
-//! Chunks: naming by content, and the encodings they are stored in.
+//! Chunks and frames: fingerprints, and the encodings frames and nodes are stored in.
 
 use std::cell::RefCell;
 
-use crate::key::Keys;
-use crate::name::ContentId;
+use block::BLOCK_SIZE;
 
-/// Bytes of a chunk; the last one of a disk may be shorter. Chunk N holds the bytes from N · this.
-pub const CHUNK_SIZE: u64 = 64 << 10;
+use crate::key::Keys;
+use crate::name::Fingerprint;
+
+/// Bytes of a chunk, the unit of deduplication: a block. Chunk N of a disk holds the bytes from N · this; the last one is filled up with
+/// zeros.
+pub const CHUNK_SIZE: u64 = BLOCK_SIZE;
+/// Chunks in a full frame. They are compressed and sealed together, so reading one of them decodes 256 KiB at most.
+pub(crate) const FRAME_CHUNKS: usize = 64;
+/// The most raw bytes of an entry.
+pub(crate) const MAX_RAW: usize = FRAME_CHUNKS * CHUNK_SIZE as usize;
 
 /// What a pack entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    Chunk,
+    /// Chunks, compressed together.
+    Frame,
+    /// A node of a tree.
     Node,
 }
 
@@ -21,20 +30,29 @@ impl Kind {
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Chunk, Self::Node].into_iter().find(|kind| kind.code() == code)
-    }
-
-    /// The id of raw bytes of this kind.
-    pub(crate) fn id_of(self, keys: &Keys, raw: &[u8]) -> ContentId {
-        let key = match self {
-            Self::Chunk => &keys.chunk,
-            Self::Node => &keys.node,
-        };
-        ContentId::from_bytes(*blake3::keyed_hash(key, raw).as_bytes())
+        [Self::Frame, Self::Node].into_iter().find(|kind| kind.code() == code)
     }
 }
 
-/// How chunks are made smaller.
+/// The fingerprint of a whole chunk.
+pub(crate) fn fingerprint(keys: &Keys, chunk: &[u8]) -> Fingerprint {
+    let mut print = [0; 16];
+    print.copy_from_slice(&blake3::keyed_hash(&keys.chunk, chunk).as_bytes()[..16]);
+    Fingerprint::from_bytes(print)
+}
+
+/// The fingerprints of a frame's raw bytes.
+pub(crate) fn fingerprints<'a>(keys: &'a Keys, raw: &'a [u8]) -> impl Iterator<Item = Fingerprint> + 'a {
+    raw.chunks(CHUNK_SIZE as usize).map(|chunk| fingerprint(keys, chunk))
+}
+
+/// Whether there is nothing but zeros.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
+}
+
+/// How frames and nodes are made smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// zstd at this level; level 1 is the default.
@@ -139,10 +157,9 @@ mod tests {
 
     #[test]
     fn every_encoding_gives_back_what_it_got() {
-        let text: Vec<u8> = (0..CHUNK_SIZE).map(|i| (i / 100) as u8).collect();
-        let noise: Vec<u8> = (0..CHUNK_SIZE / 4)
-            .flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec())
-            .collect();
+        let text: Vec<u8> = (0..MAX_RAW).map(|i| (i / 100) as u8).collect();
+        let noise: Vec<u8> =
+            (0..MAX_RAW / 4).flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
         for compression in [Compression::Zstd(1), Compression::Lz4] {
             let mut encoder = Encoder::new(compression).unwrap();
             for raw in [&text[..], &text[..1], &noise] {

@@ -2,13 +2,13 @@
 
 use block::{ByteCount, DiskId, Epoch, StateId, Time, VaultId};
 
-use crate::chunk::{Encoding, Kind};
+use crate::chunk::{CHUNK_SIZE, Encoding, decode, fingerprint};
 use crate::front::{Front, INDEX, INFO, PACK};
-use crate::index::{Entry, IndexContent, PackRow, decode_blob, encode_blob};
+use crate::index::{IndexContent, decode_blob, encode_blob};
 use crate::info::Info;
 use crate::key::Keys;
-use crate::manifest::{Point, PointKind, Ref, VaultPoint, encode_body};
-use crate::name::{Address, ApplianceId, BlobId, ContentId};
+use crate::manifest::{Node, Point, PointKind, Ref, VaultPoint, encode_body};
+use crate::name::{Address, ApplianceId, BlobId, Spot};
 use crate::pack::{Finished, PackWriter};
 use crate::{ManifestId, VaultKey};
 
@@ -27,18 +27,33 @@ fn info() -> Vec<u8> {
     Info::new(&keys(), front(INFO, 0x11), Time { unix_ms: 5 }).encode(&keys())
 }
 
+/// The leaf of a disk of one chunk, which is the first of the example pack.
+fn leaf() -> Node {
+    Node::new(0, &[Ref::Stored(spot(0))])
+}
+
+fn spot(entry: u32) -> Spot {
+    Spot { pack: front(PACK, 0x55).address, entry, chunk: 0 }
+}
+
 fn pack() -> Finished {
     let mut writer = PackWriter::with_front(&keys(), front(PACK, 0x55));
-    let raw = b"hello vault";
-    writer.push(Kind::Chunk, Kind::Chunk.id_of(&keys(), raw), raw.len() as u32, Encoding::Raw, raw);
-    writer.finish(&keys()).expect("the example decodes")
+    let mut chunk = b"hello vault".to_vec();
+    chunk.resize(CHUNK_SIZE as usize, 0);
+    // lz4 of it: eleven letters and a zero, then that zero copied over and over, then five more at the end
+    let mut encoded = b"\xcfhello vault\0\x01\0".to_vec();
+    encoded.extend([0xff; 15]);
+    encoded.extend([0xeb, 0x50, 0, 0, 0, 0, 0]);
+    assert!(decode(Encoding::Lz4, &encoded, chunk.len()).as_ref() == Ok(&chunk));
+    writer.push_frame(&[fingerprint(&keys(), &chunk)], CHUNK_SIZE as u32, Encoding::Lz4, &encoded);
+    let node = leaf().encode();
+    writer.push_node(node.len() as u32, Encoding::Raw, &node);
+    writer.finish(&keys()).expect("the example opens")
 }
 
 fn index() -> (IndexContent, Vec<u8>) {
     let pack = pack();
-    let row = PackRow { address: pack.front.address, salt: pack.front.salt, len: pack.len() };
-    let entry = Entry { record: pack.records[0], pack: 0, number: 0, offset: 108 };
-    let content = IndexContent::sorted(vec![row], vec![entry]);
+    let content = IndexContent::of(vec![(pack.row(), pack.hooks())]);
     let bytes = encode_blob(&keys(), &front(INDEX, 0x66), &content);
     (content, bytes)
 }
@@ -54,7 +69,7 @@ fn point_body() -> Vec<u8> {
             epoch: Epoch::new(3),
             time: Time { unix_ms: 5 },
             made: Time { unix_ms: 6 },
-            size: ByteCount::new(65_536),
+            size: ByteCount::new(4096),
             kind: PointKind::Full,
             bytes_changed: ByteCount::new(1),
             bytes_read: ByteCount::new(2),
@@ -62,7 +77,7 @@ fn point_body() -> Vec<u8> {
             chunks_reused: 4,
             bytes_stored: ByteCount::new(5),
         },
-        root: Ref::Stored(ContentId::from_bytes([0x99; 32])),
+        root: Ref::Stored(spot(1)),
     })
 }
 
@@ -113,19 +128,21 @@ fn the_documented_point_is_the_real_one() {
 /// Plain bytes of every kind of object, to be mutated.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let pack = pack();
-    let mut trailer = (108 + u64::from(pack.records[0].stored)).to_le_bytes().to_vec();
-    trailer.extend(pack.records[0].encode());
-    let node =
-        crate::manifest::Node { level: 1, refs: vec![Ref::Zero, Ref::Stored(pack.records[0].id), Ref::Hole] };
+    let records: Vec<u8> = pack.table.entries().flat_map(|entry| entry.record.encode()).collect();
+    let table_at = pack.bytes.len() - 24;
+    let mut table = pack.bytes[table_at..table_at + 16].to_vec();
+    table.extend(records);
+    let mut node = vec![Ref::Zero, Ref::Hole, Ref::Hole];
+    node.extend((0..9).map(|chunk| Ref::Stored(Spot { chunk, ..spot(7) })));
     let key = VaultKey::from_bytes([0x44; 32]);
     vec![
         info(),
         pack.bytes[..108].to_vec(),
         pack.bytes[pack.bytes.len() - 24..].to_vec(),
         pack.bytes.clone(),
-        trailer,
+        table,
         point_body(),
-        node.encode(),
+        Node::new(0, &node).encode(),
         key.to_file_text().as_bytes().to_vec(),
         key.recovery_sheet(VAULT, "main", "/srv").as_bytes().to_vec(),
     ]

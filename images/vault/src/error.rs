@@ -75,6 +75,14 @@ pub enum Error {
         /// What the store said.
         source: block::Error,
     },
+    /// A file of the host that caches the index failed.
+    #[error("cannot use the cached index: {path}: {source}")]
+    Cache {
+        /// The file, in the cache's directory.
+        path: String,
+        /// What the host said.
+        source: block::Error,
+    },
     /// The disk or image to back up could not be read.
     #[error("cannot read the source of the backup: {0}")]
     Source(#[source] block::Error),
@@ -114,6 +122,11 @@ impl Error {
         move |source| Self::Store { op, blob, source }
     }
 
+    pub(crate) fn cache(path: &str) -> impl FnOnce(block::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Cache { path, source }
+    }
+
     /// Whether the bytes are at fault, so that another copy of them may do.
     pub(crate) fn is_damage(&self) -> bool {
         self.kind() == Kind::Corrupt
@@ -129,7 +142,10 @@ impl Failure for Error {
             // nothing is wrong with the vault: it stays locked until its own key comes
             Self::WrongKey { .. } => Kind::Unavailable,
             Self::Damaged { .. } | Self::Missing { .. } | Self::NotDecodable { .. } => Kind::Corrupt,
-            Self::Store { source, .. } | Self::Source(source) | Self::Entropy(source) => source.kind(),
+            Self::Store { source, .. }
+            | Self::Cache { source, .. }
+            | Self::Source(source)
+            | Self::Entropy(source) => source.kind(),
             Self::Unsupported(source) => source.kind(),
             Self::Threads(_) => Kind::Unavailable,
             Self::Cancelled => Kind::Cancelled,

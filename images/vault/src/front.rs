@@ -7,8 +7,8 @@ use crate::{Error, Result};
 
 /// Bytes of a front.
 pub(crate) const FRONT_LEN: usize = 108;
-/// The version of all formats of this crate. Version 0 is disposable.
-pub(crate) const VERSION: u32 = 0;
+/// The version of all formats of this crate.
+pub(crate) const VERSION: u32 = 1;
 
 pub(crate) const PACK: [u8; 4] = *b"pack";
 pub(crate) const INDEX: [u8; 4] = *b"pidx";

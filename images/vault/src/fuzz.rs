@@ -3,20 +3,30 @@
 //! None of them returns anything: a decoder passes if it neither panics nor allocates more than its input allows, and
 //! if what it accepts encodes to the same bytes again. Sealed parts are fed to their decoders as if opened.
 
-pub use crate::index::fuzz_index as index;
+pub use crate::index::{fuzz_hooks as hooks, fuzz_index as index, fuzz_run as run};
 pub use crate::info::fuzz_info as info;
 pub use crate::manifest::{fuzz_node as node, fuzz_point as point};
 
 use crate::VaultKey;
 use crate::front::{FRONT_LEN, Front, PACK};
-use crate::pack::{Footer, Record, Trailer};
+use crate::pack::{Footer, Table};
 
-/// The trailer of a pack.
-pub fn trailer(bytes: &[u8]) {
-    let Some((at, rest)) = bytes.split_first_chunk::<8>() else { return };
-    if let Ok(trailer) = Trailer::decode(rest, u64::from_le_bytes(*at)) {
-        let back: Vec<u8> = trailer.entries().flat_map(|(_, _, record)| Record::encode(record)).collect();
-        assert_eq!(back, rest);
+/// The table of a pack, behind the three fields of the footer that it has to agree with.
+pub fn table(bytes: &[u8]) {
+    let Some((head, rest)) = bytes.split_first_chunk::<16>() else { return };
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *head;
+    let footer = Footer {
+        table_at: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        entries: u32::from_le_bytes([i, j, k, l]),
+        chunks: u32::from_le_bytes([m, n, o, p]),
+        body_crc: 0,
+    };
+    let Ok(table) = Table::decode(rest, &footer) else { return };
+    let back: Vec<u8> = table.entries().flat_map(|entry| entry.record.encode()).collect();
+    assert_eq!(back, rest);
+    for number in 0..footer.chunks.min(1000) {
+        let (entry, within) = table.of_chunk(number).expect("every chunk is in an entry");
+        assert_eq!(table.get(entry).map(|entry| entry.first + u32::from(within)), Some(number));
     }
 }
 
@@ -52,7 +62,7 @@ pub fn sheet(bytes: &[u8]) {
 }
 
 /// Every decoder of this crate.
-pub const ALL: [fn(&[u8]); 8] = [frame, trailer, index, info, node, point, key_file, sheet];
+pub const ALL: [fn(&[u8]); 10] = [frame, table, hooks, run, index, info, node, point, key_file, sheet];
 
 #[cfg(test)]
 mod tests {

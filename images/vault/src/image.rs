@@ -1,6 +1,6 @@
 //! A recovery point as a [`BlockSource`].
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use block::sync::{Arc, Mutex, lock};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Visit, check_range};
@@ -8,13 +8,12 @@ use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, V
 use crate::Result;
 use crate::cache::Cache;
 use crate::chunk::CHUNK_SIZE;
+use crate::frames::{FRAMES_AT_ONCE, FrameId};
 use crate::inner::Inner;
-use crate::manifest::{Node, NodeReader, Point, Ref, Run, Shape, find, walk};
-use crate::name::ContentId;
+use crate::manifest::{Node, NodeReader, Point, Ref, Run, Shape, walk};
+use crate::name::{Shelf, Spot};
 
-/// Decoded chunks an image keeps: 4 MiB, a few readers' worth of small sequential reads.
-const KEPT_CHUNKS: usize = 64;
-/// Decoded nodes an image keeps: at most 2.5 MiB, the leaves of 4 GiB.
+/// Decoded nodes an image keeps: the leaves of 4 GiB; a few KiB each, 16 MiB if every chunk of the disk is in a pack of its own.
 const KEPT_NODES: usize = 256;
 
 pub(crate) struct VaultImage {
@@ -22,8 +21,13 @@ pub(crate) struct VaultImage {
     size: ByteCount,
     shape: Shape,
     root: Ref,
-    chunks: Mutex<Cache<ContentId, Arc<Vec<u8>>>>,
-    nodes: Mutex<Cache<ContentId, Arc<Node>>>,
+    nodes: Mutex<Cache<Spot, Arc<Node>>>,
+}
+
+/// Part of a read: neighbouring chunks of one frame, and the bytes of the disk they are.
+struct Piece {
+    spot: Spot,
+    disk: Range<u64>,
 }
 
 impl VaultImage {
@@ -33,45 +37,82 @@ impl VaultImage {
             size: point.about.size,
             shape: Shape::new(point.about.size),
             root: point.root,
-            chunks: Mutex::new(Cache::new(KEPT_CHUNKS)),
             nodes: Mutex::new(Cache::new(KEPT_NODES)),
         }
     }
 
-    fn chunk(&self, id: &ContentId, len: usize) -> Result<Arc<Vec<u8>>> {
-        if let Some(known) = lock(&self.chunks).get(id) {
-            return Ok(known);
-        }
-        let raw = self.vault.read_content(&self.vault.index.load(), id)?;
-        if raw.len() != len {
-            let why = format!("{} bytes long where the disk has {len}", raw.len());
-            return Err(crate::Error::damaged(&format!("(chunk {id})"), "content", why));
-        }
-        let raw = Arc::new(raw);
-        lock(&self.chunks).put(*id, raw.clone());
-        Ok(raw)
+    /// What of `wanted` is stored where.
+    fn pieces(&self, wanted: &Range<u64>) -> Result<Vec<Piece>> {
+        let mut pieces = Vec::new();
+        let chunks = wanted.start / CHUNK_SIZE..wanted.end.div_ceil(CHUNK_SIZE);
+        let mut add = |run: Run| {
+            if let Ref::Stored(spot) = run.what {
+                pieces
+                    .push(Piece { spot, disk: run.first * CHUNK_SIZE..(run.first + run.count) * CHUNK_SIZE });
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        let _whole = walk(self, self.shape, self.root, chunks, &mut add)?;
+        Ok(pieces)
     }
 
-    fn read_part(&self, chunk: u64, within: usize, buf: &mut [u8]) -> Result<()> {
-        match find(self, self.shape, self.root, chunk)? {
-            Ref::Hole | Ref::Zero => buf.fill(0),
-            Ref::Stored(id) => {
-                let raw = self.chunk(&id, self.shape.chunk_len(chunk))?;
-                buf.copy_from_slice(&raw[within..within + buf.len()]);
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        buf.fill(0);
+        let wanted = at..at + buf.len() as u64;
+        let pieces = self.pieces(&wanted)?;
+        let mut rest = &pieces[..];
+        while !rest.is_empty() {
+            let (ids, taken) = next_frames(rest);
+            let frames = self.vault.frames(&ids)?;
+            let (now, later) = rest.split_at(taken);
+            rest = later;
+            for piece in now {
+                let id = (piece.spot.pack, piece.spot.entry);
+                let raw = ids.iter().position(|one| *one == id).and_then(|at| frames.get(at));
+                copy(piece, raw.map_or(&[], |raw| &raw[..]), &wanted, buf)?;
             }
         }
         Ok(())
     }
 }
 
+/// The frames of the first pieces, each once and not too many, and how many pieces that is.
+fn next_frames(pieces: &[Piece]) -> (Vec<FrameId>, usize) {
+    let mut ids: Vec<FrameId> = Vec::new();
+    for (taken, piece) in pieces.iter().enumerate() {
+        let id = (piece.spot.pack, piece.spot.entry);
+        if ids.contains(&id) {
+            continue;
+        }
+        if ids.len() == FRAMES_AT_ONCE {
+            return (ids, taken);
+        }
+        ids.push(id);
+    }
+    (ids, pieces.len())
+}
+
+/// Copies what of a piece is wanted from its frame.
+fn copy(piece: &Piece, raw: &[u8], wanted: &Range<u64>, buf: &mut [u8]) -> Result<()> {
+    let (start, end) = (piece.disk.start.max(wanted.start), piece.disk.end.min(wanted.end));
+    let from = u64::from(piece.spot.chunk) * CHUNK_SIZE + (start - piece.disk.start);
+    let Some(bytes) = raw.get(from as usize..(from + end - start) as usize) else {
+        let Spot { pack, entry, chunk } = piece.spot;
+        let why = format!("chunk {chunk} of it is named, but it has {} bytes", raw.len());
+        return Err(crate::Error::damaged(&pack.name(Shelf::Packs), format!("entry {entry}"), why));
+    };
+    buf[(start - wanted.start) as usize..(end - wanted.start) as usize].copy_from_slice(bytes);
+    Ok(())
+}
+
 impl NodeReader for VaultImage {
-    fn node(&self, id: &ContentId, level: u8, count: usize) -> Result<Arc<Node>> {
-        let known = lock(&self.nodes).get(id);
-        if let Some(node) = known.filter(|node| (node.level, node.refs.len()) == (level, count)) {
+    fn node(&self, spot: &Spot, level: u8, count: usize) -> Result<Arc<Node>> {
+        let known = lock(&self.nodes).get(spot);
+        if let Some(node) = known.filter(|node| (node.level, node.len()) == (level, count)) {
             return Ok(node);
         }
-        let node = Arc::new(self.vault.read_node(&self.vault.index.load(), id, level, count)?);
-        lock(&self.nodes).put(*id, node.clone());
+        let node = Arc::new(self.vault.read_node(spot, level, count)?);
+        lock(&self.nodes).put(*spot, node.clone());
         Ok(node)
     }
 }
@@ -112,17 +153,7 @@ impl BlockSource for VaultImage {
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
         check_range(offset, buf.len() as u64, self.size)?;
-        let mut at = offset.get();
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let within = (at % CHUNK_SIZE) as usize;
-            let step = (CHUNK_SIZE as usize - within).min(rest.len());
-            let (part, more) = rest.split_at_mut(step);
-            self.read_part(at / CHUNK_SIZE, within, part)?;
-            at += step as u64;
-            rest = more;
-        }
-        Ok(())
+        Ok(self.read(offset.get(), buf)?)
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {

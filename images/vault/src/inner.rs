@@ -1,21 +1,25 @@
-//! What a vault, its images and its jobs share: the store, the keys, and reading a point, a pack or a content by name.
+//! What a vault, its images and its jobs share: the store, the keys, and reading a point, a pack or a node.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use block::sync::{Arc, Mutex, Published, lock};
+use block::sync::{Arc, Mutex, lock};
 use block::{BlobStore, ByteCount, ByteRange, Kind, VaultId};
 
+use crate::cache::Cache;
 use crate::check::Damage;
-use crate::front::Front;
-use crate::index::{Index, Spot};
+use crate::chunk::Kind as Entry;
+use crate::frames::{Frames, KEPT_HEADS};
+use crate::index::Hooks;
 use crate::key::Keys;
 use crate::manifest::{MAX_POINT_LEN, Node, Point, decode_point};
-use crate::name::{Address, ApplianceId, BlobId, ContentId, Shelf};
-use crate::pack::{PackHead, open_entry, read_head};
-use crate::seal::BlobKey;
+use crate::name::{Address, ApplianceId, BlobId, Fingerprint, Shelf, Spot};
+use crate::pack::{Finished, PackHead, open_entry, prove_frame, read_head, read_prints};
 use crate::vault::{Env, Options};
 use crate::{Error, ManifestId, Result};
+
+/// Entries of a new pack that are read back from the store and decoded: the first, the last and every so many between.
+const READ_BACK_EVERY: usize = 64;
 
 /// What the vault, its images and its jobs share.
 pub(crate) struct Inner {
@@ -25,9 +29,9 @@ pub(crate) struct Inner {
     pub(crate) appliance: ApplianceId,
     pub(crate) env: Env,
     pub(crate) options: Options,
-    pub(crate) index: Published<Index>,
-    // held while a new index is published
-    pub(crate) publishing: Mutex<()>,
+    pub(crate) hooks: Mutex<Hooks>,
+    pub(crate) heads: Mutex<Cache<Address, Arc<PackHead>>>,
+    pub(crate) frames: Frames,
     // points are immutable, so what was read once stays true until deleted
     pub(crate) points: Mutex<HashMap<Address, Arc<Point>>>,
     pub(crate) found_at_open: Vec<Damage>,
@@ -74,6 +78,20 @@ impl Inner {
         self.store.put(name, bytes).map_err(Error::store("write", name))
     }
 
+    /// Puts a pack and reads back what readers will rely on: head, fingerprints, and a sample of its frames.
+    pub(crate) fn put_pack(&self, pack: Finished) -> Result<Finished> {
+        self.put(&pack.address.name(Shelf::Packs), &pack.bytes)?;
+        let (head, prints) = self.pack_prints(pack.address, pack.len)?;
+        let last = head.table.len() - 1;
+        for (at, entry) in head.table.entries().enumerate() {
+            if at.is_multiple_of(READ_BACK_EVERY) || at == last {
+                let raw = self.read_entry(&head, at as u32, entry.record.kind)?;
+                prove_frame(&self.keys, &head, &prints, at as u32, &raw)?;
+            }
+        }
+        Ok(Finished { bytes: Vec::new(), len: pack.len, ..pack })
+    }
+
     pub(crate) fn point_address(&self, id: &ManifestId) -> Result<Address> {
         let id = BlobId::from_bytes(*id.as_bytes());
         let own = Address { appliance: self.appliance, id };
@@ -112,63 +130,80 @@ impl Inner {
         decode_point(&self.keys, self.id, address, &bytes)
     }
 
-    /// Front, footer and trailer of a pack of this length.
-    pub(crate) fn pack_head(&self, address: Address, len: u64) -> Result<PackHead> {
+    /// Front, footer and table of a pack of this length, from the store.
+    pub(crate) fn fresh_head(&self, address: Address, len: u64) -> Result<PackHead> {
         let name = address.name(Shelf::Packs);
-        let get = |range| self.store.get(&name, range).map_err(|error| gone(error, &name, "its own listing"));
-        read_head(&self.keys, self.id, address, len, &get)
+        read_head(&self.keys, self.id, address, len, &|range| self.get_pack(&name, range))
     }
 
-    /// Reads and verifies the entry at one place.
-    pub(crate) fn read_spot(&self, spot: &Spot) -> Result<Vec<u8>> {
-        let Spot { entry, pack } = spot;
-        let name = pack.address.name(Shelf::Packs);
+    /// Head and fingerprints of a pack of this length, from the store.
+    pub(crate) fn pack_prints(&self, address: Address, len: u64) -> Result<(PackHead, Vec<Fingerprint>)> {
+        let name = address.name(Shelf::Packs);
+        let head = self.fresh_head(address, len)?;
+        let prints = read_prints(&head, &|range| self.get_pack(&name, range))?;
+        Ok((head, prints))
+    }
+
+    /// The length of a pack.
+    pub(crate) fn pack_len(&self, address: Address) -> Result<u64> {
+        let name = address.name(Shelf::Packs);
+        Ok(self.store.size(&name).map_err(|error| gone(error, &name))?.get())
+    }
+
+    /// The head of a pack, from memory if it was read before.
+    pub(crate) fn head(&self, address: Address) -> Result<Arc<PackHead>> {
+        if let Some(known) = lock(&self.heads).get(&address) {
+            return Ok(known);
+        }
+        let head = Arc::new(self.fresh_head(address, self.pack_len(address)?)?);
+        lock(&self.heads).put(address, head.clone());
+        Ok(head)
+    }
+
+    pub(crate) fn get_pack(&self, name: &str, range: ByteRange) -> Result<Vec<u8>> {
+        self.store.get(name, range).map_err(|error| gone(error, name))
+    }
+
+    /// Reads, opens and decodes an entry of a pack, which must be of this kind.
+    pub(crate) fn read_entry(&self, head: &PackHead, number: u32, kind: Entry) -> Result<Vec<u8>> {
+        let name = head.address.name(Shelf::Packs);
+        let Some(entry) = head.table.get(number).filter(|entry| entry.record.kind == kind) else {
+            return Err(Error::damaged(&name, format!("entry {number}"), format!("it is no {kind:?}")));
+        };
         let start = u64::from(entry.offset);
         let range = ByteRange::between(start, start + u64::from(entry.record.stored));
-        let mut sealed =
-            self.store.get(&name, range).map_err(|error| gone(error, &name, "a chunk it holds"))?;
-        let front =
-            Front { format: crate::front::PACK, vault: self.id, address: pack.address, salt: pack.salt };
-        let key = BlobKey::derive(&self.keys, &front);
-        open_entry(&self.keys, &key, &pack.address, entry.number, &entry.record, &mut sealed)
+        let mut sealed = self.get_pack(&name, range)?;
+        open_entry(&head.key, &head.address, number, &entry.record, &mut sealed)
     }
 
-    /// Reads and verifies a chunk or node from the first of its places that is whole.
-    pub(crate) fn read_content(&self, index: &Index, id: &ContentId) -> Result<Vec<u8>> {
-        let mut first = None;
-        for spot in index.find(id) {
-            match self.read_spot(&spot) {
-                Ok(raw) => return Ok(raw),
-                Err(error) if error.is_damage() => drop(first.get_or_insert(error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(first.unwrap_or_else(|| Error::Missing {
-            blob: "(of a pack no index or listing names)".to_owned(),
-            needed_for: format!("content {id}"),
-        }))
-    }
-
-    /// Reads, verifies and decodes a node, which must have this level and count.
-    pub(crate) fn read_node(&self, index: &Index, id: &ContentId, level: u8, count: usize) -> Result<Node> {
-        let raw = self.read_content(index, id)?;
-        let wrong = |why: String| Error::damaged(&format!("(node {id})"), "content", why);
+    /// Reads and decodes a node, which must have this level and count.
+    pub(crate) fn read_node(&self, spot: &Spot, level: u8, count: usize) -> Result<Node> {
+        let head = self.head(spot.pack)?;
+        let raw = self.read_entry(&head, spot.entry, Entry::Node)?;
+        let wrong = |why: String| {
+            Error::damaged(&spot.pack.name(Shelf::Packs), format!("entry {} (a node)", spot.entry), why)
+        };
         let node = Node::decode(&raw).map_err(|why| wrong(why.to_string()))?;
-        if (node.level, node.refs.len()) != (level, count) {
-            return Err(wrong(format!(
+        match (node.level, node.len()) == (level, count) {
+            true => Ok(node),
+            false => Err(wrong(format!(
                 "level {} with {} references, level {level} with {count} expected",
                 node.level,
-                node.refs.len()
-            )));
+                node.len()
+            ))),
         }
-        Ok(node)
     }
 }
 
+/// Memory for the heads of packs that were read.
+pub(crate) fn head_cache() -> Mutex<Cache<Address, Arc<PackHead>>> {
+    Mutex::new(Cache::new(KEPT_HEADS))
+}
+
 /// What a store's error says of a pack that should be there.
-fn gone(error: block::Error, name: &str, needed_for: &str) -> Error {
+fn gone(error: block::Error, name: &str) -> Error {
     match error.kind() {
-        Kind::NotFound => Error::Missing { blob: name.to_owned(), needed_for: needed_for.to_owned() },
+        Kind::NotFound => Error::Missing { blob: name.to_owned(), needed_for: "chunks it holds".to_owned() },
         Kind::OutOfRange => Error::damaged(name, "length", "it ends before what it should hold"),
         _ => Error::store("read", name)(error),
     }

@@ -77,7 +77,6 @@ impl VaultKey {
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Keys {
     pub(crate) chunk: [u8; 32],
-    pub(crate) node: [u8; 32],
     pub(crate) check: [u8; 32],
     pub(crate) info: [u8; 32],
     pub(crate) blob: [u8; 32],
@@ -87,11 +86,10 @@ impl Keys {
     pub(crate) fn derive(key: &VaultKey) -> Self {
         let sub = |context: &str| blake3::derive_key(context, key.bytes());
         Self {
-            chunk: sub("blockd vault v0 chunk id"),
-            node: sub("blockd vault v0 node id"),
-            check: sub("blockd vault v0 key check"),
-            info: sub("blockd vault v0 info mac"),
-            blob: sub("blockd vault v0 blob key"),
+            chunk: sub("blockd vault v1 chunk fingerprint"),
+            check: sub("blockd vault v1 key check"),
+            info: sub("blockd vault v1 info mac"),
+            blob: sub("blockd vault v1 blob key"),
         }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! A [`Vault`] is made on any [`block::BlobStore`], for example a [`DirectoryStore`], with a [`VaultKey`]. It takes
 //! recovery points in ([`Vault::backup`]), lists them ([`Vault::points`]), gives each as a readable image
-//! ([`Vault::image`]) and proves itself ([`Vault::check`]). The formats are specified in this crate's `docs/`;
-//! **version 0 is disposable**.
+//! ([`Vault::image`]) and proves itself ([`Vault::check`]). The formats are specified in this crate's `docs/`.
 //!
 //! This crate knows no disk, no layer, no schedule and no policy. What may be deleted is asked at one
 //! [`DeleteGate`], which refuses until somebody brings a policy.
@@ -49,6 +48,7 @@ mod directory;
 #[cfg(test)]
 mod documented;
 mod error;
+mod frames;
 mod front;
 pub mod fuzz;
 mod gate;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use block::Entropy;
+use block::{Cursor, Entropy, Malformed};
 
 use crate::{Error, Result};
 
@@ -87,9 +87,26 @@ id!(
     pub(crate) BlobId, 16
 );
 id!(
-    /// What a chunk or node is found by: the keyed BLAKE3 of its bytes.
-    pub(crate) ContentId, 32
+    /// What a chunk is found by: 128 bits of the keyed BLAKE3 of its bytes.
+    pub(crate) Fingerprint, 16
 );
+
+/// One fingerprint in this many is a sample. A power of two.
+const SAMPLED: u8 = 32;
+
+impl Fingerprint {
+    /// What an index has of it.
+    pub(crate) fn key(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Whether it stands in an index wherever its chunk is in a pack. Judged by bits the key has not, so that keys of samples are
+    /// spread as evenly as all others.
+    pub(crate) fn is_sample(&self) -> bool {
+        self.0[15].is_multiple_of(SAMPLED)
+    }
+}
 
 /// Which of the vault's objects a blob is. The text is the first segment of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +133,22 @@ pub(crate) struct Address {
     pub(crate) id: BlobId,
 }
 
+/// Bytes of a stored address.
+pub(crate) const ADDRESS_LEN: usize = 24;
+
 impl Address {
+    pub(crate) fn encode(&self) -> [u8; ADDRESS_LEN] {
+        let mut bytes = [0; ADDRESS_LEN];
+        bytes[..8].copy_from_slice(self.appliance.as_bytes());
+        bytes[8..].copy_from_slice(self.id.as_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let appliance = ApplianceId::from_bytes(cursor.array()?);
+        Ok(Self { appliance, id: BlobId::from_bytes(cursor.array()?) })
+    }
+
     pub(crate) fn name(&self, shelf: Shelf) -> String {
         let Self { appliance, id } = self;
         match shelf {
@@ -133,6 +165,14 @@ impl Address {
         let address = Self { appliance, id };
         (address.name(shelf) == name).then_some(address)
     }
+}
+
+/// Where something is: in which pack, in which entry of it, and which chunk of that frame; for a node the chunk is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Spot {
+    pub(crate) pack: Address,
+    pub(crate) entry: u32,
+    pub(crate) chunk: u8,
 }
 
 #[cfg(test)]

@@ -1,32 +1,30 @@
 //! What the recovery points reach, and what nothing reaches: packs of backups that failed or run now, and what only deleted
 //! points used. A sweep gives the latter back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use block::ByteCount;
 
-use crate::index::Index;
 use crate::inner::Inner;
-use crate::manifest::{FANOUT, Ref, Shape};
-use crate::name::{ContentId, Shelf};
+use crate::manifest::{Ref, Shape};
+use crate::name::{Address, Shelf, Spot};
 use crate::progress::Progress;
 use crate::{Error, Result};
 
 /// How the bytes in packs are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reach {
-    /// Stored bytes of chunks and nodes that a recovery point needs.
+    /// Stored bytes of chunks and nodes that a recovery point needs. A chunk has its share of its frame.
     pub referenced: ByteCount,
-    /// Stored bytes of those that none needs, and all bytes of packs that no index names.
+    /// Stored bytes of those that none needs.
     pub unreferenced: ByteCount,
 }
 
-/// Walks every point's tree, each node once. Memory: 32 bytes for each chunk and node that is reached.
+/// Walks every point's tree, each node once. Memory: a bit for each chunk and some bytes for each frame and node that is reached.
 pub(crate) fn of(vault: &Inner, progress: &dyn Progress) -> Result<Reach> {
-    // before the index: a backup beside this publishes what its point needs before the point
+    // before the packs: a backup beside this puts the packs its point needs before the point
     let points = vault.addresses(Shelf::Points)?;
-    let index = vault.index.load();
-    let mut reached = Reached { vault, index: &index, ids: HashSet::new() };
+    let mut reached = Reached { vault, nodes: HashSet::new(), used: HashMap::new() };
     for address in points {
         if progress.cancelled() {
             return Err(Error::Cancelled);
@@ -42,35 +40,55 @@ pub(crate) fn of(vault: &Inner, progress: &dyn Progress) -> Result<Reach> {
         }
     }
     let (mut used, mut unused) = (0, 0);
-    for record in index.records() {
-        let bytes = if reached.ids.contains(&record.id) { &mut used } else { &mut unused };
-        *bytes += u64::from(record.stored);
-    }
     for (pack, len) in vault.sizes(Shelf::Packs)? {
-        unused += if index.knows(&pack) { 0 } else { len };
+        let share = match reached.used.get(&pack) {
+            Some(entries) => share(vault, pack, entries)?,
+            None => 0,
+        };
+        used += share;
+        unused += len - share.min(len);
     }
     Ok(Reach { referenced: ByteCount::new(used), unreferenced: ByteCount::new(unused) })
 }
 
+/// The bytes of a pack that are needed: all but the share of chunks and entries that are not.
+fn share(vault: &Inner, pack: Address, used: &HashMap<u32, u64>) -> Result<u64> {
+    let (mut needed, mut left) = (vault.pack_len(pack)?, 0);
+    for (entry, number) in vault.head(pack)?.table.entries().zip(0..) {
+        let all = u64::from(entry.record.chunks().max(1));
+        let of = used.get(&number).map_or(0, |bits| u64::from(bits.count_ones()).min(all));
+        left += u64::from(entry.record.stored) * (all - of) / all;
+    }
+    needed -= left.min(needed);
+    Ok(needed)
+}
+
 struct Reached<'a> {
     vault: &'a Inner,
-    index: &'a Index,
-    ids: HashSet<ContentId>,
+    nodes: HashSet<Spot>,
+    // by pack and entry: a bit for each chunk; the first for a node
+    used: HashMap<Address, HashMap<u32, u64>>,
 }
 
 impl Reached<'_> {
-    /// Adds what is below node `number` of a level. Recursion ends at the height of the tree, at most four levels.
-    fn subtree(&mut self, shape: Shape, at: Ref, level: u8, number: u64) -> Result<()> {
-        let Ref::Stored(id) = at else { return Ok(()) };
-        if !self.ids.insert(id) {
+    fn mark(&mut self, spot: &Spot, count: u64) {
+        let bits = (u64::MAX >> (64 - count.clamp(1, 64))) << (spot.chunk & 63);
+        *self.used.entry(spot.pack).or_default().entry(spot.entry).or_default() |= bits;
+    }
+
+    /// Adds what is below node `index` of a level. Recursion ends at the height of the tree, at most four levels.
+    fn subtree(&mut self, shape: Shape, at: Ref, level: u8, index: u64) -> Result<()> {
+        let Ref::Stored(spot) = at else { return Ok(()) };
+        if !self.nodes.insert(spot) {
             return Ok(());
         }
-        let node = self.vault.read_node(self.index, &id, level, shape.refs(level, number))?;
-        for (below, number) in node.refs.into_iter().zip(number * FANOUT..) {
-            match (below, level) {
-                (Ref::Stored(chunk), 0) => drop(self.ids.insert(chunk)),
+        self.mark(&spot, 1);
+        let node = self.vault.read_node(&spot, level, shape.refs(level, index))?;
+        for (number, count, what) in node.runs() {
+            match (what, level) {
+                (Ref::Stored(chunks), 0) => self.mark(&chunks, count),
                 (_, 0) => {}
-                _ => self.subtree(shape, below, level - 1, number)?,
+                _ => self.subtree(shape, what, level - 1, index * Shape::width(level) + number)?,
             }
         }
         Ok(())

@@ -2,17 +2,18 @@
 
 use std::ops::ControlFlow;
 
-use block::sync::{Arc, Mutex, Published, lock};
-use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, VaultId};
+use block::sync::{Arc, Mutex, lock};
+use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, Media, VaultId};
 
 use crate::backup::{Backup, Report};
 use crate::check::{CheckReport, Damage};
 use crate::chunk::Compression;
+use crate::frames::Frames;
 use crate::front::{Front, INFO};
 use crate::gate::{DeleteGate, Deletion, RefuseAll};
 use crate::image::VaultImage;
 use crate::info::{self, Info};
-use crate::inner::Inner;
+use crate::inner::{Inner, head_cache};
 use crate::key::Keys;
 use crate::manifest::VaultPoint;
 use crate::name::{Address, ApplianceId, BlobId, INFO_NAME, Shelf};
@@ -36,11 +37,14 @@ pub struct Options {
     pub compression: Compression,
     /// Asked before anything is deleted.
     pub gate: Arc<dyn DeleteGate>,
+    /// A directory of the host for this vault alone and this process alone, where what is known of the index is kept. Without it all index
+    /// blobs are read at every open and held in memory.
+    pub cache: Option<Arc<dyn Media>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { compression: Compression::default(), gate: Arc::new(RefuseAll) }
+        Self { compression: Compression::default(), gate: Arc::new(RefuseAll), cache: None }
     }
 }
 
@@ -49,7 +53,7 @@ impl Default for Options {
 pub struct Survey {
     /// Points that can be listed, oldest first.
     pub points: Vec<VaultPoint>,
-    /// Point blobs that cannot be read, index blobs and packs found damaged when the vault was opened.
+    /// Point blobs that cannot be read, index blobs found damaged when the vault was opened.
     pub damaged: Vec<Damage>,
 }
 
@@ -96,11 +100,12 @@ impl Vault {
         Self::open_with(store, key, env, Options::default())
     }
 
-    /// Opens the vault of a store. Cost: reads all index blobs and lists all packs.
+    /// Opens the vault of a store. Cost: lists all index blobs and reads those that are not cached; packs are
+    /// neither read nor listed.
     ///
     /// # Errors
     /// [`Error::NoVault`] if there is none, [`Error::WrongKey`] if the key is another vault's, [`Error::Damaged`] if the
-    /// blob `vault` is damaged. Damaged index blobs and packs are no error here, see [`survey`](Self::survey).
+    /// blob `vault` is damaged. Damaged index blobs are no error here, see [`survey`](Self::survey).
     pub fn open_with(store: Arc<dyn BlobStore>, key: VaultKey, env: &Env, options: Options) -> Result<Self> {
         let (info, bytes) = Info::load(&*store)?;
         let keys = Keys::derive(&key);
@@ -113,13 +118,14 @@ impl Vault {
             appliance: info.front.address.appliance,
             env: env.clone(),
             options,
-            index: Published::new(Arc::default()),
-            publishing: Mutex::new(()),
+            hooks: Mutex::default(),
+            heads: head_cache(),
+            frames: Frames::default(),
             points: Mutex::default(),
             found_at_open: Vec::new(),
         };
-        let (index, damage) = inner.load_index()?;
-        inner.index.store(Arc::new(index));
+        let (hooks, damage) = inner.load_hooks()?;
+        *lock(&inner.hooks) = hooks;
         inner.found_at_open = damage;
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -1,23 +1,23 @@
 //! Transferring a delta into the vault. The order of writes and what is checked is specified in `docs/overview.md`.
 //!
-//! Reading, hashing and compressing run in threads beside the one that packs and commits; see [`stages`]. What a job
-//! holds in memory is bounded by the constants there, one pack and its proof, the ids of at most one index blob, the
-//! trailers of [`hits`], and some fifty bytes for each pack it relied on.
+//! Reading, hashing, compressing and putting run in threads beside the one that decides what is new; see [`stages`]. What a job
+//! holds in memory is bounded by the constants there, two packs under way and one being filled, the fingerprints of
+//! [`known`], and some fifty bytes for each pack it relied on.
 
-mod hits;
 mod job;
+mod known;
 mod plan;
 mod stages;
 
 use block::{ByteCount, Delta, DiskId, Epoch, StateId, Time};
 
 use crate::inner::Inner;
-use crate::manifest::{Point, PointKind, Ref, Shape, TreeBuilder, VaultPoint, check_item};
+use crate::manifest::{Point, PointKind, Shape, TreeBuilder, VaultPoint, check_item};
 use crate::progress::Progress;
 use crate::{Error, ManifestId, Result};
 
 use job::Job;
-use stages::{Done, Prepared};
+use stages::{Event, Stages};
 
 /// A request to store one recovery point.
 pub struct Backup<'a> {
@@ -96,21 +96,16 @@ pub(crate) fn run(vault: &Inner, request: &Backup<'_>) -> Result<Report> {
     let base_tree = base.as_ref().map(|base| (base.root, Shape::new(base.about.size)));
     let plan =
         plan::changed_chunks(&request.delta.changed, base.as_ref().map(|b| b.about.size), request.size);
-    let mut job = Job::new(vault)?;
+    let mut job = Job::new(vault, shape)?;
     let mut tree = TreeBuilder::new(shape, base_tree);
     let total = plan.iter().map(|chunks| shape.bytes(chunks)).sum();
-    let mut done = 0;
-    stages::run(vault, &request.delta.source, shape, &plan, &mut |part| {
-        if request.progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        done += take(&mut job, &mut tree, shape, part)?;
-        request.progress.at(ByteCount::new(done), ByteCount::new(total));
-        Ok(())
-    })?;
-    let root = tree.finish(&mut job)?;
-    let address = job.close()?;
-    let counts = job.counts;
+    let mut drive = |stages: &mut Stages| follow(stages, &mut job, &mut tree, request.progress, total);
+    if let Err(error) = stages::run(vault, &request.delta.source, shape, &plan, &mut drive) {
+        // the first error says more than one of listing what is stored, without which it is only stored again
+        job.give_up().ok();
+        return Err(error);
+    }
+    let (root, address, counts) = job.close(tree)?;
     let about = VaultPoint {
         manifest: ManifestId::from_bytes(*address.id.as_bytes()),
         item: request.item.to_owned(),
@@ -131,24 +126,30 @@ pub(crate) fn run(vault: &Inner, request: &Backup<'_>) -> Result<Report> {
     job.commit(address, Point { about, root })
 }
 
-/// Takes one part of the pipeline's output into packs and tree. Gives the bytes of the disk it covers.
-fn take(job: &mut Job<'_>, tree: &mut TreeBuilder, shape: Shape, part: Done) -> Result<u64> {
-    match part {
-        Done::Empty { chunks, what } => {
-            tree.set(job, chunks.start, chunks.end - chunks.start, what)?;
-            Ok(shape.bytes(&chunks))
+/// Deals with what comes out of the pipeline until it is empty: all chunks are in the tree then, and all full packs stored.
+fn follow(
+    stages: &mut Stages,
+    job: &mut Job<'_>,
+    tree: &mut TreeBuilder,
+    progress: &dyn Progress,
+    total: u64,
+) -> Result<()> {
+    let mut done = 0;
+    while let Some(event) = stages.next()? {
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
         }
-        Done::Chunks { first, chunks } => {
-            let covered = shape.bytes(&(first..first + chunks.len() as u64));
-            job.counts.bytes_read += covered;
-            for (number, chunk) in (first..).zip(chunks) {
-                let what = match chunk {
-                    Prepared::Zero => Ref::Zero,
-                    Prepared::Data(data) => Ref::Stored(job.add_chunk(data)?),
-                };
-                tree.set(job, number, 1, what)?;
+        match event {
+            Event::Batch(batch) => {
+                done += job.take(stages, batch)?;
+                progress.at(ByteCount::new(done), ByteCount::new(total));
             }
-            Ok(covered)
+            Event::Read => job.close_frame(stages)?,
+            Event::Encoded(frame) => job.place(&frame)?,
+            Event::Stored(pack) => job.stored(pack)?,
         }
+        job.settle(tree)?;
+        job.put_full(stages)?;
     }
+    Ok(())
 }

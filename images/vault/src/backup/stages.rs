@@ -1,8 +1,12 @@
-//! The pipeline: one thread reads, several hash and compress, the caller's thread takes the results in order.
+//! The pipeline of a backup: one thread reads, several hash and compress, one puts packs; the caller's thread decides, in the order of
+//! the disk, what is new and where it goes.
+//!
+//! Nobody waits for a full queue but the reader, which needs a ticket for every batch, and [`Stages::next`], which hands out
+//! work only while there is room behind it. So no two stages can wait for each other.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -10,167 +14,326 @@ use block::sync::lock;
 use block::{BlockSource, ByteOffset};
 
 use crate::backup::plan::{Stretch, stretches};
-use crate::chunk::{CHUNK_SIZE, Encoder, Encoding, Kind};
-use crate::index::Index;
+use crate::chunk::{CHUNK_SIZE, Encoder, Encoding, decode, fingerprint, is_zero};
 use crate::inner::Inner;
 use crate::manifest::{Ref, Shape};
-use crate::name::ContentId;
+use crate::name::Fingerprint;
+use crate::pack::{Finished, PackWriter};
 use crate::{Error, Result};
 
-/// Chunks read at once: 1 MiB.
-const READ_CHUNKS: u64 = 16;
-/// Batches waiting between two stages. With those at work, at most `2 · QUEUE + 2 · MAX_WORKERS + 2` batches exist at once, each at most
-/// 2 MiB with its compressed form.
-const QUEUE: usize = 4;
-/// More threads than this would wait for the one that packs.
+/// Bytes read at once.
+const BATCH: usize = 1 << 20;
+/// Pieces of one batch: a delta of many small changes is no batch for each.
+const BATCH_PIECES: usize = 4096;
+/// Batches that exist at once.
+const BATCHES: usize = 8;
+/// Frames on their way, from which on no further batch is handed out. Each has at most 256 KiB and its compressed form.
+const FRAMES: usize = 24;
+/// Packs on their way, from which on no further frame is handed out.
+const PACKS: usize = 2;
+/// More threads than this would wait for the one that decides.
 const MAX_WORKERS: usize = 8;
 
-/// A chunk's bytes, its name, and its compressed form unless the vault seemed to have it already.
-pub(crate) struct Data {
-    pub(crate) id: ContentId,
-    pub(crate) raw: Vec<u8>,
-    pub(crate) encoded: Option<(Encoding, Vec<u8>)>,
-}
-
-pub(crate) enum Prepared {
-    Zero,
-    Data(Data),
-}
-
-/// What comes out, in the order of the disk.
-pub(crate) enum Done {
+/// A part of the disk in a batch.
+pub(crate) enum Piece {
+    /// Chunks the source's extents call empty.
     Empty { chunks: Range<u64>, what: Ref },
-    Chunks { first: u64, chunks: Vec<Prepared> },
+    /// Chunks that were read; their bytes follow those of the pieces before.
+    Read { chunks: Range<u64> },
+}
+
+/// Pieces of the disk, ascending, and what was read of them.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) pieces: Vec<Piece>,
+    /// Whole chunks.
+    pub(crate) bytes: Vec<u8>,
+    /// One for each chunk of `bytes`; none for zeros.
+    pub(crate) prints: Vec<Option<Fingerprint>>,
+}
+
+/// New chunks, compressed together.
+pub(crate) struct Frame {
+    pub(crate) raw: Vec<u8>,
+    pub(crate) prints: Vec<Fingerprint>,
+}
+
+/// A frame in its stored form, which was seen to decode.
+pub(crate) struct Encoded {
+    pub(crate) prints: Vec<Fingerprint>,
+    pub(crate) raw_len: u32,
+    pub(crate) encoding: Encoding,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What the caller's thread has to deal with.
+pub(crate) enum Event {
+    /// In the order of the disk.
+    Batch(Batch),
+    /// All batches were handed out: a frame that is not full will not become so.
+    Read,
+    /// In the order they were given to [`Stages::encode`].
+    Encoded(Encoded),
+    /// In the order they were given to [`Stages::put`]; durable and read back.
+    Stored(Finished),
 }
 
 enum Work {
-    Empty { chunks: Range<u64>, what: Ref },
-    Read { first: u64, bytes: Vec<u8> },
+    Hash(u64, Batch),
+    Encode(u64, Frame),
 }
 
-/// Works through the plan. `take` is called in ascending order, in this thread.
+enum Done {
+    Hashed(u64, Batch),
+    // how many batches there were
+    Read(u64),
+    Encoded(u64, Encoded),
+    Stored(Finished),
+}
+
+/// The caller's end of the pipeline.
+pub(crate) struct Stages {
+    work: Sender<Work>,
+    packs: Sender<PackWriter>,
+    tickets: Sender<()>,
+    done: Receiver<Result<Done>>,
+    batches: BTreeMap<u64, Batch>,
+    frames: BTreeMap<u64, Encoded>,
+    stored: Option<Finished>,
+    next_batch: u64,
+    all_batches: Option<u64>,
+    told_end: bool,
+    next_frame: u64,
+    given_frames: u64,
+    packs_under_way: usize,
+}
+
+/// Works through the plan: `drive` is called in this thread with the pipeline running.
 pub(crate) fn run(
     vault: &Inner,
     source: &Arc<dyn BlockSource>,
     shape: Shape,
     plan: &[Range<u64>],
-    take: &mut dyn FnMut(Done) -> Result<()>,
+    drive: &mut dyn FnMut(&mut Stages) -> Result<()>,
 ) -> Result<()> {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    let workers = cores.min(MAX_WORKERS);
-    let index: Arc<Index> = vault.index.load().clone();
+    let workers = thread::available_parallelism().map_or(1, |cores| cores.get()).min(MAX_WORKERS);
     thread::scope(|scope| {
-        let (work_in, work_out) = sync_channel::<Result<(u64, Work)>>(QUEUE);
-        let (done_in, done_out) = sync_channel(QUEUE + workers);
+        let (work, work_out) = channel();
+        let (packs, packs_out) = channel();
+        let (tickets, tickets_out) = channel();
+        let (done_in, done) = channel();
+        let (to_work, read_done) = (work.clone(), done_in.clone());
+        spawn(scope, "read", move || read(&**source, shape, plan, &tickets_out, &to_work, &read_done))?;
         let work_out = Arc::new(Mutex::new(work_out));
-        let named = |name: &str| thread::Builder::new().name(format!("vault-{name}"));
-        named("read")
-            .spawn_scoped(scope, move || read(&**source, shape, plan, &work_in))
-            .map_err(Error::Threads)?;
         for _ in 0..workers {
-            let (work_out, done_in, index) = (work_out.clone(), done_in.clone(), index.clone());
-            named("pack")
-                .spawn_scoped(scope, move || work(vault, &index, &work_out, &done_in))
-                .map_err(Error::Threads)?;
+            let (work_out, done_in) = (work_out.clone(), done_in.clone());
+            spawn(scope, "work", move || work_on(vault, &work_out, &done_in))?;
         }
-        // only the threads hold the other ends, so that either side's end ends the other
-        drop((work_out, done_in));
-        in_order(done_out, take)
+        spawn(scope, "put", move || put(vault, &packs_out, &done_in))?;
+        for _ in 0..BATCHES {
+            // a reader that found nothing to read needs none
+            tickets.send(()).ok();
+        }
+        let mut stages = Stages {
+            work,
+            packs,
+            tickets,
+            done,
+            batches: BTreeMap::new(),
+            frames: BTreeMap::new(),
+            stored: None,
+            next_batch: 0,
+            all_batches: None,
+            told_end: false,
+            next_frame: 0,
+            given_frames: 0,
+            packs_under_way: 0,
+        };
+        // the other ends learn of the end by the senders dropped here
+        drive(&mut stages)
     })
 }
 
-/// Calls `take` in the order of the numbers; ends at the first error, which ends the other stages.
-fn in_order(done_out: Receiver<Result<(u64, Done)>>, take: &mut dyn FnMut(Done) -> Result<()>) -> Result<()> {
-    let mut early = BTreeMap::new();
-    let mut next = 0;
-    for done in done_out {
-        let (number, done) = done?;
-        early.insert(number, done);
-        while let Some(done) = early.remove(&next) {
-            take(done)?;
-            next += 1;
+fn spawn<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() + Send + 'scope,
+) -> Result<()> {
+    let named = thread::Builder::new().name(format!("vault-{name}"));
+    named.spawn_scoped(scope, body).map(drop).map_err(Error::Threads)
+}
+
+impl Stages {
+    /// The next thing to deal with; `None` when everything given was dealt with.
+    pub(crate) fn next(&mut self) -> Result<Option<Event>> {
+        loop {
+            if let Some(pack) = self.stored.take() {
+                self.packs_under_way -= 1;
+                return Ok(Some(Event::Stored(pack)));
+            }
+            if self.packs_under_way < PACKS
+                && let Some(frame) = self.frames.remove(&self.next_frame)
+            {
+                self.next_frame += 1;
+                return Ok(Some(Event::Encoded(frame)));
+            }
+            let frames_under_way = (self.given_frames - self.next_frame) as usize;
+            if frames_under_way < FRAMES
+                && let Some(batch) = self.batches.remove(&self.next_batch)
+            {
+                self.next_batch += 1;
+                // the reader may have come to its end and be gone
+                self.tickets.send(()).ok();
+                return Ok(Some(Event::Batch(batch)));
+            }
+            if self.all_batches == Some(self.next_batch) {
+                if !std::mem::replace(&mut self.told_end, true) {
+                    return Ok(Some(Event::Read));
+                }
+                if frames_under_way == 0 && self.packs_under_way == 0 {
+                    return Ok(None);
+                }
+            }
+            match self.done.recv().map_err(|_| Error::Cancelled)?? {
+                Done::Hashed(number, batch) => drop(self.batches.insert(number, batch)),
+                Done::Read(count) => self.all_batches = Some(count),
+                Done::Encoded(number, frame) => drop(self.frames.insert(number, frame)),
+                Done::Stored(pack) => self.stored = Some(pack),
+            }
         }
     }
-    Ok(())
-}
 
-fn read(source: &dyn BlockSource, shape: Shape, plan: &[Range<u64>], out: &SyncSender<Result<(u64, Work)>>) {
-    let mut number = 0;
-    // a send fails only when the job has ended already, for a reason of its own
-    let mut send = |work: Work| {
-        let sent = out.send(Ok((number, work)));
-        number += 1;
-        sent.map_err(|_| Error::Cancelled)
-    };
-    let mut give = |stretch: Stretch| match stretch.empty {
-        Some(what) => send(Work::Empty { chunks: stretch.chunks, what }),
-        None => read_stretch(source, shape, &stretch.chunks, &mut send),
-    };
-    let end = plan.iter().try_for_each(|chunks| stretches(source, shape, chunks, &mut give));
-    if let Err(error) = end {
-        out.send(Err(error)).ok();
+    /// Gives a frame to be compressed. Frames are numbered from 0 in this order.
+    pub(crate) fn encode(&mut self, frame: Frame) -> Result<()> {
+        let number = self.given_frames;
+        self.given_frames += 1;
+        self.work.send(Work::Encode(number, frame)).map_err(|_| Error::Cancelled)
+    }
+
+    /// Gives a pack to be put.
+    pub(crate) fn put(&mut self, pack: PackWriter) -> Result<()> {
+        self.packs_under_way += 1;
+        self.packs.send(pack).map_err(|_| Error::Cancelled)
     }
 }
 
-fn read_stretch(
+fn read(
     source: &dyn BlockSource,
     shape: Shape,
-    chunks: &Range<u64>,
-    send: &mut dyn FnMut(Work) -> Result<()>,
-) -> Result<()> {
-    let mut first = chunks.start;
-    while first < chunks.end {
-        let end = chunks.end.min(first + READ_CHUNKS);
-        let mut bytes = vec![0; shape.bytes(&(first..end)) as usize];
-        source.read_at(ByteOffset::new(first * CHUNK_SIZE), &mut bytes).map_err(Error::Source)?;
-        send(Work::Read { first, bytes })?;
-        first = end;
-    }
-    Ok(())
+    plan: &[Range<u64>],
+    tickets: &Receiver<()>,
+    work: &Sender<Work>,
+    done: &Sender<Result<Done>>,
+) {
+    let mut reader = Reader { source, shape, tickets, work, number: 0, batch: Batch::default() };
+    let mut end = plan
+        .iter()
+        .try_for_each(|chunks| stretches(source, shape, chunks, &mut |stretch: Stretch| reader.add(stretch)));
+    end = end.and_then(|()| reader.send());
+    done.send(end.map(|()| Done::Read(reader.number))).ok();
 }
 
-type WorkQueue = Mutex<Receiver<Result<(u64, Work)>>>;
+struct Reader<'a> {
+    source: &'a dyn BlockSource,
+    shape: Shape,
+    tickets: &'a Receiver<()>,
+    work: &'a Sender<Work>,
+    number: u64,
+    batch: Batch,
+}
 
-fn work(vault: &Inner, index: &Index, work_out: &WorkQueue, done_in: &SyncSender<Result<(u64, Done)>>) {
+impl Reader<'_> {
+    fn add(&mut self, stretch: Stretch) -> Result<()> {
+        match stretch.empty {
+            Some(what) => self.batch.pieces.push(Piece::Empty { chunks: stretch.chunks, what }),
+            None => return self.read(stretch.chunks),
+        }
+        self.send_if_full()
+    }
+
+    fn read(&mut self, chunks: Range<u64>) -> Result<()> {
+        let mut first = chunks.start;
+        while first < chunks.end {
+            let start = self.batch.bytes.len();
+            let room = ((BATCH - start) as u64 / CHUNK_SIZE).max(1);
+            let part = first..chunks.end.min(first + room);
+            first = part.end;
+            let end = start + self.shape.bytes(&part) as usize;
+            self.batch.bytes.resize(end.next_multiple_of(CHUNK_SIZE as usize), 0);
+            let buf = &mut self.batch.bytes[start..end];
+            self.source.read_at(ByteOffset::new(part.start * CHUNK_SIZE), buf).map_err(Error::Source)?;
+            self.batch.pieces.push(Piece::Read { chunks: part });
+            self.send_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn send_if_full(&mut self) -> Result<()> {
+        match self.batch.bytes.len() >= BATCH || self.batch.pieces.len() >= BATCH_PIECES {
+            true => self.send(),
+            false => Ok(()),
+        }
+    }
+
+    // what fails here fails only because the job has ended already, for a reason of its own
+    fn send(&mut self) -> Result<()> {
+        if self.batch.pieces.is_empty() {
+            return Ok(());
+        }
+        self.tickets.recv().map_err(|_| Error::Cancelled)?;
+        let batch = std::mem::take(&mut self.batch);
+        self.work.send(Work::Hash(self.number, batch)).map_err(|_| Error::Cancelled)?;
+        self.number += 1;
+        Ok(())
+    }
+}
+
+fn work_on(vault: &Inner, work: &Mutex<Receiver<Work>>, done: &Sender<Result<Done>>) {
     let mut encoder = match Encoder::new(vault.options.compression) {
         Ok(encoder) => encoder,
         Err(error) => {
-            done_in.send(Err(Error::Threads(error))).ok();
+            done.send(Err(Error::Threads(error))).ok();
             return;
         }
     };
     loop {
-        let received = lock(work_out).recv();
-        let Ok(work) = received else { return };
-        let done = work.map(|(number, work)| (number, prepare(vault, index, &mut encoder, work)));
-        if done_in.send(done).is_err() {
+        let received = lock(work).recv();
+        let result = match received {
+            Ok(Work::Hash(number, batch)) => Ok(Done::Hashed(number, hash(vault, batch))),
+            Ok(Work::Encode(number, frame)) => {
+                encode(&mut encoder, frame).map(|frame| Done::Encoded(number, frame))
+            }
+            Err(_) => return,
+        };
+        if done.send(result).is_err() {
             return;
         }
     }
 }
 
-fn prepare(vault: &Inner, index: &Index, encoder: &mut Encoder, work: Work) -> Done {
-    match work {
-        Work::Empty { chunks, what } => Done::Empty { chunks, what },
-        Work::Read { first, bytes } => {
-            let chunks =
-                bytes.chunks(CHUNK_SIZE as usize).map(|raw| prepare_chunk(vault, index, encoder, raw));
-            Done::Chunks { first, chunks: chunks.collect() }
+fn hash(vault: &Inner, mut batch: Batch) -> Batch {
+    let chunks = batch.bytes.chunks(CHUNK_SIZE as usize);
+    batch.prints = chunks.map(|chunk| (!is_zero(chunk)).then(|| fingerprint(&vault.keys, chunk))).collect();
+    batch
+}
+
+/// Compresses a frame and sees that it decodes to what was read.
+fn encode(encoder: &mut Encoder, frame: Frame) -> Result<Encoded> {
+    let Frame { raw, prints } = frame;
+    let (encoding, bytes) = encoder.encode(&raw);
+    let back = decode(encoding, &bytes, raw.len());
+    if back.as_deref() != Ok(&raw[..]) {
+        let why = back.err().unwrap_or_else(|| "to other bytes".to_owned());
+        return Err(Error::NotDecodable { what: "a new frame".to_owned(), why });
+    }
+    Ok(Encoded { prints, raw_len: raw.len() as u32, encoding, bytes })
+}
+
+fn put(vault: &Inner, packs: &Receiver<PackWriter>, done: &Sender<Result<Done>>) {
+    while let Ok(pack) = packs.recv() {
+        let stored = pack.finish(&vault.keys).and_then(|pack| vault.put_pack(pack));
+        if done.send(stored.map(Done::Stored)).is_err() {
+            return;
         }
     }
-}
-
-fn prepare_chunk(vault: &Inner, index: &Index, encoder: &mut Encoder, raw: &[u8]) -> Prepared {
-    if is_zero(raw) {
-        return Prepared::Zero;
-    }
-    let id = Kind::Chunk.id_of(&vault.keys, raw);
-    let known = index.find(&id).next().is_some();
-    let encoded = (!known).then(|| encoder.encode(raw));
-    Prepared::Data(Data { id, raw: raw.to_vec(), encoded })
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<16>();
-    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }

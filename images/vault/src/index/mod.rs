@@ -1,37 +1,40 @@
-//! Where chunks and nodes are. The stored form is specified in `docs/index.md`.
+//! Which packs there are, and in which of them a chunk may be. The stored form is specified in `docs/index.md`.
 //!
-//! In this version all index blobs are held in memory, sorted; callers see only [`Index::find`], so that a mapped
-//! index can take its place.
+//! An index does not say where a chunk is. It has a sample of the fingerprints of every pack; who finds one of them
+//! loads all fingerprints of that pack, where its neighbours are too.
 
 mod blob;
+mod hooks;
+mod run;
 mod stored;
-mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use blob::Hook;
 pub use blob::fuzz_decode as fuzz_index;
 pub(crate) use blob::{IndexContent, MAX_INDEX_LEN, decode_blob, encode_blob};
-pub(crate) use table::{Index, Spot};
+pub(crate) use hooks::Hooks;
+pub use hooks::fuzz_decode as fuzz_hooks;
+pub use run::fuzz_decode as fuzz_run;
 
-use crate::name::Address;
-use crate::pack::Record;
+use crate::name::{Address, Fingerprint};
+use crate::pack::Table;
 
-/// The most records one index blob has; a longer job writes several. Unit tests reach it without 16 GiB of data.
-pub(crate) const INDEX_RECORDS: usize = if cfg!(test) { 20_000 } else { 1 << 18 };
+/// The most packs one index blob has. A job writes one when it has this many, so no more than that is sent again by the next attempt after the
+/// process was killed: 512 MiB. Unit tests reach it with three packs.
+pub(crate) const INDEX_PACKS: usize = if cfg!(test) { 2 } else { 32 };
 
-/// A pack, as an index knows it: enough to derive its key and to tell whether it was cut.
+/// A pack, as an index knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PackRow {
     pub(crate) address: Address,
-    pub(crate) salt: [u8; 32],
     pub(crate) len: u64,
+    pub(crate) entries: u32,
+    pub(crate) chunks: u32,
 }
 
-/// Where an entry is: in which row of a table of packs, under which number, from which byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) record: Record,
-    pub(crate) pack: u32,
-    pub(crate) number: u32,
-    pub(crate) offset: u32,
+impl PackRow {
+    pub(crate) fn of(address: Address, len: u64, table: &Table, prints: &[Fingerprint]) -> Self {
+        Self { address, len, entries: table.len() as u32, chunks: prints.len() as u32 }
+    }
 }

@@ -2,66 +2,61 @@
 
 use std::collections::HashSet;
 
-use block::sync::{Arc, lock};
+use block::sync::lock;
 
-use super::{Entry, INDEX_RECORDS, Index, IndexContent, MAX_INDEX_LEN, PackRow, decode_blob, encode_blob};
+use super::{Hooks, INDEX_PACKS, IndexContent, MAX_INDEX_LEN, PackRow, decode_blob, encode_blob};
 use crate::check::Damage;
 use crate::front::{Front, INDEX};
 use crate::inner::Inner;
-use crate::name::{Address, ContentId, Shelf};
-use crate::pack::PackHead;
+use crate::name::{Address, Fingerprint, Shelf};
+use crate::pack::hooks;
 use crate::{Error, Result};
 
 impl Inner {
-    fn index_blobs(&self) -> Result<(Vec<IndexContent>, Vec<Damage>)> {
-        let (mut contents, mut damage) = (Vec::new(), Vec::new());
+    pub(crate) fn read_index(&self, address: Address) -> Result<IndexContent> {
+        let bytes = self.fetch(&address.name(Shelf::Index), MAX_INDEX_LEN)?;
+        decode_blob(&self.keys, self.id, address, &bytes)
+    }
+
+    /// The hooks of all index blobs, and the damage met: those of the cache, and those of blobs it does not have. Packs that
+    /// no blob names are not looked for: their chunks are only stored again.
+    pub(crate) fn load_hooks(&self) -> Result<(Hooks, Vec<Damage>)> {
+        let mut hooks = match &self.options.cache {
+            Some(media) => Hooks::open(media.clone(), self.id)?,
+            None => Hooks::default(),
+        };
+        let mut damage = Vec::new();
         for address in self.addresses(Shelf::Index)? {
+            if hooks.covers(&address) {
+                continue;
+            }
             match self.read_index(address) {
-                Ok(content) => contents.push(content),
+                Ok(content) => hooks.add(address, &content)?,
                 Err(error) if error.is_damage() => {
                     damage.push(Damage::of(&error, &address.name(Shelf::Index)))
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok((contents, damage))
+        Ok((hooks, damage))
     }
 
-    pub(crate) fn read_index(&self, address: Address) -> Result<IndexContent> {
-        let bytes = self.fetch(&address.name(Shelf::Index), MAX_INDEX_LEN)?;
-        decode_blob(&self.keys, self.id, address, &bytes)
-    }
-
-    /// What the trailers say of the packs that an index does not know.
-    fn unindexed(&self, index: &Index) -> Result<(Vec<IndexContent>, Vec<Damage>)> {
-        let (mut contents, mut damage) = (Vec::new(), Vec::new());
-        for (address, len) in self.sizes(Shelf::Packs)? {
-            if index.knows(&address) {
-                continue;
-            }
-            match self.pack_head(address, len) {
-                Ok(head) => contents.push(content_of(&head, len)),
-                Err(error) if error.is_damage() => {
-                    damage.push(Damage::of(&error, &address.name(Shelf::Packs)))
-                }
+    /// The packs that readable index blobs name.
+    fn listed_packs(&self) -> Result<HashSet<Address>> {
+        let mut packs = HashSet::new();
+        for address in self.addresses(Shelf::Index)? {
+            match self.read_index(address) {
+                Ok(content) => packs.extend(content.packs.iter().map(|row| row.address)),
+                Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok((contents, damage))
-    }
-
-    /// The index of everything there, and the damage met.
-    pub(crate) fn load_index(&self) -> Result<(Index, Vec<Damage>)> {
-        let (blobs, mut damage) = self.index_blobs()?;
-        let index = Index::of(&blobs);
-        let (left, more) = self.unindexed(&index)?;
-        damage.extend(more);
-        Ok((left.iter().fold(index, |index, content| index.with(content)), damage))
+        Ok(packs)
     }
 
     /// Puts an index blob, reads it back, and publishes what it says. Gives its length.
-    pub(crate) fn put_index(&self, (packs, entries): (Vec<PackRow>, Vec<Entry>)) -> Result<u64> {
-        let content = IndexContent::sorted(packs, entries);
+    pub(crate) fn put_index(&self, packs: Vec<(PackRow, Vec<u64>)>) -> Result<u64> {
+        let content = IndexContent::of(packs);
         let address = self.fresh_address()?;
         let front = Front::fresh(INDEX, self.id, address, &*self.env.entropy)?;
         let bytes = encode_blob(&self.keys, &front, &content);
@@ -75,59 +70,40 @@ impl Inner {
         if self.read_index(address)? != content {
             return Err(not("the store gave back something else".to_owned()));
         }
-        let _publishing = lock(&self.publishing);
-        let next = self.index.load().with(&content);
-        self.index.store(Arc::new(next));
+        lock(&self.hooks).add(address, &content)?;
         Ok(bytes.len() as u64)
     }
 
-    /// See [`crate::Vault::rebuild_index`].
+    /// Writes fresh index blobs for all packs that no readable index blob names. Gives the number of packs.
     pub(crate) fn rebuild_index(&self) -> Result<u64> {
-        let (blobs, _) = self.index_blobs()?;
-        let (left, _) = self.unindexed(&Index::of(&blobs))?;
-        let packs = left.len() as u64;
-        let mut batch = Batch::default();
-        for content in left {
-            if !batch.fits(&content) {
-                self.put_index(std::mem::take(&mut batch).content)?;
+        let known = self.listed_packs()?;
+        let mut packs = Vec::new();
+        let mut count = 0;
+        for (address, len) in self.sizes(Shelf::Packs)? {
+            if known.contains(&address) {
+                continue;
             }
-            batch.add(content);
+            match self.pack_listing(address, len) {
+                Ok(listing) => packs.push(listing),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+            if packs.len() == INDEX_PACKS {
+                count += packs.len() as u64;
+                self.put_index(std::mem::take(&mut packs))?;
+            }
         }
-        if !batch.ids.is_empty() {
-            self.put_index(batch.content)?;
+        count += packs.len() as u64;
+        if !packs.is_empty() {
+            self.put_index(packs)?;
         }
-        Ok(packs)
-    }
-}
-
-/// Packs that go into one index blob, which has no id twice and not too many.
-#[derive(Default)]
-struct Batch {
-    content: (Vec<PackRow>, Vec<Entry>),
-    ids: HashSet<ContentId>,
-}
-
-impl Batch {
-    fn fits(&self, content: &IndexContent) -> bool {
-        self.ids.len() + content.entries.len() <= INDEX_RECORDS
-            && !content.entries.iter().any(|entry| self.ids.contains(&entry.record.id))
+        Ok(count)
     }
 
-    fn add(&mut self, content: IndexContent) {
-        let row = self.content.0.len() as u32;
-        self.ids.extend(content.entries.iter().map(|entry| entry.record.id));
-        self.content.0.extend(content.packs);
-        self.content.1.extend(content.entries.into_iter().map(|entry| Entry { pack: row, ..entry }));
+    /// What an index would say of a pack.
+    pub(crate) fn pack_listing(&self, address: Address, len: u64) -> Result<(PackRow, Vec<u64>)> {
+        let (head, prints) = self.pack_prints(address, len)?;
+        let keys = hooks(&prints, |at| head.table.begins_frame(at as u32)).map(Fingerprint::key).collect();
+        Ok((PackRow::of(address, len, &head.table, &prints), keys))
     }
-}
-
-fn content_of(head: &PackHead, len: u64) -> IndexContent {
-    let row = PackRow { address: head.front.address, salt: head.front.salt, len };
-    let entries = head.trailer.entries().map(|(number, offset, record)| Entry {
-        record: *record,
-        pack: 0,
-        number,
-        offset,
-    });
-    IndexContent::sorted(vec![row], entries.collect())
 }

@@ -1,19 +1,21 @@
-//! Index blobs of several sections, the table over several blobs, and a job that writes more than one.
+//! Index blobs of several sections, and a job that writes more than one.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use block::{
-    BlockSource, ByteCount, ByteOffset, ByteRange, Delta, DiskId, Epoch, Extent, ExtentKind, RangeSet,
+    BlockSource, ByteCount, ByteOffset, ByteRange, Delta, DiskId, Epoch, Extent, ExtentKind, Media, OpenHow,
+    RangeSet,
 };
 use block::{StateId, Time, VaultId, Visit};
-use sim::{Rng, SeededEntropy, SimBlobStore, SimClock};
+use sim::{Rng, SeededEntropy, SimBlobStore, SimClock, SimMedia};
 
 use super::*;
-use crate::chunk::{CHUNK_SIZE, Encoding, Kind};
-use crate::front::{FRONT_LEN, Front, INDEX};
+use crate::chunk::CHUNK_SIZE;
+use crate::front::{Front, INDEX};
 use crate::key::Keys;
-use crate::name::{ApplianceId, BlobId, ContentId, Shelf};
+use crate::name::{ApplianceId, BlobId, Shelf};
 use crate::{Backup, Env, Quiet, Vault, VaultKey};
 
 const VAULT: VaultId = VaultId::from_bytes([1; 16]);
@@ -24,40 +26,22 @@ fn address(id: u64) -> Address {
     Address { appliance: ApplianceId::from_bytes([2; 8]), id: BlobId::from_bytes(bytes) }
 }
 
-fn content_id(rng: &mut Rng) -> ContentId {
-    let mut bytes = [0; 32];
-    rng.fill(&mut bytes);
-    ContentId::from_bytes(bytes)
-}
-
-/// Content of so many records in packs of 500, unsorted.
-fn parts(rng: &mut Rng, count: u32) -> (Vec<PackRow>, Vec<Entry>) {
-    let packs: Vec<PackRow> = (0..count.div_ceil(500))
-        .map(|_| PackRow { address: address(rng.next_u64()), salt: [3; 32], len: 1 << 20 })
-        .collect();
-    let entries = (0..count).map(|at| Entry {
-        record: Record {
-            id: content_id(rng),
-            stored: 100,
-            raw: 84,
-            kind: Kind::Chunk,
-            encoding: Encoding::Raw,
-        },
-        pack: at / 500,
-        number: at % 500,
-        offset: FRONT_LEN as u32 + 100 * (at % 500),
+/// Content of one or two packs with so many hooks.
+fn content(rng: &mut Rng, count: u32) -> IndexContent {
+    let packs = (0..1 + count % 2).map(|_| {
+        let row = PackRow { address: address(rng.next_u64()), len: 1 << 20, entries: 9, chunks: 500 };
+        (row, (0..count / 2).map(|_| rng.next_u64()).collect())
     });
-    let entries = entries.collect();
-    (packs, entries)
+    IndexContent::of(packs.collect())
 }
 
 #[test]
 fn blobs_of_many_sections_round_trip_and_every_damage_is_named() {
     let keys = Keys::derive(&VaultKey::from_bytes([9; 32]));
     let mut rng = Rng::new(1);
-    for count in [1, 4096, 4097, 20_000] {
-        let (packs, entries) = parts(&mut rng, count);
-        let content = IndexContent::sorted(packs, entries);
+    // an index has at most every chunk of its packs
+    for count in [0, 1, 3, 2000, 2001] {
+        let content = content(&mut rng, count);
         let front = Front { format: INDEX, vault: VAULT, address: address(7), salt: [8; 32] };
         let bytes = encode_blob(&keys, &front, &content);
         assert_eq!(decode_blob(&keys, VAULT, address(7), &bytes).unwrap(), content);
@@ -76,42 +60,81 @@ fn blobs_of_many_sections_round_trip_and_every_damage_is_named() {
 }
 
 #[test]
-fn every_place_is_found_whichever_way_the_table_came_to_be() {
+fn the_newest_pack_that_has_a_key_is_found() {
     let mut rng = Rng::new(2);
-    let mut contents = Vec::new();
-    for _ in 0..4 {
-        let (packs, mut entries) = parts(&mut rng, 1500);
-        // some ids again, as when a chunk was stored anew
-        if let Some(IndexContent { entries: before, .. }) = contents.last() {
-            let before: &Vec<Entry> = before;
-            entries.iter_mut().zip(before).take(300).for_each(|(entry, old)| entry.record.id = old.record.id);
-        }
-        contents.push(IndexContent::sorted(packs, entries));
+    let (old, new) = (content(&mut rng, 500), content(&mut rng, 500));
+    let again: Vec<Hook> = old.hooks.iter().step_by(3).map(|hook| Hook { key: hook.key, pack: 0 }).collect();
+    let newest = IndexContent { packs: new.packs.clone(), hooks: again.clone() };
+    let mut hooks = Hooks::default();
+    for (number, content) in (0..).zip([&old, &new, &newest]) {
+        hooks.add(address(number), content).unwrap();
     }
-    let at_once = Index::of(&contents);
-    let one_by_one = contents.iter().fold(Index::default(), |index, content| index.with(content));
-    let places = |index: &Index, id: &ContentId| -> Vec<(Address, u32)> {
-        index.find(id).map(|spot| (spot.pack.address, spot.entry.number)).collect()
-    };
-    let mut several = 0;
-    for content in &contents {
-        for entry in content.entries.iter().step_by(7) {
-            let id = entry.record.id;
-            let wanted: Vec<(Address, u32)> = contents
-                .iter()
-                .rev()
-                .flat_map(|content| content.entries.iter().map(move |entry| (content, entry)))
-                .filter(|(_, entry)| entry.record.id == id)
-                .map(|(content, entry)| (content.packs[entry.pack as usize].address, entry.number))
-                .collect();
-            several += u32::from(wanted.len() > 1);
-            assert_eq!(places(&at_once, &id), wanted, "newest first");
-            assert_eq!(places(&one_by_one, &id), wanted, "newest first");
+    for hook in &old.hooks {
+        let is_again = again.iter().any(|again| again.key == hook.key);
+        let wanted = if is_again { newest.packs[0] } else { old.packs[hook.pack as usize] };
+        assert_eq!(hooks.find(hook.key).unwrap(), Some(wanted.address));
+    }
+    assert_eq!(hooks.find(rng.next_u64()).unwrap(), None);
+}
+
+/// Many index blobs through the cache's files, opened anew at every step, against a plain map.
+#[test]
+fn cached_hooks_say_the_same_as_a_map() {
+    let media = SimMedia::new();
+    let mut rng = Rng::new(3);
+    let mut model: HashMap<u64, Address> = HashMap::new();
+    let mut blobs: Vec<(Address, IndexContent)> = Vec::new();
+    for number in 0..60 {
+        let mut next = content(&mut rng, 300);
+        let repeated = model.keys().copied().take(20).map(|key| Hook { key, pack: 0 });
+        next.hooks.extend(repeated.collect::<Vec<_>>());
+        next.hooks.sort_unstable();
+        next.hooks.dedup_by_key(|hook| hook.key);
+        let mut hooks = Hooks::open(Arc::new(media.clone()), VAULT).unwrap();
+        blobs.push((address(number), next.clone()));
+        let missing = blobs.iter().filter(|(index, _)| !hooks.covers(index)).collect::<Vec<_>>();
+        assert!(missing.len() <= 6, "most of it is in files: {}", missing.len());
+        for (index, content) in missing {
+            hooks.add(*index, content).unwrap();
+        }
+        model.extend(next.hooks.iter().map(|hook| (hook.key, next.packs[hook.pack as usize].address)));
+        for (key, pack) in &model {
+            assert_eq!(hooks.find(*key).unwrap(), Some(*pack));
+        }
+        assert!((0..500).all(|_| hooks.find(rng.next_u64()).unwrap().is_none()));
+    }
+    assert!(media.list("").unwrap().len() < 8, "files of like size are united");
+}
+
+/// Every flipped byte of the cache costs reading the index again, and never a wrong answer.
+#[test]
+fn a_damaged_cache_is_forgotten() {
+    let media = SimMedia::new();
+    let mut rng = Rng::new(4);
+    let known = content(&mut rng, 2000);
+    let mut hooks = Hooks::open(Arc::new(media.clone()), VAULT).unwrap();
+    hooks.add(address(1), &known).unwrap();
+    drop(hooks);
+    let mut forgotten = 0;
+    for entry in media.list("").unwrap() {
+        let file = media.open(&entry.name, OpenHow::Write).unwrap();
+        for at in (0..file.size().unwrap()).step_by(61) {
+            let hurt = media.fork();
+            let file = hurt.open(&entry.name, OpenHow::Write).unwrap();
+            let mut byte = [0];
+            file.read_at(at, &mut byte).unwrap();
+            file.write_at(at, &[byte[0] ^ 4]).unwrap();
+            let mut hooks = Hooks::open(Arc::new(hurt.clone()), VAULT).unwrap();
+            for hook in &known.hooks {
+                let found = hooks.find(hook.key).unwrap();
+                assert!(found.is_none() || found == Some(known.packs[hook.pack as usize].address));
+            }
+            let again = Hooks::open(Arc::new(hurt), VAULT).unwrap();
+            forgotten += u64::from(!again.covers(&address(1)));
         }
     }
-    assert!(several > 50);
-    assert!(at_once.find(&ContentId::from_bytes([0; 32])).next().is_none());
-    assert!(contents.iter().flat_map(|content| &content.packs).all(|pack| at_once.knows(&pack.address)));
+    assert!(forgotten > 100, "{forgotten}");
+    assert!(!Hooks::open(Arc::new(media), VaultId::from_bytes([2; 16])).unwrap().covers(&address(1)));
 }
 
 /// Each chunk is unique and nearly empty.
@@ -143,7 +166,7 @@ fn a_long_job_writes_several_packs_and_indexes_and_deduplicates_over_all() {
     let env = Env { clock: Arc::new(SimClock::default()), entropy: Arc::new(SeededEntropy::new(1)) };
     let store = SimBlobStore::new();
     let vault = Vault::create(Arc::new(store.clone()), VaultKey::from_bytes([9; 32]), &env).unwrap();
-    let source = Arc::new(Numbered(17_000));
+    let source = Arc::new(Numbered(5000));
     let backup = |vault: &Vault| {
         let size = source.size();
         let request = Backup {
@@ -160,14 +183,14 @@ fn a_long_job_writes_several_packs_and_indexes_and_deduplicates_over_all() {
         vault.backup(&request).unwrap()
     };
     let first = backup(&vault);
-    assert_eq!((first.chunks_new, first.chunks_reused), (17_000, 0));
+    assert_eq!((first.chunks_new, first.chunks_reused), (5000, 0));
     let shelf = |shelf: Shelf| vault.inner.addresses(shelf).unwrap().len();
     assert_eq!((shelf(Shelf::Packs), shelf(Shelf::Index)), (3, 2));
     drop(vault);
     let vault = Vault::open(Arc::new(store), VaultKey::from_bytes([9; 32]), &env).unwrap();
-    assert_eq!(backup(&vault).chunks_reused, 17_000);
+    assert_eq!(backup(&vault).chunks_reused, 5000);
     let image = vault.image(&first.manifest).unwrap();
-    for chunk in (0..17_000).step_by(97) {
+    for chunk in (0..5000).step_by(97) {
         let mut number = [0; 8];
         image.read_at(ByteOffset::new(chunk * CHUNK_SIZE), &mut number).unwrap();
         assert_eq!(u64::from_le_bytes(number), chunk + 1);

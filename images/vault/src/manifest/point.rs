@@ -6,7 +6,7 @@ use crate::chunk::CHUNK_SIZE;
 use crate::front::{FRONT_LEN, Front, POINT};
 use crate::key::Keys;
 use crate::manifest::{Ref, Shape};
-use crate::name::{Address, ContentId, Shelf};
+use crate::name::{ADDRESS_LEN, Address, Shelf, Spot};
 use crate::seal::{BlobKey, Place, TAG_LEN};
 use crate::{Error, ManifestId, Result};
 
@@ -84,8 +84,11 @@ pub(crate) fn encode_body(point: &Point) -> Vec<u8> {
     out.push(Shape::new(about.size).root_level());
     out.push(point.root.code());
     match point.root {
-        Ref::Stored(id) => out.extend_from_slice(id.as_bytes()),
-        _ => out.extend_from_slice(&[0; 32]),
+        Ref::Stored(Spot { pack, entry, .. }) => {
+            out.extend_from_slice(&pack.encode());
+            out.extend_from_slice(&entry.to_le_bytes());
+        }
+        _ => out.extend_from_slice(&[0; ADDRESS_LEN + 4]),
     }
     let counts = [about.bytes_changed.get(), about.bytes_read.get(), about.chunks_new, about.chunks_reused];
     for count in counts.into_iter().chain([about.bytes_stored.get()]) {
@@ -173,15 +176,19 @@ fn decode_base(c: &mut Cursor<'_>) -> Result<Option<StateId>, Malformed> {
 }
 
 fn decode_root(c: &mut Cursor<'_>, size: ByteCount) -> Result<Ref, Malformed> {
-    let (level, kind, id) = (c.u8()?, c.u8()?, c.array()?);
+    let (level, kind) = (c.u8()?, c.u8()?);
+    let place = c.bytes(ADDRESS_LEN + 4)?;
     let expected = Shape::new(size).root_level();
     if level != expected {
         return Err(c.malformed(format!("a root of level {level}, {expected} expected")));
     }
     match kind {
-        0 if id == [0; 32] => Ok(Ref::Hole),
-        1 if id == [0; 32] => Ok(Ref::Zero),
-        2 => Ok(Ref::Stored(ContentId::from_bytes(id))),
+        0 if place == [0; ADDRESS_LEN + 4] => Ok(Ref::Hole),
+        1 if place == [0; ADDRESS_LEN + 4] => Ok(Ref::Zero),
+        2 => {
+            let mut place = Cursor::new(place);
+            Ok(Ref::Stored(Spot { pack: Address::decode(&mut place)?, entry: place.u32()?, chunk: 0 }))
+        }
         _ => Err(c.malformed("the root is of no known kind")),
     }
 }

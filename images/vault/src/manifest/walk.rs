@@ -4,37 +4,30 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::Result;
-use crate::manifest::{FANOUT, Node, Ref, Shape};
-use crate::name::ContentId;
+use crate::manifest::{Node, Ref, Shape};
+use crate::name::Spot;
 
 /// Where nodes come from.
 pub(crate) trait NodeReader {
-    /// The node of this id, which must have this level and count.
-    fn node(&self, id: &ContentId, level: u8, count: usize) -> Result<Arc<Node>>;
+    /// The node in this place, which must have this level and count.
+    fn node(&self, spot: &Spot, level: u8, count: usize) -> Result<Arc<Node>>;
 }
 
-/// Neighbouring chunks of one empty kind, or one stored chunk.
+/// Neighbouring chunks of one empty kind, or neighbouring chunks of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) first: u64,
     pub(crate) count: u64,
+    /// What the first of them is.
     pub(crate) what: Ref,
 }
 
-/// What the tree says of one chunk.
-pub(crate) fn find(nodes: &dyn NodeReader, shape: Shape, root: Ref, chunk: u64) -> Result<Ref> {
-    let mut level = shape.root_level();
-    let mut at = root;
-    loop {
-        let Ref::Stored(id) = at else { return Ok(at) };
-        let index = chunk / Shape::span(level) / FANOUT;
-        let node = nodes.node(&id, level, shape.refs(level, index))?;
-        let place = (chunk / Shape::span(level) % FANOUT) as usize;
-        at = node.refs.get(place).copied().unwrap_or(Ref::Hole);
-        if level == 0 {
-            return Ok(at);
-        }
-        level -= 1;
+impl Run {
+    /// The part of it in these chunks, empty if there is none.
+    fn within(self, chunks: &Range<u64>) -> Self {
+        let first = self.first.max(chunks.start);
+        let count = (self.first + self.count).min(chunks.end).saturating_sub(first);
+        Self { first, count, what: self.what.further(first - self.first) }
     }
 }
 
@@ -46,8 +39,8 @@ pub(crate) fn walk(
     chunks: Range<u64>,
     visit: &mut dyn FnMut(Run) -> Result<ControlFlow<()>>,
 ) -> Result<ControlFlow<()>> {
-    let walker = Walker { nodes, shape, chunks };
-    walker.subtree(root, shape.root_level(), 0, visit)
+    let chunks = chunks.start..chunks.end.min(shape.chunks());
+    Walker { nodes, shape, chunks }.subtree(root, shape.root_level(), 0, visit)
 }
 
 struct Walker<'a> {
@@ -59,26 +52,20 @@ struct Walker<'a> {
 type Visit<'a> = dyn FnMut(Run) -> Result<ControlFlow<()>> + 'a;
 
 impl Walker<'_> {
-    /// The part of the chunks from `first`, `count` of them, that is asked for.
-    fn wanted(&self, first: u64, count: u64) -> Range<u64> {
-        first.max(self.chunks.start)..(first + count).min(self.chunks.end).min(self.shape.chunks())
-    }
-
     fn subtree(&self, at: Ref, level: u8, index: u64, visit: &mut Visit<'_>) -> Result<ControlFlow<()>> {
-        let below = Shape::span(level);
-        let first = index * FANOUT * below;
-        let wanted = self.wanted(first, FANOUT * below);
-        if wanted.is_empty() {
+        let (span, width) = (Shape::span(level), Shape::width(level));
+        let whole = Run { first: index * width * span, count: width * span, what: at }.within(&self.chunks);
+        if whole.count == 0 {
             return Ok(ControlFlow::Continue(()));
         }
-        let Ref::Stored(id) = at else {
-            return visit(Run { first: wanted.start, count: wanted.end - wanted.start, what: at });
-        };
-        let node = self.nodes.node(&id, level, self.shape.refs(level, index))?;
-        for (one, number) in node.refs.iter().zip(index * FANOUT..) {
-            let step = match level {
-                0 => self.chunk(*one, number, visit)?,
-                _ => self.subtree(*one, level - 1, number, visit)?,
+        let Ref::Stored(spot) = at else { return visit(whole) };
+        let node = self.nodes.node(&spot, level, self.shape.refs(level, index))?;
+        for (number, count, what) in node.runs() {
+            let number = index * width + number;
+            let run = Run { first: number * span, count: count * span, what };
+            let step = match what {
+                Ref::Stored(_) if level > 0 => self.subtree(what, level - 1, number, visit)?,
+                _ => self.part(run, visit)?,
             };
             if step.is_break() {
                 return Ok(step);
@@ -87,10 +74,10 @@ impl Walker<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn chunk(&self, at: Ref, number: u64, visit: &mut Visit<'_>) -> Result<ControlFlow<()>> {
-        match self.wanted(number, 1).is_empty() {
-            true => Ok(ControlFlow::Continue(())),
-            false => visit(Run { first: number, count: 1, what: at }),
+    fn part(&self, run: Run, visit: &mut Visit<'_>) -> Result<ControlFlow<()>> {
+        match run.within(&self.chunks) {
+            Run { count: 0, .. } => Ok(ControlFlow::Continue(())),
+            run => visit(run),
         }
     }
 }

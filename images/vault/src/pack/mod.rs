@@ -2,21 +2,42 @@
 
 mod footer;
 mod read;
-mod trailer;
+mod table;
 mod write;
 
 pub(crate) use footer::{FOOTER_LEN, Footer};
-pub(crate) use read::{PackHead, open_entry, read_head};
-pub(crate) use trailer::{RECORD_LEN, Record, Trailer};
+pub(crate) use read::{PackHead, open_entry, prove_frame, read_head, read_prints};
+pub(crate) use table::{Entry, RECORD_LEN, Record, Table};
 pub(crate) use write::{Finished, PackWriter};
+
+use crate::chunk::FRAME_CHUNKS;
+use crate::name::Fingerprint;
 
 /// A pack is closed once it holds this many bytes.
 pub const PACK_TARGET: usize = 16 << 20;
 /// The most entries a pack has.
-pub(crate) const MAX_PACK_ENTRIES: usize = 8192;
-/// No valid pack is longer: the target, one more entry and a full trailer.
+pub(crate) const MAX_PACK_ENTRIES: usize = 4096;
+/// The most chunks a pack has: the list of their fingerprints has 512 KiB. Unit tests reach it with 8 MiB of data.
+pub(crate) const MAX_PACK_CHUNKS: usize = if cfg!(test) { 2048 } else { 32_768 };
+/// No valid pack is longer: the target, one more entry, a full table and all fingerprints.
 pub const MAX_PACK_LEN: u64 = (17 << 20) + (512 << 10);
 
 /// Parts of a pack, for [`Place`](crate::seal::Place).
 const PART_ENTRY: u8 = 1;
-const PART_TRAILER: u8 = 2;
+const PART_TABLE: u8 = 2;
+const PART_PRINTS: u8 = 3;
+
+/// The chunks of a pack that stand in an index: samples, and the first of every frame. `prints` are all of the pack's,
+/// in order; frames begin at `firsts`.
+pub(crate) fn hooks<'a>(
+    prints: &'a [Fingerprint],
+    mut is_first: impl FnMut(usize) -> bool + 'a,
+) -> impl Iterator<Item = &'a Fingerprint> + 'a {
+    prints
+        .iter()
+        .enumerate()
+        .filter(move |(at, print)| is_first(*at) || print.is_sample())
+        .map(|(_, print)| print)
+}
+
+const _: () = assert!(MAX_PACK_CHUNKS.is_multiple_of(FRAME_CHUNKS));

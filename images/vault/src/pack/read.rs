@@ -1,35 +1,38 @@
-//! Reading packs: the head (front, footer, trailer) and single entries.
+//! Reading packs: the head (front, footer, table), the fingerprints, and single entries.
 
 use block::{ByteRange, VaultId};
 
-use crate::chunk::decode;
+use crate::chunk::{Kind, decode, fingerprints};
 use crate::front::{FRONT_LEN, Front, PACK};
 use crate::key::Keys;
-use crate::name::{Address, Shelf};
+use crate::name::{Address, Fingerprint, Shelf};
 use crate::pack::{
-    FOOTER_LEN, Footer, MAX_PACK_ENTRIES, MAX_PACK_LEN, PART_ENTRY, PART_TRAILER, RECORD_LEN, Record, Trailer,
+    FOOTER_LEN, Footer, MAX_PACK_LEN, PART_ENTRY, PART_PRINTS, PART_TABLE, RECORD_LEN, Record, Table,
 };
 use crate::seal::{BlobKey, Place, TAG_LEN};
 use crate::{Error, Result};
 
 /// What is known of a pack without reading its entries.
 pub(crate) struct PackHead {
-    pub(crate) front: Front,
+    pub(crate) address: Address,
     pub(crate) key: BlobKey,
     pub(crate) footer: Footer,
-    pub(crate) trailer: Trailer,
+    pub(crate) table: Table,
 }
 
-/// Reads and checks front, footer and trailer of a pack of `len` bytes. `get` reads a range of it.
+/// Reads a range of a blob.
+pub(crate) type Get<'a> = dyn Fn(ByteRange) -> Result<Vec<u8>> + 'a;
+
+/// Reads and checks front, footer and table of a pack of `len` bytes.
 pub(crate) fn read_head(
     keys: &Keys,
     vault: VaultId,
     address: Address,
     len: u64,
-    get: &dyn Fn(ByteRange) -> Result<Vec<u8>>,
+    get: &Get<'_>,
 ) -> Result<PackHead> {
     let name = address.name(Shelf::Packs);
-    let least = FRONT_LEN + 1 + TAG_LEN + RECORD_LEN + TAG_LEN + FOOTER_LEN;
+    let least = FRONT_LEN + 1 + TAG_LEN + RECORD_LEN + TAG_LEN + TAG_LEN + FOOTER_LEN;
     if len < least as u64 || len > MAX_PACK_LEN {
         let why = format!("{len} bytes long, {least} to {MAX_PACK_LEN} are valid");
         return Err(Error::damaged(&name, "length", why));
@@ -39,23 +42,29 @@ pub(crate) fn read_head(
     let key = BlobKey::derive(keys, &front);
     let footer = get(ByteRange::between(len - FOOTER_LEN as u64, len))?;
     let footer = Footer::decode(&footer, len).map_err(|why| Error::damaged(&name, "footer", why))?;
-    let count = footer.count as usize;
-    if count > MAX_PACK_ENTRIES || footer.trailer_len as usize != count * RECORD_LEN + TAG_LEN {
-        return Err(Error::damaged(&name, "footer", "count and trailer length disagree"));
-    }
-    let trailer_end = footer.trailer_at + u64::from(footer.trailer_len);
-    let mut sealed = get(ByteRange::between(footer.trailer_at, trailer_end))?;
+    let mut sealed = get(ByteRange::between(footer.table_at, footer.table_at + footer.table_len()))?;
     let plain = key
-        .open(Place::new(PART_TRAILER, 0), &footer.bound(), &mut sealed)
-        .map_err(|why| Error::damaged(&name, "trailer", why))?;
-    let trailer =
-        Trailer::decode(plain, footer.trailer_at).map_err(|why| Error::damaged(&name, "trailer", why))?;
-    Ok(PackHead { front, key, footer, trailer })
+        .open(Place::new(PART_TABLE, 0), &footer.bound(), &mut sealed)
+        .map_err(|why| Error::damaged(&name, "table", why))?;
+    let table = Table::decode(plain, &footer).map_err(|why| Error::damaged(&name, "table", why))?;
+    Ok(PackHead { address, key, footer, table })
 }
 
-/// Opens, decodes and verifies one entry: the seal, the length and the id of the bytes.
+/// Reads the fingerprints of a pack's chunks.
+pub(crate) fn read_prints(head: &PackHead, get: &Get<'_>) -> Result<Vec<Fingerprint>> {
+    let footer = &head.footer;
+    let start = footer.table_at + footer.table_len();
+    let mut sealed = get(ByteRange::between(start, start + footer.prints_len()))?;
+    let plain = head
+        .key
+        .open(Place::new(PART_PRINTS, 0), &footer.bound(), &mut sealed)
+        .map_err(|why| Error::damaged(&head.address.name(Shelf::Packs), "fingerprints", why))?;
+    let (prints, _) = plain.as_chunks::<16>();
+    Ok(prints.iter().map(|bytes| Fingerprint::from_bytes(*bytes)).collect())
+}
+
+/// Opens and decodes one entry. The seal proves that these bytes were sealed in this place of this pack.
 pub(crate) fn open_entry(
-    keys: &Keys,
     key: &BlobKey,
     pack: &Address,
     number: u32,
@@ -66,9 +75,25 @@ pub(crate) fn open_entry(
     let encoded = key
         .open(Place::new(PART_ENTRY, u64::from(number)), &record.encode(), sealed)
         .map_err(|why| damaged(why.to_string()))?;
-    let raw = decode(record.encoding, encoded, record.raw as usize).map_err(damaged)?;
-    if !block::planted!("vault-seal-unchecked") && record.kind.id_of(keys, &raw) != record.id {
-        return Err(damaged("its bytes are not those of its id".to_owned()));
+    decode(record.encoding, encoded, record.raw as usize).map_err(damaged)
+}
+
+/// Compares the chunks of an opened frame with the pack's fingerprints.
+pub(crate) fn prove_frame(
+    keys: &Keys,
+    head: &PackHead,
+    prints: &[Fingerprint],
+    number: u32,
+    raw: &[u8],
+) -> Result<()> {
+    let Some(entry) = head.table.get(number).filter(|entry| entry.record.kind == Kind::Frame) else {
+        return Ok(());
+    };
+    let first = entry.first as usize;
+    let known = prints.get(first..first + entry.record.chunks() as usize).unwrap_or_default();
+    if block::planted!("vault-seal-unchecked") || fingerprints(keys, raw).eq(known.iter().copied()) {
+        return Ok(());
     }
-    Ok(raw)
+    let name = head.address.name(Shelf::Packs);
+    Err(Error::damaged(&name, format!("entry {number}"), "its chunks are not those of their fingerprints"))
 }
