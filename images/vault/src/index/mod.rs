@@ -6,6 +6,8 @@
 mod blob;
 mod hooks;
 mod run;
+#[cfg(test)]
+mod scale;
 mod stored;
 #[cfg(test)]
 mod tests;

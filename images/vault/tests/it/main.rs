@@ -7,5 +7,6 @@ mod history;
 mod image;
 mod planted;
 mod power;
+mod scale;
 mod worked_example;
 mod world;
