@@ -2,7 +2,7 @@
 
 use block::{Failure, Kind, VaultId};
 
-use crate::ManifestId;
+use crate::{ManifestId, SlotId};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,6 +49,9 @@ pub enum Error {
     /// There is no such recovery point in the vault.
     #[error("recovery point {0} is not in the vault")]
     NoPoint(ManifestId),
+    /// There is no such key slot in the vault.
+    #[error("key slot {0} is not in the vault")]
+    NoSlot(SlotId),
     /// The request makes no sense.
     #[error("{what}: {why}")]
     Invalid {
@@ -136,7 +139,7 @@ impl Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoVault | Self::NoPoint(_) => Kind::NotFound,
+            Self::NoVault | Self::NoPoint(_) | Self::NoSlot(_) => Kind::NotFound,
             Self::Exists(_) | Self::Refused { .. } => Kind::Conflict,
             Self::KeyText { .. } | Self::Invalid { .. } => Kind::Invalid,
             // nothing is wrong with the vault: it stays locked until its own key comes

@@ -14,6 +14,8 @@ pub(crate) const PACK: [u8; 4] = *b"pack";
 pub(crate) const INDEX: [u8; 4] = *b"pidx";
 pub(crate) const POINT: [u8; 4] = *b"mnfs";
 pub(crate) const INFO: [u8; 4] = *b"vinf";
+pub(crate) const WRITER: [u8; 4] = *b"vwrt";
+pub(crate) const SLOT: [u8; 4] = *b"vkey";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Front {

@@ -6,6 +6,9 @@
 pub use crate::index::{fuzz_hooks as hooks, fuzz_index as index, fuzz_run as run};
 pub use crate::info::fuzz_info as info;
 pub use crate::manifest::{fuzz_node as node, fuzz_point as point};
+pub use crate::slots::fuzz_slot as slot;
+pub use crate::stores::{fuzz_card as card, fuzz_sums as sums};
+pub use crate::writers::fuzz_writer as writer;
 
 use crate::VaultKey;
 use crate::front::{FRONT_LEN, Front, PACK};
@@ -62,7 +65,8 @@ pub fn sheet(bytes: &[u8]) {
 }
 
 /// Every decoder of this crate.
-pub const ALL: [fn(&[u8]); 10] = [frame, table, hooks, run, index, info, node, point, key_file, sheet];
+pub const ALL: [fn(&[u8]); 14] =
+    [frame, table, hooks, run, index, info, node, point, key_file, sheet, slot, card, sums, writer];
 
 #[cfg(test)]
 mod tests {

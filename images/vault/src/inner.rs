@@ -16,6 +16,7 @@ use crate::manifest::{MAX_POINT_LEN, Node, Point, decode_point};
 use crate::name::{Address, ApplianceId, BlobId, Fingerprint, Shelf, Spot};
 use crate::pack::{Finished, PackHead, open_entry, prove_frame, read_head, read_prints};
 use crate::vault::{Env, Options};
+use crate::writers::Token;
 use crate::{Error, ManifestId, Result};
 
 /// Entries of a new pack that are read back from the store and decoded: the first, the last and every so many between.
@@ -27,6 +28,7 @@ pub(crate) struct Inner {
     pub(crate) keys: Keys,
     pub(crate) id: VaultId,
     pub(crate) appliance: ApplianceId,
+    pub(crate) token: Arc<Token>,
     pub(crate) env: Env,
     pub(crate) options: Options,
     pub(crate) hooks: Mutex<Hooks>,

@@ -64,7 +64,11 @@ mod pack;
 mod progress;
 mod reach;
 mod seal;
+mod slots;
+mod small;
+mod stores;
 mod vault;
+mod writers;
 
 pub use backup::{Backup, Report};
 pub use check::{CheckReport, Damage, HurtPoint};
@@ -74,8 +78,14 @@ pub use error::{Error, Result};
 pub use gate::{DeleteGate, Deletion, Refusal, RefuseAll};
 pub use key::VaultKey;
 pub use manifest::{PointKind, VaultPoint};
-pub use name::{ApplianceId, ManifestId};
+pub use name::{ApplianceId, ManifestId, SlotId};
 pub use pack::{MAX_PACK_LEN, PACK_TARGET};
 pub use progress::{Progress, Quiet};
 pub use reach::Reach;
+pub use slots::{KeyMaterial, Slot, SlotKind, unlock};
+pub use stores::{
+    Bucket, Cloud, CopyState, CopyStatus, GivenCopy, MAX_COPIES, ObjectStore, Place, Repaired,
+    ReplicatedStore, StoreOptions,
+};
 pub use vault::{Env, Options, Survey, Usage, Vault};
+pub use writers::{Exclusion, RegisteredWriter, Writer};

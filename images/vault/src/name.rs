@@ -83,6 +83,10 @@ id!(
     pub ApplianceId, 8
 );
 id!(
+    /// A way to open the vault with something other than its key.
+    pub SlotId, 16
+);
+id!(
     /// A pack or an index blob.
     pub(crate) BlobId, 16
 );
@@ -114,6 +118,8 @@ pub(crate) enum Shelf {
     Packs,
     Index,
     Points,
+    Writers,
+    Slots,
 }
 
 impl Shelf {
@@ -122,6 +128,8 @@ impl Shelf {
             Self::Packs => "packs/",
             Self::Index => "index/",
             Self::Points => "points/",
+            Self::Writers => "writers/",
+            Self::Slots => "keys/",
         }
     }
 }
@@ -183,7 +191,7 @@ mod tests {
     fn names_round_trip_and_strangers_are_no_addresses() {
         let address =
             Address { appliance: ApplianceId::from_bytes([0xab; 8]), id: BlobId::from_bytes([0x5c; 16]) };
-        for shelf in [Shelf::Packs, Shelf::Index, Shelf::Points] {
+        for shelf in [Shelf::Packs, Shelf::Index, Shelf::Points, Shelf::Writers, Shelf::Slots] {
             let name = address.name(shelf);
             assert!(block::check_blob_name(&name).is_ok(), "{name}");
             assert_eq!(Address::parse(shelf, &name), Some(address));

@@ -19,6 +19,8 @@ use crate::manifest::VaultPoint;
 use crate::name::{Address, ApplianceId, BlobId, INFO_NAME, Shelf};
 use crate::progress::Progress;
 use crate::reach::Reach;
+use crate::slots::{self, KeyMaterial};
+use crate::writers::{self, Entered, Writer};
 use crate::{Error, ManifestId, Result, VaultKey};
 
 /// What a vault needs from its surroundings.
@@ -40,11 +42,13 @@ pub struct Options {
     /// A directory of the host for this vault alone and this process alone, where what is known of the index is kept. Without it all index
     /// blobs are read at every open and held in memory.
     pub cache: Option<Arc<dyn Media>>,
+    /// Who writes, where writers are told apart; otherwise this process writes as the vault's maker.
+    pub writer: Option<Writer>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { compression: Compression::default(), gate: Arc::new(RefuseAll), cache: None }
+        Self { compression: Compression::default(), gate: Arc::new(RefuseAll), cache: None, writer: None }
     }
 }
 
@@ -81,13 +85,32 @@ impl Vault {
     /// # Errors
     /// [`Error::Exists`] if the store holds a vault, [`Error::Invalid`] if it holds anything else.
     pub fn create(store: Arc<dyn BlobStore>, key: VaultKey, env: &Env) -> Result<Self> {
+        Self::create_with(store, key, None, env)
+    }
+
+    /// Makes a vault in an empty store, which `material` opens from the first moment.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_with(
+        store: Arc<dyn BlobStore>,
+        key: VaultKey,
+        material: Option<&KeyMaterial>,
+        env: &Env,
+    ) -> Result<Self> {
         check_empty(&*store)?;
+        slots::remove_leftovers(&*store)?;
         let keys = Keys::derive(&key);
         let entropy = &*env.entropy;
         let id = VaultId::random(entropy).map_err(Error::Entropy)?;
         let address =
             Address { appliance: ApplianceId::random(entropy)?, id: BlobId::from_bytes(*id.as_bytes()) };
         let info = Info::new(&keys, Front::fresh(INFO, id, address, entropy)?, env.clock.now());
+        if let Some(material) = material {
+            // first: a vault that exists can be opened
+            let (name, bytes) = slots::wrap(&info.front, material, &key, env)?;
+            store.put(&name, &bytes).map_err(Error::store("write", &name))?;
+        }
         store.put(INFO_NAME, &info.encode(&keys)).map_err(Error::store("write", INFO_NAME))?;
         Self::open(store, key, env)
     }
@@ -111,11 +134,14 @@ impl Vault {
         let keys = Keys::derive(&key);
         drop(key);
         info.verify(&keys, &bytes)?;
+        let Entered { store, appliance, token } =
+            writers::enter(store, &keys, &info, env, options.writer.as_ref())?;
         let mut inner = Inner {
             store,
             keys,
             id: info.front.vault,
-            appliance: info.front.address.appliance,
+            appliance,
+            token,
             env: env.clone(),
             options,
             hooks: Mutex::default(),
@@ -267,6 +293,10 @@ fn check_empty(store: &dyn BlobStore) -> Result<()> {
     }
     let mut stranger = None;
     let mut look = |name: &str, _| {
+        // a creation that was cut off left a slot and nothing else
+        if Address::parse(Shelf::Slots, name).is_some() {
+            return ControlFlow::Continue(());
+        }
         stranger = Some(name.to_owned());
         ControlFlow::Break(())
     };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::command::{program, run as run_program};
-use crate::{arrows, checks, deny, docs, fuzz, packages};
+use crate::{arrows, checks, deny, docs, fuzz, packages, servers};
 
 /// A hang is a failure: the tests are ended after this long.
 const TEST_LIMIT_MINUTES: u32 = 50;
@@ -17,6 +17,7 @@ const CHECKS: &[Check] = &[
     ("prose", docs::check),
     ("arrows", arrows::check),
     ("packages", || packages::ensure(packages::TEST)),
+    ("servers", servers::ensure),
     ("deny", deny::check),
     ("lints", checks::lints),
     ("api docs", checks::api_docs),

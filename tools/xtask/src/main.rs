@@ -12,6 +12,7 @@ mod deny;
 mod docs;
 mod fuzz;
 mod packages;
+mod servers;
 mod test;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Task {
     Soak,
     /// Every check of continuous integration: what .ci/run calls
     Ci,
+    /// Install the object store servers the tests talk to
+    Servers,
     /// Check that crates depend on each other only along the arrows of the design
     Arrows,
     /// Check the licences and sources of every dependency with cargo-deny
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Soak => test::soak(),
         Task::Ci => ci::run(),
+        Task::Servers => servers::ensure(),
         Task::Arrows => arrows::check(),
         Task::Deny => deny::check(),
         Task::Docs => docs::check(),

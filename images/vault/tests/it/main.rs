@@ -1,12 +1,18 @@
 //! Tests of the vault through its public interface.
 
 mod beside;
+mod copies;
 mod damage;
 mod directory;
 mod history;
 mod image;
+mod keys;
+mod object;
 mod planted;
 mod power;
+mod proxy;
 mod scale;
+mod servers;
 mod worked_example;
 mod world;
+mod writers;

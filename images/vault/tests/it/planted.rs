@@ -76,3 +76,15 @@ fn a_seal_that_is_not_checked() {
 fn a_seal_that_does_not_say_where_it_belongs() {
     caught("vault-place-unbound", "damage::swapped_objects_are_refused", "restores otherwise");
 }
+
+#[test]
+fn a_token_that_nobody_looks_at() {
+    let test = "writers::the_same_identity_twice_is_fenced";
+    caught("vault-token-unchecked", test, "an ended token still writes");
+}
+
+#[test]
+fn a_copy_whose_absence_nobody_notes() {
+    let test = "copies::a_copy_that_was_away_is_known_to_lack_something";
+    caught("vault-copy-unmarked", test, "nobody knows");
+}
