@@ -44,3 +44,8 @@ pub(crate) fn be16(bytes: &[u8], at: usize) -> Result<u16> {
 pub(crate) fn be32(bytes: &[u8], at: usize) -> Result<u32> {
     array(bytes, at).map(u32::from_be_bytes)
 }
+
+/// Eight big-endian bytes.
+pub(crate) fn be64(bytes: &[u8], at: usize) -> Result<u64> {
+    array(bytes, at).map(u64::from_be_bytes)
+}

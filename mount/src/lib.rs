@@ -11,6 +11,7 @@ mod run;
 mod serve;
 mod tree;
 mod umount;
+pub mod volume;
 
 pub use error::{Error, Result};
 pub use run::run;

@@ -39,12 +39,15 @@ pub fn run(options: &Options) -> Result<Option<PathBuf>> {
 /// Becomes the supervisor if this process was started as one, and then does not return.
 pub(crate) fn supervisor_entry() {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let [_, marker, uri, dir, who, its_log] = arguments.as_slice() else { return };
+    let [_, marker, uri, dir, who, its_log, name, beside @ ..] = arguments.as_slice() else { return };
     if marker.as_os_str() != OsStr::new(ARGUMENT) {
         return;
     }
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
     let options = Options {
-        uri: uri.to_string_lossy().into_owned(),
+        uri: text(uri),
+        name: text(name),
+        beside: beside.as_chunks::<2>().0.iter().map(|[name, uri]| (text(name), text(uri))).collect(),
         dir: PathBuf::from(dir),
         foreground: true,
         allow_other: who.as_os_str() == OsStr::new(ALLOW_OTHER),
@@ -113,6 +116,8 @@ fn leave_behind(options: &Options) -> Result<PathBuf> {
         .arg(&dir)
         .arg(if options.allow_other { ALLOW_OTHER } else { FOR_OWNER })
         .arg(&its_log)
+        .arg(&options.name)
+        .args(options.beside.iter().flat_map(|(name, uri)| [name, uri]))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,6 +1,5 @@
 //! A mount from its start to its end: connect, start the parser, mount, serve, unmount.
 
-use crate::parser::Parser;
 use crate::tree::Tree;
 use crate::tree::fuse::Served;
 use crate::umount::{Unmounter, resolve};
@@ -25,6 +24,10 @@ const CONNECTIONS: usize = LOOPS;
 pub struct Options {
     /// The NBD URI of the recovery point.
     pub uri: String,
+    /// What the disk is called in the tree, where there are several; empty for one alone.
+    pub name: String,
+    /// Further disks of the same machine, as (name, URI): what is put together of all of them is shown.
+    pub beside: Vec<(String, String)>,
     /// An empty directory.
     pub dir: PathBuf,
     /// Serve in this process, until unmounted or interrupted, instead of leaving a process behind.
@@ -40,7 +43,15 @@ pub struct Options {
 impl Options {
     /// A mount of `uri` at `dir`, in the background, for the user alone.
     pub fn new(uri: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
-        Self { uri: uri.into(), dir: dir.into(), foreground: false, allow_other: false, executable: None }
+        Self {
+            uri: uri.into(),
+            name: String::new(),
+            beside: Vec::new(),
+            dir: dir.into(),
+            foreground: false,
+            allow_other: false,
+            executable: None,
+        }
     }
 }
 
@@ -60,8 +71,11 @@ impl Mount {
     /// [`Error::Sandbox`] if guests' bytes cannot be read safely; [`Error::Fuse`] saying what is missing.
     pub fn start(options: &Options) -> Result<Self> {
         check_dir(&options.dir)?;
-        let source = connect(&options.uri)?;
-        Self::serve(source, options)
+        let mut disks = vec![(options.name.clone(), connect(&options.uri)?)];
+        for (name, uri) in &options.beside {
+            disks.push((name.clone(), connect(uri)?));
+        }
+        Self::over(disks, options)
     }
 
     /// Mounts a source that is at hand; `options.uri` is only shown.
@@ -69,12 +83,15 @@ impl Mount {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn serve(source: Arc<dyn BlockSource>, options: &Options) -> Result<Self> {
+        Self::over(vec![(options.name.clone(), source)], options)
+    }
+
+    fn over(disks: Vec<(String, Arc<dyn BlockSource>)>, options: &Options) -> Result<Self> {
         check_dir(&options.dir)?;
         // looking at it takes an answer of ours once it is mounted
         let path = resolve(&options.dir)?;
         let own = own_executable();
-        let parser = Parser::start(Arc::clone(&source), options.executable.as_deref().unwrap_or(&own))?;
-        let tree = Arc::new(Tree::new(source, parser));
+        let tree = Arc::new(Tree::start(disks, options.executable.as_deref().unwrap_or(&own))?);
         let failed = |error| mount_failed(&options.dir, error);
         let session =
             Session::new(Served(Arc::clone(&tree)), &options.dir, &config(options)).map_err(failed)?;

@@ -9,6 +9,15 @@ mod exercise;
 #[path = "../../tests/it/image.rs"]
 #[allow(dead_code)]
 mod image;
+#[path = "../../tests/it/ntfs.rs"]
+#[allow(dead_code)]
+mod ntfs;
+#[path = "../../tests/it/seen.rs"]
+#[allow(dead_code)]
+mod seen;
+#[path = "../../tests/it/volumes.rs"]
+#[allow(dead_code)]
+mod volumes;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((base, patches)) = data.split_first() else { return };
@@ -17,5 +26,5 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         let [a, b, into, len, value @ ..] = *patch;
         (u16::from_le_bytes([a, b]), into, u64::from_le_bytes(value), len)
     });
-    exercise::ext4(&bases[usize::from(*base) % bases.len()].patched(patches));
+    exercise::filesystem(&bases[usize::from(*base) % bases.len()].patched(patches));
 });

@@ -11,7 +11,6 @@ pub use lost::{Lost, LostKind, Tally};
 pub use walk::{Found, MAX_DEPTH, Step, Walk};
 
 use crate::guest::{Entry, Node, NodeKind};
-use crate::parser::Parser;
 use crate::serve::{connect, own_executable};
 use crate::tree::{Place, Tree};
 use crate::{Error, Result};
@@ -56,13 +55,26 @@ impl Files {
     /// [`Error::Sandbox`] if guests' bytes cannot be read safely.
     pub fn over(source: Arc<dyn BlockSource>, executable: Option<&Path>) -> Result<Self> {
         let own = own_executable();
-        let parser = Parser::start(Arc::clone(&source), executable.unwrap_or(&own))?;
-        Ok(Self { tree: Tree::new(source, parser) })
+        Ok(Self { tree: Tree::start(vec![(String::new(), source)], executable.unwrap_or(&own))? })
     }
 
     /// The numbers of the partitions, each with what it holds or why it cannot be read.
     pub fn volumes(&self) -> Vec<(u32, Result<String, String>)> {
         self.tree.contents()
+    }
+
+    /// The number of the volume that `files/NAME` of a mount is: a partition's number, or the name of a volume put together
+    /// of others, such as `vg0-root`.
+    pub fn volume_named(&self, name: &str) -> Option<u32> {
+        self.tree.named(name)
+    }
+
+    /// What [`volume_named`](Self::volume_named) takes for this number.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such volume.
+    pub fn volume_name(&self, volume: u32) -> Result<String> {
+        self.tree.title_of(volume)
     }
 
     /// The root directory of a partition.

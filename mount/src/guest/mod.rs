@@ -4,19 +4,33 @@
 //! either right or an error, in bounded time and memory. It never returns the content of plain files, only where
 //! that content lies ([`Piece`]); whoever holds the blocks reads them there.
 
+pub mod btrfs;
 pub mod ext4;
+pub mod fat;
+pub mod iso;
+mod lines;
+pub mod ntfs;
+mod pieces;
+mod utf16;
+pub mod xfs;
 
-use crate::Result;
+use crate::{Error, Result};
+use block::{BlockSource, ByteOffset};
 use std::sync::Arc;
 
-/// The longest name of a directory entry or of an attribute, in bytes; every filesystem Linux mounts stays within it.
-pub const MAX_NAME: usize = 255;
+/// The longest name of a directory entry, in bytes: 255 characters of Windows take three each. What Linux writes stays
+/// within 255 bytes.
+pub const MAX_NAME: usize = 765;
+/// The longest name of an attribute, in bytes (`XATTR_NAME_MAX`).
+pub const MAX_ATTRIBUTE_NAME: usize = 255;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX` less its final zero).
 pub const MAX_LINK: usize = 4095;
 /// The largest value of an extended attribute, in bytes (`XATTR_SIZE_MAX`).
 pub const MAX_ATTRIBUTE: usize = 64 << 10;
 /// The longest list of attribute names, in bytes (`XATTR_LIST_MAX`).
 pub const MAX_ATTRIBUTE_NAMES: usize = 64 << 10;
+/// Decoded content in one answer, in bytes.
+pub const MAX_CONTENT: usize = 256 << 10;
 /// Pieces in one answer: about 100 KiB of them, so that an answer stays small whatever the file.
 pub const MAX_PIECES: usize = 4096;
 /// Entries in one answer; with their names and nodes about 400 KiB at most.
@@ -24,6 +38,9 @@ pub const MAX_ENTRIES: usize = 1024;
 /// The largest inode number a reader may give out (48 bits): the number shown to the user carries the partition in
 /// the bits above.
 pub const MAX_INODE: u64 = (1 << 48) - 1;
+
+/// The furthest moment from 1970, in seconds: beyond what any filesystem means, and far below where arithmetic ends.
+pub const MAX_SECONDS: u64 = 1 << 40;
 
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +62,16 @@ pub struct Stamp {
     pub seconds: i64,
     /// Below 1,000,000,000.
     pub nanos: u32,
+}
+
+impl Stamp {
+    /// The moment, or 1970 for one that no interface above could carry.
+    pub(crate) fn bounded(seconds: i64, nanos: u32) -> Self {
+        match seconds.unsigned_abs() <= MAX_SECONDS && nanos < 1_000_000_000 {
+            true => Self { seconds, nanos },
+            false => Self::default(),
+        }
+    }
 }
 
 /// Everything `stat` tells.
@@ -109,6 +136,8 @@ pub enum Place {
     Zero,
     /// Here: they are stored inside metadata.
     Bytes(Arc<[u8]>),
+    /// On the volume, but not as they are: compressed. [`Guest::content`] gives them.
+    Coded,
 }
 
 /// A run of a file's bytes.
@@ -141,6 +170,11 @@ pub struct Space {
 pub trait Guest: Send + Sync {
     /// The number of the root directory.
     fn root(&self) -> u64;
+
+    /// What whoever reads it should know, in a sentence; nothing of a filesystem in order.
+    fn remark(&self) -> Option<String> {
+        None
+    }
 
     /// Size and use.
     fn space(&self) -> Space;
@@ -177,7 +211,17 @@ pub trait Guest: Send + Sync {
     /// `Invalid` if it is no plain file.
     fn pieces(&self, ino: u64, from: u64, to: u64) -> Result<Vec<Piece>>;
 
-    /// Names of the extended attributes, with their prefixes (`user.`): 1 to [`MAX_NAME`] bytes, none of them zero.
+    /// The bytes of a plain file from `at` on, where a piece is [`Place::Coded`]: at least one, at most `len` and
+    /// [`MAX_CONTENT`].
+    ///
+    /// # Errors
+    /// `Corrupt` if they do not decode; `Invalid` if no piece of this file is coded.
+    fn content(&self, ino: u64, at: u64, len: usize) -> Result<Vec<u8>> {
+        let (_, _) = (at, len);
+        Err(Error::invalid(format!("inode {ino}"), "its content is not coded"))
+    }
+
+    /// Names of the extended attributes, with their prefixes (`user.`): 1 to [`MAX_ATTRIBUTE_NAME`] bytes, none of them zero.
     ///
     /// # Errors
     /// `Corrupt` if their storage cannot be read.
@@ -197,4 +241,114 @@ pub fn is_name(name: &[u8]) -> bool {
         && name != b"."
         && name != b".."
         && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+}
+
+/// Days since 1970. Years are counted from March on, so that the day of leap years comes last.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468
+}
+
+/// Bytes at the start of a volume that tell what it holds.
+const MARKS: usize = 68 << 10;
+
+/// Opens the filesystem on a volume.
+type Open = fn(Arc<dyn BlockSource>) -> Result<Arc<dyn Guest>>;
+
+/// A filesystem that is read here.
+struct Format {
+    name: &'static str,
+    /// Whether a volume that begins like this holds one.
+    detect: fn(&[u8]) -> bool,
+    /// What the beginning alone says against reading it.
+    check: fn(&[u8]) -> Result<()>,
+    open: Open,
+}
+
+/// In the order they are looked for.
+const FORMATS: [Format; 6] = [
+    Format {
+        name: "ext4",
+        detect: ext4::detect,
+        check: ext4::check,
+        open: |source| Ok(Arc::new(ext4::Ext4::open(source)?)),
+    },
+    Format {
+        name: "XFS",
+        detect: xfs::detect,
+        check: xfs::check,
+        open: |source| Ok(Arc::new(xfs::Xfs::open(source)?)),
+    },
+    Format {
+        name: "NTFS",
+        detect: ntfs::detect,
+        check: ntfs::check,
+        open: |source| Ok(Arc::new(ntfs::Ntfs::open(source)?)),
+    },
+    Format {
+        name: "btrfs",
+        detect: btrfs::detect,
+        check: btrfs::check,
+        open: |source| Ok(Arc::new(btrfs::Btrfs::open(source)?)),
+    },
+    Format {
+        name: "ISO 9660",
+        detect: iso::detect,
+        check: |_| Ok(()),
+        open: |source| Ok(Arc::new(iso::Iso::open(source)?)),
+    },
+    // the last, since its mark is the weakest
+    Format {
+        name: "FAT",
+        detect: fat::detect,
+        check: fat::check,
+        open: |source| Ok(Arc::new(fat::Fat::open(source)?)),
+    },
+];
+
+fn start_of(source: &dyn BlockSource) -> Result<Vec<u8>> {
+    let mut start = vec![0; source.size().as_usize().unwrap_or(MARKS).min(MARKS)];
+    source.read_at(ByteOffset::ZERO, &mut start)?;
+    Ok(start)
+}
+
+fn format_of(start: &[u8]) -> Result<&'static Format> {
+    let found = FORMATS.iter().find(|format| (format.detect)(start));
+    found.ok_or_else(|| Error::unsupported("this volume", foreign(start)))
+}
+
+/// Opens whatever filesystem the volume holds.
+///
+/// # Errors
+/// `Unsupported` saying what it is instead, if it is none that is read here; else as its reader.
+pub fn open(source: Arc<dyn BlockSource>) -> Result<Arc<dyn Guest>> {
+    let format = format_of(&start_of(&*source)?)?;
+    (format.open)(source)
+}
+
+/// The name of the filesystem on a volume, without opening it.
+///
+/// # Errors
+/// `Unsupported` or `Corrupt`, saying why the volume cannot be read as files, as far as its beginning shows.
+pub fn recognise(source: &dyn BlockSource) -> Result<&'static str> {
+    let start = start_of(source)?;
+    let format = format_of(&start)?;
+    (format.check)(&start)?;
+    Ok(format.name)
+}
+
+/// What else a volume may be, by the marks other software looks for.
+fn foreign(start: &[u8]) -> &'static str {
+    let says = |at: usize, text: &[u8]| start.get(at..at + text.len()) == Some(text);
+    let marks: [(usize, &[u8], &str); 3] = [
+        (512, b"LABELONE", "it is a disk of LVM"),
+        (0, b"LUKS\xba\xbe", "it is encrypted with LUKS"),
+        (4086, b"SWAPSPACE2", "it is swap space"),
+    ];
+    let found = marks.iter().find(|(at, text, _)| says(*at, text));
+    match found {
+        Some((_, _, what)) => what,
+        None if start.iter().all(|byte| *byte == 0) => "it begins with zeros, there is no filesystem on it",
+        None => "no filesystem this version knows is on it",
+    }
 }

@@ -3,6 +3,7 @@
 
 mod child;
 mod pipe;
+mod probe;
 mod running;
 pub mod sandbox;
 pub mod wire;

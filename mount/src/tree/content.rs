@@ -2,10 +2,10 @@
 
 use super::number::Place;
 use super::{Held, Tree, unexpected};
-use crate::guest::{Piece, Place as Where};
+use crate::guest::{MAX_CONTENT, Piece, Place as Where};
 use crate::parser::wire::{Answer, Question};
 use crate::{Error, Result};
-use block::{ByteOffset, ByteRange, ExtentKind};
+use block::{BlockSource, ByteOffset, ByteRange, ExtentKind};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -29,9 +29,8 @@ impl Window {
 impl Tree {
     /// Reads up to `buf.len()` bytes of a file; fewer only at its end. The number read.
     pub(crate) fn read(&self, place: Place, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let whole = ByteRange::whole(self.source.size());
         match place {
-            Place::Disk => self.read_range(whole, offset, buf),
+            Place::Disk(disk) => self.read_range(self.disk(disk)?.range, offset, buf),
             Place::Partition(number) => self.read_range(self.held(number)?.volume.range, offset, buf),
             Place::Reason(number) => {
                 let text = self.reason(number)?;
@@ -69,14 +68,14 @@ impl Tree {
                 }
                 let into = offset + done as u64 - piece.at;
                 let count = usize::try_from(piece.len - into).unwrap_or(usize::MAX).min(buf.len() - done);
-                self.read_piece(held, piece, into, &mut buf[done..done + count])?;
+                self.read_piece(held, ino, piece, into, &mut buf[done..done + count])?;
                 done += count;
             }
         }
         Ok(done)
     }
 
-    fn read_piece(&self, held: &Held, piece: &Piece, into: u64, buf: &mut [u8]) -> Result<()> {
+    fn read_piece(&self, held: &Held, ino: u64, piece: &Piece, into: u64, buf: &mut [u8]) -> Result<()> {
         match &piece.place {
             Where::Zero => buf.fill(0),
             Where::Bytes(bytes) => buf.copy_from_slice(&bytes[into as usize..into as usize + buf.len()]),
@@ -85,6 +84,21 @@ impl Tree {
                 let start = held.volume.range.start() + at + into;
                 self.source.read_at(ByteOffset::new(start), buf)?;
             }
+            Where::Coded => self.read_coded(held, ino, piece.at + into, buf)?,
+        }
+        Ok(())
+    }
+
+    /// Content that only the parser can decode.
+    fn read_coded(&self, held: &Held, ino: u64, mut at: u64, mut buf: &mut [u8]) -> Result<()> {
+        while !buf.is_empty() {
+            let len = buf.len().min(MAX_CONTENT);
+            let question = Question::Content { ino, at, len: len as u32 };
+            let Answer::Content(bytes) = self.ask(held, question)? else { return Err(unexpected()) };
+            // at least one byte and no more than asked for: the answer was checked for it
+            let (now, rest) = buf.split_at_mut(bytes.len());
+            now.copy_from_slice(&bytes);
+            (buf, at) = (rest, at + bytes.len() as u64);
         }
         Ok(())
     }
@@ -127,7 +141,7 @@ impl Tree {
         let found = match place {
             Place::Guest(volume, ino) => self.seek_guest(self.held(volume)?, ino, offset, size, data)?,
             Place::Partition(number) => self.seek_range(self.held(number)?.volume.range, offset, data)?,
-            Place::Disk => self.seek_range(ByteRange::whole(self.source.size()), offset, data)?,
+            Place::Disk(disk) => self.seek_range(self.disk(disk)?.range, offset, data)?,
             _ if data => Some(offset),
             _ => None,
         };

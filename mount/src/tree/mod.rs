@@ -8,7 +8,8 @@ mod recent;
 
 use crate::guest::{Entry, Node, NodeKind, Space, Stamp};
 use crate::parser::Parser;
-use crate::parser::wire::{Answer, Question, Request, Volume};
+use crate::parser::wire::{Answer, MAX_DISKS, PER_DISK, Question, Request, Volume};
+use crate::volume::{Joined, Space as Addresses};
 use crate::{Error, Result};
 use block::linux::SystemClock;
 use block::sync::{Mutex, lock};
@@ -16,6 +17,7 @@ use block::{BlockSource, ByteRange, Clock, Kind};
 use content::{MAX_WINDOWS, Window};
 pub(crate) use number::Place;
 use recent::Recent;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Pages of directories kept (twice as many at most), about 200 KiB each at most.
@@ -23,13 +25,23 @@ const MAX_PAGES: usize = 64;
 
 /// The tree over one recovery point.
 pub(crate) struct Tree {
-    source: Arc<dyn BlockSource>,
+    /// The disks, end to end, and behind them what is put together from them.
+    source: Arc<Addresses>,
+    disks: Vec<Disk>,
     parser: Parser,
     volumes: Vec<Held>,
     owner: (u32, u32),
     made: Stamp,
     windows: Recent<(u64, u64), Window>,
     pages: Recent<u64, Page>,
+}
+
+/// One disk among those of a machine.
+pub(crate) struct Disk {
+    /// Before the number of each of its partitions; empty if it is the only one.
+    pub(crate) name: String,
+    /// Its addresses.
+    pub(crate) range: ByteRange,
 }
 
 /// A volume and what is known of it.
@@ -62,27 +74,59 @@ impl Page {
 type Named = (String, Place);
 
 impl Tree {
-    /// Asks the parser what the disk holds.
-    pub(crate) fn new(source: Arc<dyn BlockSource>, parser: Parser) -> Self {
-        let request = Request { volume: ByteRange::whole(source.size()), question: Question::Probe };
+    /// Starts a parser and asks it what the disks hold. Each has a name, which stands before the numbers of its partitions; a
+    /// disk alone has none.
+    ///
+    /// # Errors
+    /// [`Error::Sandbox`] if guests' bytes cannot be read safely; `Invalid` for too many disks.
+    pub(crate) fn start(disks: Vec<(String, Arc<dyn BlockSource>)>, executable: &Path) -> Result<Self> {
+        if disks.is_empty() || disks.len() > MAX_DISKS {
+            return Err(Error::invalid(
+                format!("{} disks", disks.len()),
+                format!("1 to {MAX_DISKS} can be looked at"),
+            ));
+        }
+        let (names, sources): (Vec<String>, Vec<_>) = disks.into_iter().unzip();
+        let joined = Joined::new(sources)?;
+        let disks =
+            names.into_iter().zip(joined.ranges()).map(|(name, range)| Disk { name, range }).collect();
+        let source = Arc::new(Addresses::new(Arc::new(joined)));
+        let parser = Parser::start(Arc::clone(&source) as Arc<dyn BlockSource>, executable)?;
+        Ok(Self::new(source, disks, parser))
+    }
+
+    /// Asks the parser what the disks hold, which lie end to end in `source`.
+    fn new(source: Arc<Addresses>, disks: Vec<Disk>, parser: Parser) -> Self {
+        let lengths = disks.iter().map(|disk| disk.range.count().get()).collect();
+        let request =
+            Request { volume: ByteRange::whole(source.size()), question: Question::Probe { disks: lengths } };
         let volumes = match parser.ask(&request) {
             Ok(Answer::Probe { volumes, remarks, .. }) => {
                 remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
                 volumes
             }
             Ok(_) => Vec::new(),
-            // the disk itself can still be read
+            // the disks themselves can still be read
             Err(error) => {
                 let why = format!("what is on the disk cannot be told: {error}");
-                vec![Volume { number: 0, range: request.volume, content: Err(why) }]
+                let unknown = |(place, disk): (u32, &Disk)| Volume {
+                    number: place * PER_DISK,
+                    name: String::new(),
+                    range: disk.range,
+                    parts: Vec::new(),
+                    content: Err(why.clone()),
+                };
+                (0..).zip(&disks).map(unknown).collect()
             }
         };
+        let assembled = volumes.iter().filter(|volume| !volume.parts.is_empty());
+        source.add(assembled.map(|volume| (volume.range, volume.parts.clone())));
         let held = |volume| Held { volume, state: Mutex::new(None) };
         let volumes = volumes.into_iter().map(held).collect();
         let (windows, pages) = (Recent::new(MAX_WINDOWS), Recent::new(MAX_PAGES));
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let made = now();
-        Self { source, parser, volumes, owner, made, windows, pages }
+        Self { source, disks, parser, volumes, owner, made, windows, pages }
     }
 
     /// The parser processes alive now.
@@ -95,12 +139,24 @@ impl Tree {
         self.volumes.iter().map(|held| (held.volume.number, held.volume.content.clone())).collect()
     }
 
+    /// The number of the volume that is called so.
+    pub(crate) fn named(&self, title: &str) -> Option<u32> {
+        let found = self.volumes.iter().map(|held| &held.volume).find(|volume| self.title(volume) == title);
+        found.map(|volume| volume.number)
+    }
+
+    /// What a volume is called.
+    pub(crate) fn title_of(&self, number: u32) -> Result<String> {
+        Ok(self.title(&self.held(number)?.volume))
+    }
+
     /// The root directory of a volume.
     pub(crate) fn root(&self, number: u32) -> Result<Node> {
         match self.state(self.held(number)?)? {
             State::Readable { root, .. } => self.node(Place::Guest(number, root)),
             State::Unreadable { kind, why } => {
-                let text = format!("partition {number} cannot be read as files: {why}");
+                let title = self.title(&self.held(number)?.volume);
+                let text = format!("partition {title} cannot be read as files: {why}");
                 Err(Error::Reported { kind, text })
             }
         }
@@ -109,6 +165,34 @@ impl Tree {
     fn held(&self, number: u32) -> Result<&Held> {
         let found = self.volumes.iter().find(|held| held.volume.number == number);
         found.ok_or_else(|| Error::not_found(format!("partition {number}")))
+    }
+
+    fn disk(&self, place: u32) -> Result<&Disk> {
+        let found = self.disks.get(place as usize);
+        found.ok_or_else(|| Error::not_found(format!("disk {place}")))
+    }
+
+    /// The file with the bytes of a disk.
+    fn disk_name(disk: &Disk) -> String {
+        let name = if disk.name.is_empty() { "disk" } else { &disk.name };
+        format!("{name}.raw")
+    }
+
+    /// What a volume is called: by its own name, by its number, or by its disk's name and its number.
+    fn title(&self, volume: &Volume) -> String {
+        if !volume.name.is_empty() {
+            return volume.name.clone();
+        }
+        let (disk, number) = (volume.number / PER_DISK, volume.number % PER_DISK);
+        match self.disks.get(disk as usize).map(|disk| disk.name.as_str()) {
+            Some(name) if !name.is_empty() && number == 0 => name.to_owned(),
+            name => format!("{}{number}", name.unwrap_or_default()),
+        }
+    }
+
+    /// Whether a volume is all of a disk, so that its bytes have a file already.
+    fn is_disk(volume: &Volume) -> bool {
+        volume.name.is_empty() && volume.number.is_multiple_of(PER_DISK)
     }
 
     /// What a volume holds. Opens it if nobody looked before; a failure that may pass is not kept.
@@ -122,7 +206,12 @@ impl Tree {
             Err(why) => Err(Error::Reported { kind: Kind::Unsupported, text: why.clone() }),
         };
         let found = match opened {
-            Ok(Answer::Open { root, space }) => State::Readable { root, space },
+            Ok(Answer::Open { root, space, remark }) => {
+                if !remark.is_empty() {
+                    tracing::warn!("files/{}: {remark}", self.title(&held.volume));
+                }
+                State::Readable { root, space }
+            }
             Ok(_) => return Err(unexpected()),
             Err(error) if is_passing(&error) => return Err(error),
             Err(error) => State::Unreadable { kind: error.kind(), why: error.to_string().into() },
@@ -141,7 +230,7 @@ impl Tree {
             Place::Top => made(NodeKind::Directory, 0, 4),
             Place::Partitions => made(NodeKind::Directory, 0, 2),
             Place::Files => made(NodeKind::Directory, 0, 2 + self.volumes.len() as u32),
-            Place::Disk => made(NodeKind::File, self.source.size().get(), 1),
+            Place::Disk(disk) => made(NodeKind::File, self.disk(disk)?.range.count().get(), 1),
             Place::Partition(number) => {
                 made(NodeKind::File, self.held(number)?.volume.range.count().get(), 1)
             }
@@ -184,8 +273,12 @@ impl Tree {
         let held = self.held(number)?;
         match self.state(held)? {
             State::Unreadable { why, .. } => {
-                let raw =
-                    if number == 0 { "disk.raw".to_owned() } else { format!("partitions/{number}.raw") };
+                let volume = &held.volume;
+                let raw = match (volume.range.is_empty(), Self::is_disk(volume)) {
+                    (true, _) => return Ok(format!("{why}\n")),
+                    (false, true) => Self::disk_name(self.disk(number / PER_DISK)?),
+                    (false, false) => format!("partitions/{}.raw", self.title(volume)),
+                };
                 Ok(format!("{why}\nIts bytes are in {raw}.\n"))
             }
             State::Readable { .. } => Err(Error::not_found(format!("files/{number}.unreadable"))),
@@ -196,14 +289,16 @@ impl Tree {
     fn names(&self, place: Place) -> Result<Vec<Named>> {
         Ok(match place {
             Place::Top => {
-                [("disk.raw", Place::Disk), ("partitions", Place::Partitions), ("files", Place::Files)]
-                    .map(|(name, place)| (name.to_owned(), place))
-                    .to_vec()
+                let disks = (0..).zip(&self.disks);
+                let disks = disks.map(|(place, disk)| (Self::disk_name(disk), Place::Disk(place)));
+                let folders = [("partitions", Place::Partitions), ("files", Place::Files)];
+                disks.chain(folders.map(|(name, place)| (name.to_owned(), place))).collect()
             }
             Place::Partitions => {
-                let numbers =
-                    self.volumes.iter().map(|held| held.volume.number).filter(|number| *number != 0);
-                numbers.map(|number| (format!("{number}.raw"), Place::Partition(number))).collect()
+                let volumes = self.volumes.iter().map(|held| &held.volume);
+                let with_bytes = volumes.filter(|volume| !Self::is_disk(volume) && !volume.range.is_empty());
+                let named = |volume| format!("{}.raw", self.title(volume));
+                with_bytes.map(|volume| (named(volume), Place::Partition(volume.number))).collect()
             }
             Place::Files => self.volumes.iter().map(|held| self.name(held)).collect::<Result<_>>()?,
             _ => return Err(Error::invalid("a file", "it is not a directory")),
@@ -214,8 +309,10 @@ impl Tree {
     fn name(&self, held: &Held) -> Result<Named> {
         let number = held.volume.number;
         Ok(match self.state(held)? {
-            State::Readable { root, .. } => (number.to_string(), Place::Guest(number, root)),
-            State::Unreadable { .. } => (format!("{number}.unreadable"), Place::Reason(number)),
+            State::Readable { root, .. } => (self.title(&held.volume), Place::Guest(number, root)),
+            State::Unreadable { .. } => {
+                (format!("{}.unreadable", self.title(&held.volume)), Place::Reason(number))
+            }
         })
     }
 
@@ -308,7 +405,8 @@ impl Tree {
         {
             return Ok(space);
         }
-        Ok(Space { block_size: 4096, blocks: self.source.size().blocks(), ..Space::default() })
+        let bytes = self.disks.iter().map(|disk| disk.range.end()).max().unwrap_or_default();
+        Ok(Space { block_size: 4096, blocks: bytes.div_ceil(4096), ..Space::default() })
     }
 }
 

@@ -2,20 +2,23 @@
 //! are the same in every mount of the same recovery point.
 
 use crate::guest::MAX_INODE;
-use crate::partition::MAX_NUMBER;
+use crate::parser::wire::{FIRST_ASSEMBLED, MAX_DISKS, MAX_VOLUMES};
+
+/// The highest number of a volume.
+const MAX_VOLUME: u32 = FIRST_ASSEMBLED + MAX_VOLUMES as u32 - 1;
 
 /// What an inode number stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// The top directory.
     Top,
-    /// `disk.raw`.
-    Disk,
+    /// `disk.raw`, or the bytes of one disk of several.
+    Disk(u32),
     /// The directory `partitions`.
     Partitions,
     /// The directory `files`.
     Files,
-    /// `partitions/N.raw`.
+    /// `partitions/N.raw`, also of a volume that was put together.
     Partition(u32),
     /// `files/N.unreadable`.
     Reason(u32),
@@ -25,6 +28,7 @@ pub(crate) enum Place {
 
 const TOP: u64 = 1;
 const DISK: u64 = 2;
+const MORE_DISKS: u64 = 3 << 16;
 const PARTITIONS: u64 = 3;
 const FILES: u64 = 4;
 const PARTITION: u64 = 1 << 16;
@@ -36,7 +40,8 @@ impl Place {
     pub(crate) fn number(self) -> u64 {
         match self {
             Self::Top => TOP,
-            Self::Disk => DISK,
+            Self::Disk(0) => DISK,
+            Self::Disk(disk) => MORE_DISKS | u64::from(disk),
             Self::Partitions => PARTITIONS,
             Self::Files => FILES,
             Self::Partition(number) => PARTITION | u64::from(number),
@@ -50,16 +55,17 @@ impl Place {
         Some(match (number >> GUEST_BITS, number & MAX_INODE & !0xffff) {
             (0, 0) => match number {
                 TOP => Self::Top,
-                DISK => Self::Disk,
+                DISK => Self::Disk(0),
                 PARTITIONS => Self::Partitions,
                 FILES => Self::Files,
                 _ => return None,
             },
-            (0, PARTITION) if low <= MAX_NUMBER => Self::Partition(low),
-            (0, REASON) if low <= MAX_NUMBER => Self::Reason(low),
+            (0, PARTITION) if low <= MAX_VOLUME => Self::Partition(low),
+            (0, REASON) if low <= MAX_VOLUME => Self::Reason(low),
+            (0, MORE_DISKS) if (1..MAX_DISKS as u32).contains(&low) => Self::Disk(low),
             (0, _) => return None,
             (volume, _) => {
-                let volume = u32::try_from(volume - 1).ok().filter(|volume| *volume <= MAX_NUMBER)?;
+                let volume = u32::try_from(volume - 1).ok().filter(|volume| *volume <= MAX_VOLUME)?;
                 Self::Guest(volume, number & MAX_INODE)
             }
         })
@@ -72,16 +78,16 @@ mod tests {
 
     #[test]
     fn numbers_and_places_are_the_same_thing() {
-        let guests = [(0, 0), (0, 2), (1, 2), (MAX_NUMBER, MAX_INODE)].map(|(v, i)| Place::Guest(v, i));
-        let others = [Place::Top, Place::Disk, Place::Partitions, Place::Files];
+        let guests = [(0, 0), (0, 2), (1, 2), (MAX_VOLUME, MAX_INODE)].map(|(v, i)| Place::Guest(v, i));
+        let others = [Place::Top, Place::Disk(0), Place::Disk(3), Place::Partitions, Place::Files];
         let numbered =
-            [Place::Partition(1), Place::Partition(MAX_NUMBER), Place::Reason(0), Place::Reason(7)];
+            [Place::Partition(1), Place::Partition(MAX_VOLUME), Place::Reason(0), Place::Reason(7)];
         let all: Vec<_> = guests.into_iter().chain(others).chain(numbered).collect();
         for place in &all {
             assert_eq!(Place::of(place.number()), Some(*place));
             assert_eq!(all.iter().filter(|other| other.number() == place.number()).count(), 1);
         }
-        for number in [0, 5, PARTITION | 5000, 3 << 16, u64::MAX] {
+        for number in [0, 5, PARTITION | 0xffff, MORE_DISKS, MORE_DISKS | 31, 4 << 16, u64::MAX] {
             assert_eq!(Place::of(number), None, "{number:#x}");
         }
     }

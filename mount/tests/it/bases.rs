@@ -1,10 +1,12 @@
 //! Small filesystems to change bytes of. Shared by the tests and by the fuzz targets.
 
-use crate::image::{mke2fs, noise, sh};
+use crate::image::{KernelMount, empty, mke2fs, noise, sh};
+use crate::{ntfs, volumes};
+use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Visit, check_range};
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 
 /// Small filesystems of every way of storing things, one with a journal to replay.
@@ -18,11 +20,116 @@ pub static BASES: LazyLock<Vec<Base>> = LazyLock::new(|| {
     kinds.into_iter().map(|(arguments, size)| Base::new(arguments, size)).collect()
 });
 
+/// Small XFS filesystems: of both versions, and one with a log to replay.
+pub static XFS: LazyLock<Vec<Base>> = LazyLock::new(|| vec![xfs_v5(false), xfs_v5(true), xfs_v4()]);
+
+fn xfs_v5(dirty: bool) -> Base {
+    let dir = TempDir::new().unwrap();
+    let image = empty(dir.path(), "image", 32 << 20);
+    sh(&format!("mkfs.xfs -q --unsupported -m reflink=1 -i nrext64=0 {}", image.display()));
+    let mounted = KernelMount::new(&image, "rw");
+    small_tree(&mounted.path().join("tree"));
+    if dirty {
+        rustix::fs::syncfs(fs::File::open(mounted.path()).unwrap()).unwrap();
+        return Base::of(fs::read(&image).unwrap());
+    }
+    drop(mounted);
+    Base::of(fs::read(&image).unwrap())
+}
+
+/// Small NTFS filesystems: with everything, and with records of their own for attributes.
+pub static NTFS: LazyLock<Vec<Base>> = LazyLock::new(|| {
+    let dir = TempDir::new().unwrap();
+    let image = ntfs::mkfs(dir.path(), 24 << 20, "");
+    let mounted = ntfs::Reference::new(&image, "streams_interface=xattr,compression");
+    ntfs::make_tree(mounted.path());
+    drop(mounted);
+    vec![Base::of(fs::read(&image).unwrap())]
+});
+
+/// Small FAT and exFAT filesystems.
+pub static FAT: LazyLock<Vec<Base>> = LazyLock::new(|| {
+    let kinds =
+        [("fat -F 12", 2 << 20), ("fat -F 16", 16 << 20), ("fat -F 32 -s 1", 40 << 20), ("exfat", 8 << 20)];
+    let base = |(arguments, size): (&str, u64)| {
+        let (dir, tree, at) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+        for i in 0..30 {
+            fs::write(tree.path().join(format!("a long enough name {i}")), noise(i, 3000)).unwrap();
+        }
+        fs::create_dir(tree.path().join("dir")).unwrap();
+        for i in 0..30 {
+            fs::write(tree.path().join(format!("dir/a long enough name {i}")), noise(i, 300)).unwrap();
+        }
+        let image = empty(dir.path(), "image", size);
+        sh(&format!("mkfs.{arguments} {} >/dev/null", image.display()));
+        let (image_path, tree, at) = (image.display(), tree.path().display(), at.path().display());
+        if arguments == "exfat" {
+            let device = sh(&format!("losetup -f --show {image_path}"));
+            let device = device.trim();
+            sh(&format!("mount.exfat-fuse {device} {at} >/dev/null && cp -r {tree}/. {at}/ && umount {at}"));
+            sh(&format!("losetup -d {device}"));
+        } else {
+            sh(&format!("MTOOLS_SKIP_CHECK=1 mcopy -s -i {image_path} {tree}/* ::"));
+        }
+        Base::of(fs::read(&image).unwrap())
+    };
+    kinds.into_iter().map(base).collect()
+});
+
+/// A small btrfs with a snapshot and all three compressions.
+pub static BTRFS: LazyLock<Vec<Base>> = LazyLock::new(|| {
+    let dir = TempDir::new().unwrap();
+    let image = empty(dir.path(), "image", 128 << 20);
+    sh(&format!("mkfs.btrfs -q --mixed -n 4096 {}", image.display()));
+    for kind in ["zlib", "lzo", "zstd"] {
+        let mounted = KernelMount::new(&image, &format!("rw,compress-force={kind}"));
+        small_tree(&mounted.path().join(kind));
+        fs::write(mounted.path().join(kind).join("text"), "a line of text\n".repeat(20_000)).unwrap();
+        if kind == "zstd" {
+            let at = mounted.path().display();
+            sh(&format!("btrfs subvolume create {at}/sub && btrfs subvolume snapshot {at} {at}/sub/shot"));
+        }
+    }
+    vec![Base::of(fs::read(&image).unwrap())]
+});
+
+/// A small ISO 9660 with Rock Ridge and Joliet, and a plain one.
+pub static ISO: LazyLock<Vec<Base>> = LazyLock::new(|| {
+    let base = |arguments: &str| {
+        let dir = TempDir::new().unwrap();
+        let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
+        small_tree(&tree);
+        sh(&format!("genisoimage -quiet {arguments} -o {} {} 2>&1", image.display(), tree.display()));
+        Base::of(fs::read(&image).unwrap())
+    };
+    vec![base("-R -J"), base("-l"), base("-J")]
+});
+
+/// Pairs of disks that volumes are put together from.
+pub static DISKS: LazyLock<Vec<Base>> =
+    LazyLock::new(|| vec![Base::of(volumes::base()), Base::of(volumes::array())]);
+
+/// The kernel may not know this version any more: filled by mkfs itself.
+fn xfs_v4() -> Base {
+    let dir = TempDir::new().unwrap();
+    let image = empty(dir.path(), "image", 32 << 20);
+    let (prototype, content) = (dir.path().join("prototype"), dir.path().join("content"));
+    fs::write(&content, noise(1, 30_000)).unwrap();
+    let mut lines = format!("/\n0 0\nd--755 0 0\nfile ---644 0 0 {}\ndir d--755 0 0\n", content.display());
+    for i in 0..100 {
+        lines += &format!("a_long_enough_name_to_fill_some_blocks_{i} ---644 0 0 /dev/null\n");
+    }
+    lines += "$\nlink l--777 0 0 somewhere/else\n$\n";
+    fs::write(&prototype, lines).unwrap();
+    sh(&format!("mkfs.xfs -q --unsupported -m crc=0 -p {} {} 2>&1", prototype.display(), image.display()));
+    Base::of(fs::read(&image).unwrap())
+}
+
 /// Place, offset there, value, its length.
 pub type Patch = (u16, u8, u64, u8);
 
 pub struct Base {
-    pub bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     /// Where it is not all zeros, in steps of 16 bytes.
     used: Vec<usize>,
 }
@@ -41,22 +148,61 @@ impl Base {
             sh(&format!("printf '{script}' | debugfs -w -f - {} 2>&1", image.display()));
             assert!(sh(&format!("dumpe2fs -h {} 2>&1", image.display())).contains("needs_recovery"));
         }
-        let bytes = fs::read(&image).unwrap();
-        let used =
-            (0..bytes.len()).step_by(16).filter(|at| bytes[*at..*at + 16].iter().any(|b| *b != 0)).collect();
-        Self { bytes, used }
+        Self::of(fs::read(&image).unwrap())
     }
 
-    /// A copy with some bytes changed, each where the original is not all zeros.
-    pub fn patched(&self, patches: impl IntoIterator<Item = Patch>) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
-        for (place, into, value, len) in patches {
-            let at = self.used[usize::from(place) % self.used.len()] + usize::from(into % 16);
-            let value = value.to_le_bytes();
-            let len = usize::from(len % 8 + 1).min(bytes.len() - at);
-            bytes[at..at + len].copy_from_slice(&value[..len]);
+    /// An image, to be changed where it is not all zeros.
+    pub fn of(bytes: Vec<u8>) -> Self {
+        let is_used = |at: &usize| bytes[*at..(*at + 16).min(bytes.len())].iter().any(|b| *b != 0);
+        let used = (0..bytes.len()).step_by(16).filter(is_used).collect();
+        Self { bytes: bytes.into(), used }
+    }
+
+    /// The image with some bytes changed, each where the original is not all zeros.
+    pub fn patched(&self, patches: impl IntoIterator<Item = Patch>) -> Arc<dyn BlockSource> {
+        let place = |(place, into, value, len): Patch| {
+            // places are 16 bits, images have more
+            let spread = usize::from(place) * self.used.len() / (1 << 16) + usize::from(into >> 4);
+            let at = self.used[spread % self.used.len()] + usize::from(into % 16);
+            let len = usize::from(len % 8 + 1).min(self.bytes.len().saturating_sub(at));
+            (at, value.to_le_bytes()[..len].to_vec())
+        };
+        Arc::new(Patched {
+            bytes: Arc::clone(&self.bytes),
+            patches: patches.into_iter().map(place).collect(),
+        })
+    }
+}
+
+/// An image with some bytes changed, without a copy of it.
+struct Patched {
+    bytes: Arc<[u8]>,
+    patches: Vec<(usize, Vec<u8>)>,
+}
+
+impl BlockSource for Patched {
+    fn size(&self) -> ByteCount {
+        ByteCount::new(self.bytes.len() as u64)
+    }
+
+    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        check_range(offset, buf.len() as u64, self.size())?;
+        let start = offset.get() as usize;
+        buf.copy_from_slice(&self.bytes[start..start + buf.len()]);
+        for (at, bytes) in &self.patches {
+            for (at, byte) in (*at..).zip(bytes) {
+                if let Some(target) = at.checked_sub(start).and_then(|at| buf.get_mut(at)) {
+                    *target = *byte;
+                }
+            }
         }
-        bytes
+        Ok(())
+    }
+
+    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
+        check_range(range.offset(), range.count().get(), self.size())?;
+        let _stop = visit(Extent { range, kind: ExtentKind::Data });
+        Ok(())
     }
 }
 

@@ -1,11 +1,11 @@
 //! Everything a decoder of foreign bytes can be asked, asked of any bytes at all. The property is that it answers: no
 //! panic, no endless loop, no memory out of proportion. Shared by the tests and by the fuzz targets.
 
-use block::{BlockDevice, ByteCount, ByteOffset, MemoryDisk};
-use mount::guest::ext4::{Ext4, check, detect};
-use mount::guest::{Guest, NodeKind, Place};
+use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, MemoryDisk};
+use mount::guest::{self, Guest, NodeKind, Place, recognise};
 use mount::parser::wire::{FromParser, ToParser};
 use mount::partition::read_table;
+use mount::volume::{self, Member, Space};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -30,22 +30,41 @@ pub fn partitions(bytes: &[u8]) {
 }
 
 /// A filesystem is opened and all its answers are asked for, up to a bound. How many inodes were looked at.
-pub fn ext4(bytes: &[u8]) -> usize {
-    if detect(bytes) {
-        // whatever it says, opening must cope with it
-        drop(check(bytes));
-    }
-    let Ok(fs) = Ext4::open(disk(bytes)) else { return 0 };
+pub fn filesystem(volume: &Arc<dyn BlockSource>) -> usize {
+    // whatever it says, opening must cope with it
+    drop(recognise(&**volume));
+    let Ok(fs) = guest::open(Arc::clone(volume)) else { return 0 };
     let (mut seen, mut left) = (HashSet::new(), vec![fs.root()]);
     while let Some(ino) = left.pop() {
         if seen.len() < MAX_INODES && seen.insert(ino) {
-            visit(&fs, ino, bytes.len() as u64, &mut left);
+            visit(&*fs, ino, volume.size().get(), &mut left);
         }
     }
     seen.len()
 }
 
-fn visit(fs: &Ext4, ino: u64, volume: u64, left: &mut Vec<u64>) {
+/// Disks are put together, and what is made of them lies on them.
+pub fn volumes(disks: &Arc<dyn BlockSource>) -> usize {
+    let half = disks.size().get() / 2;
+    let ranges = [(0, half), (half, disks.size().get())];
+    let member = |(start, end)| Member { range: block::ByteRange::between(start, end), belongs: None };
+    let found = volume::assemble(disks, &mut ranges.map(member)).unwrap();
+    let readable = found.iter().filter_map(|found| Some((found.range, found.parts.clone().ok()?)));
+    let readable: Vec<_> = readable.collect();
+    assert!(readable.iter().all(|(range, parts)| volume::fits(*range, parts)));
+    assert!(readable.is_sorted_by(|a, b| a.0.end() <= b.0.start()));
+    let space = Space::new(Arc::clone(disks));
+    space.add(readable.clone());
+    for (range, _) in &readable {
+        for at in [range.start(), range.start() + range.count().get() / 2, range.end() - 1] {
+            // what lies outside the disks is an error, not another volume's bytes
+            drop(space.read_at(ByteOffset::new(at), &mut [0]));
+        }
+    }
+    readable.len()
+}
+
+fn visit(fs: &dyn Guest, ino: u64, volume: u64, left: &mut Vec<u64>) {
     if let Ok(names) = fs.attributes(ino) {
         for name in names {
             assert!((1..=255).contains(&name.len()));
@@ -68,7 +87,7 @@ fn visit(fs: &Ext4, ino: u64, volume: u64, left: &mut Vec<u64>) {
     }
 }
 
-fn list(fs: &Ext4, ino: u64, left: &mut Vec<u64>) {
+fn list(fs: &dyn Guest, ino: u64, left: &mut Vec<u64>) {
     let mut cookie = 0;
     for _ in 0..MAX_STEPS {
         let Ok(page) = fs.list(ino, cookie) else { return };
@@ -88,7 +107,7 @@ fn list(fs: &Ext4, ino: u64, left: &mut Vec<u64>) {
     drop(fs.lookup(ino, b"no such name"));
 }
 
-fn content(fs: &Ext4, ino: u64, size: u64, volume: u64) {
+fn content(fs: &dyn Guest, ino: u64, size: u64, volume: u64) {
     let mut at = 0;
     for _ in 0..MAX_STEPS {
         let Ok(pieces) = fs.pieces(ino, at, at.saturating_add(64 << 20)) else { return };
@@ -100,6 +119,11 @@ fn content(fs: &Ext4, ino: u64, size: u64, volume: u64) {
             Place::Volume(at) => inside(at, piece.len),
             _ => true,
         }));
+        if let Some(coded) = pieces.iter().find(|piece| piece.place == Place::Coded)
+            && let Ok(bytes) = fs.content(ino, coded.at, 1 << 16)
+        {
+            assert!((1..=1 << 16).contains(&bytes.len()));
+        }
         at = last.at + last.len;
     }
 }

@@ -98,12 +98,12 @@ fn compare_dirty(arguments: &str, options: &str) {
     assert_same(&through_ours(&ours), &seen);
 }
 
-fn sync(dir: &Path) {
+pub fn sync(dir: &Path) {
     rustix::fs::syncfs(File::open(dir).unwrap()).unwrap();
 }
 
 /// Changes of every kind; directories removed and their blocks used again for content make revoke records.
-fn disturb(root: &Path) {
+pub fn disturb(root: &Path) {
     let at = |name: &str| root.join(name);
     for i in (0..3000).step_by(7) {
         fs::remove_file(at(&format!("many/a name that takes some room {i}"))).unwrap();

@@ -1,6 +1,6 @@
 //! Hostile bytes: random changes of real images, and the traps somebody would set on purpose.
 
-use crate::bases::BASES;
+use crate::bases::{BASES, BTRFS, DISKS, FAT, ISO, NTFS, Patch, XFS};
 use crate::exercise;
 use crate::image::{FileSource, mke2fs, run, sh};
 use crate::mounted::{Here, Scene};
@@ -16,9 +16,18 @@ use tempfile::TempDir;
 
 #[test]
 fn the_bases_are_sound() {
-    for base in BASES.iter() {
-        assert!(exercise::ext4(&base.bytes) >= 37);
+    for base in BASES
+        .iter()
+        .chain(XFS.iter())
+        .chain(NTFS.iter())
+        .chain(FAT.iter())
+        .chain(BTRFS.iter())
+        .chain(ISO.iter())
+    {
+        assert!(exercise::filesystem(&base.patched([])) >= 37);
     }
+    let found: Vec<_> = DISKS.iter().map(|base| exercise::volumes(&base.patched([]))).collect();
+    assert_eq!(found, [2, 1]);
 }
 
 proptest! {
@@ -27,9 +36,39 @@ proptest! {
     #[test]
     fn changed_images_are_survived(
         base in 0..4_usize,
-        patches in prop::collection::vec((any::<u16>(), any::<u8>(), likely(), any::<u8>()), 1..6),
+        patches in patches(),
     ) {
-        exercise::ext4(&BASES[base].patched(patches));
+        exercise::filesystem(&BASES[base].patched(patches));
+    }
+
+    #[test]
+    fn changed_xfs_is_survived(base in 0..3_usize, patches in patches()) {
+        exercise::filesystem(&XFS[base].patched(patches));
+    }
+
+    #[test]
+    fn changed_ntfs_is_survived(patches in patches()) {
+        exercise::filesystem(&NTFS[0].patched(patches));
+    }
+
+    #[test]
+    fn changed_btrfs_is_survived(patches in patches()) {
+        exercise::filesystem(&BTRFS[0].patched(patches));
+    }
+
+    #[test]
+    fn changed_volumes_are_survived(base in 0..2_usize, patches in patches()) {
+        exercise::volumes(&DISKS[base].patched(patches));
+    }
+
+    #[test]
+    fn changed_iso_is_survived(base in 0..3_usize, patches in patches()) {
+        exercise::filesystem(&ISO[base].patched(patches));
+    }
+
+    #[test]
+    fn changed_fat_is_survived(base in 0..4_usize, patches in patches()) {
+        exercise::filesystem(&FAT[base].patched(patches));
     }
 
     #[test]
@@ -51,11 +90,15 @@ proptest! {
     fn any_bytes_are_a_message_or_not(kind in any::<u8>(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         for kind in [kind, 1, 2, 3, 0x81, 0x82, 0x83, 0x84, 0x85] {
             exercise::wire(&[&[kind], bytes.as_slice()].concat());
-            for question in 1..10 {
+            for question in 1..11 {
                 exercise::wire(&[&[kind, question], bytes.as_slice()].concat());
             }
         }
     }
+}
+
+fn patches() -> impl Strategy<Value = Vec<Patch>> {
+    prop::collection::vec((any::<u16>(), any::<u8>(), likely(), any::<u8>()), 1..6)
 }
 
 /// Numbers that are more often wrong in an interesting way than any others.
@@ -216,7 +259,7 @@ fn the_example_of_the_document_is_true() {
         .collect();
     let volume = block::ByteRange::between(1 << 20, 2 << 20);
     let messages = [
-        FromParser::Hello { version: 1 }.encode(),
+        FromParser::Hello { version: 2 }.encode(),
         ToParser::Ask(Request { volume, question: Question::Node { ino: 2 } }).encode(),
         FromParser::Read { offset: (1 << 20) + 1024, count: 1024 }.encode(),
     ];

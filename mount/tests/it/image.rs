@@ -92,6 +92,9 @@ pub fn mke2fs(dir: &Path, size: u64, arguments: &str, tree: Option<&Path>) -> Pa
     let image = empty(dir, "image", size);
     let mut all: Vec<&OsStr> = vec!["-q".as_ref(), "-F".as_ref()];
     all.extend(arguments.split_whitespace().map(OsStr::new));
+    if size > 64 << 20 {
+        all.extend([OsStr::new("-N"), OsStr::new("70000")]);
+    }
     if let Some(tree) = tree {
         all.extend([OsStr::new("-d"), tree.as_ref()]);
     }
@@ -112,6 +115,11 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// So many files in the long form of a test, or as many as the short one has.
+pub fn many(short: usize) -> usize {
+    if std::env::var_os("BLOCKD_SOAK").is_some() { 50_000 } else { short }
 }
 
 /// Fills `dir` with one of everything a directory tree can hold.
@@ -138,7 +146,7 @@ pub fn make_tree(dir: &Path) {
     }
     symlink("deep/er", at("link to directory")).unwrap();
     fs::create_dir(at("many")).unwrap();
-    for i in 0..3000 {
+    for i in 0..many(3000) {
         File::create(at(&format!("many/a name that takes some room {i}"))).unwrap();
     }
     for count in [30, 90, 300] {

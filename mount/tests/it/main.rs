@@ -3,13 +3,19 @@
 #![expect(clippy::disallowed_methods, reason = "the tests act on files of a mounted filesystem, not on ours")]
 
 mod bases;
+mod btrfs;
 mod exercise;
 mod ext4;
+mod fat;
 mod files;
 mod hostile;
 mod image;
+mod iso;
 mod lying;
 mod mounted;
+mod ntfs;
 mod partitions;
 mod sandbox;
 mod seen;
+mod volumes;
+mod xfs;

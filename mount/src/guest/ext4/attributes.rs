@@ -3,7 +3,7 @@
 use super::Ext4;
 use super::inode::Inode;
 use crate::fields::{le16, le32, u8_at};
-use crate::guest::{MAX_ATTRIBUTE, MAX_ATTRIBUTE_NAMES, MAX_NAME};
+use crate::guest::{MAX_ATTRIBUTE, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_NAMES};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -43,7 +43,7 @@ impl Attribute<'_> {
             _ => return None,
         };
         let name = [prefix, self.suffix].concat();
-        (name.len() <= MAX_NAME && !name.contains(&0)).then_some(name)
+        (name.len() <= MAX_ATTRIBUTE_NAME && !name.contains(&0)).then_some(name)
     }
 
     fn value(&self, fs: &Ext4) -> Result<Vec<u8>> {

@@ -1,55 +1,27 @@
-//! Blocks of the filesystem: a small cache over the source, under what the journal holds newer.
+//! Blocks of the filesystem, under what the journal holds newer.
 
 use super::journal::{Newer, Overlay};
+use crate::guest::lines::{Bytes, Lines};
 use crate::{Error, Result};
-use block::sync::{Mutex, lock};
-use block::{BlockSource, ByteOffset};
-use std::collections::HashMap;
-use std::ops::Deref;
+use block::BlockSource;
 use std::sync::Arc;
 
-/// Bytes fetched and kept at once. Metadata lies close together (inode tables, directory blocks), and whoever serves
-/// the blocks prefers few large requests; a block larger than this is its own line.
-const LINE: u64 = 32 << 10;
-/// Bytes of lines kept for one filesystem; several of them must fit the parser's memory limit.
-const CACHE_LIMIT: u64 = 12 << 20;
-
 /// The bytes of one block, shared with the cache.
-pub(super) struct Block {
-    line: Arc<[u8]>,
-    start: usize,
-    len: usize,
-}
-
-impl Deref for Block {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // made only by `Blocks`, which checked the range
-        self.line.get(self.start..self.start + self.len).unwrap_or_default()
-    }
-}
-
-#[derive(Default)]
-struct Cache {
-    lines: HashMap<u64, (Arc<[u8]>, u64)>,
-    tick: u64,
-}
+pub(super) type Block = Bytes;
 
 /// The blocks of one filesystem.
 pub(super) struct Blocks {
-    source: Arc<dyn BlockSource>,
+    lines: Lines,
     block_size: u32,
     count: u64,
     overlay: Overlay,
-    cache: Mutex<Cache>,
 }
 
 impl Blocks {
     /// `count` blocks from the start of the source, or as many as it holds whole.
     pub(super) fn new(source: Arc<dyn BlockSource>, block_size: u32, count: u64) -> Self {
         let count = count.min(source.size().get() / u64::from(block_size));
-        Self { source, block_size, count, overlay: Overlay::default(), cache: Mutex::default() }
+        Self { lines: Lines::new(source), block_size, count, overlay: Overlay::default() }
     }
 
     pub(super) fn set_overlay(&mut self, overlay: Overlay) {
@@ -87,42 +59,7 @@ impl Blocks {
                 format!("{number} on a filesystem and volume of {} blocks", self.count),
             ));
         }
-        let size = u64::from(self.block_size);
-        let line_size = LINE.max(size);
-        let at = number * size;
-        let line = self.line(at / line_size, line_size)?;
-        let start = (at % line_size) as usize;
-        let len = self.block_size as usize;
-        if start + len > line.len() {
-            return Err(Error::corrupt(
-                "the volume",
-                format!("it ends before block {number} of its filesystem"),
-            ));
-        }
-        Ok(Block { line, start, len })
-    }
-
-    fn line(&self, index: u64, line_size: u64) -> Result<Arc<[u8]>> {
-        let mut cache = lock(&self.cache);
-        cache.tick += 1;
-        let tick = cache.tick;
-        if let Some((line, used)) = cache.lines.get_mut(&index) {
-            *used = tick;
-            return Ok(Arc::clone(line));
-        }
-        drop(cache);
-        let start = index * line_size;
-        let len = line_size.min(self.source.size().get().saturating_sub(start));
-        let mut bytes = vec![0; len as usize];
-        self.source.read_at(ByteOffset::new(start), &mut bytes)?;
-        let line: Arc<[u8]> = bytes.into();
-        let mut cache = lock(&self.cache);
-        if cache.lines.len() as u64 >= CACHE_LIMIT / line_size {
-            let oldest = cache.lines.iter().min_by_key(|(_, (_, used))| *used).map(|(index, _)| *index);
-            oldest.and_then(|index| cache.lines.remove(&index));
-        }
-        cache.lines.insert(index, (Arc::clone(&line), tick));
-        Ok(line)
+        self.lines.read(number * u64::from(self.block_size), self.block_size as usize)
     }
 }
 
@@ -132,7 +69,7 @@ fn unescape(block: &Block) -> Block {
     if let Some(start) = bytes.get_mut(..4) {
         start.copy_from_slice(&super::journal::MAGIC.to_be_bytes());
     }
-    Block { len: bytes.len(), line: bytes.into(), start: 0 }
+    bytes.into()
 }
 
 pub(super) fn damaged_in_journal(number: u64) -> Error {

@@ -12,6 +12,7 @@ mod journal;
 mod map;
 mod superblock;
 
+use super::pieces::{clip, push};
 use super::{Guest, Listing, MAX_LINK, MAX_PIECES, Node, NodeKind, Piece, Place, Space};
 use crate::fields::{le16, le32};
 use crate::{Error, Result};
@@ -238,33 +239,6 @@ fn rules(superblock: &Superblock) -> Rules {
         large_dir: superblock.incompat & incompat::LARGEDIR != 0,
         huge_file: superblock.ro_compat & ro_compat::HUGE_FILE != 0,
         checksum_seed: superblock.has_checksums().then_some(superblock.checksum_seed),
-    }
-}
-
-/// Adds a piece, melting it into the one before where both go on alike.
-fn push(pieces: &mut Vec<Piece>, at: u64, len: u64, place: Place) {
-    if let Some(last) = pieces.last_mut() {
-        let follows = match (&last.place, &place) {
-            (Place::Volume(before), Place::Volume(now)) => before + last.len == *now,
-            (Place::Zero, Place::Zero) => true,
-            _ => false,
-        };
-        if follows {
-            last.len += len;
-            return;
-        }
-    }
-    pieces.push(Piece { at, len, place });
-}
-
-/// Cuts what passes the end of the file.
-fn clip(pieces: &mut Vec<Piece>, size: u64) {
-    pieces.retain(|piece| piece.at < size);
-    if let Some(last) = pieces.last_mut() {
-        last.len = last.len.min(size - last.at);
-        if let Place::Bytes(bytes) = &last.place {
-            last.place = Place::Bytes(bytes.get(..last.len as usize).unwrap_or_default().into());
-        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! Reading messages. Nothing here believes a length or a number before it is checked.
 
 use super::{
-    Answer, KINDS, MAX_FRAME, MAX_NAMES, MAX_REMARKS, MAX_TEXT, MAX_VOLUMES, NO_KIND, NODE_KINDS, Question,
-    Request, SCHEMES, Volume,
+    Answer, FIRST_ASSEMBLED, KINDS, MAX_DISKS, MAX_FRAME, MAX_NAMES, MAX_REMARKS, MAX_TEXT, MAX_VOLUMES,
+    NO_KIND, NODE_KINDS, Question, Request, SCHEMES, Volume,
 };
 use crate::guest::{Entry, Listing, Node, Piece, Place, Space, Stamp};
 use crate::guest::{
-    MAX_ATTRIBUTE, MAX_ATTRIBUTE_NAMES, MAX_ENTRIES, MAX_INODE, MAX_LINK, MAX_NAME, MAX_PIECES, is_name,
+    MAX_ATTRIBUTE, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_NAMES, MAX_CONTENT, MAX_ENTRIES, MAX_INODE, MAX_LINK,
+    MAX_NAME, MAX_PIECES, MAX_SECONDS, is_name,
 };
-use crate::partition::MAX_NUMBER;
+use crate::volume::{MAX_LEGS, MAX_PARTS, MAX_VOLUME_NAME, Part};
 use block::{ByteCount, ByteOffset, ByteRange, Cursor, Kind, Malformed};
 
 /// The rest of the message, at most `limit` bytes.
@@ -58,7 +59,7 @@ fn inode(cursor: &mut Cursor<'_>) -> Result<u64, Malformed> {
 pub(super) fn request(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
     let volume = range(cursor)?;
     let question = match cursor.u8()? {
-        1 => Question::Probe,
+        1 => Question::Probe { disks: disks(cursor)? },
         2 => Question::Open,
         3 => Question::Node { ino: inode(cursor)? },
         4 => Question::Lookup { dir: inode(cursor)?, name: bytes(cursor, MAX_NAME)? },
@@ -66,7 +67,8 @@ pub(super) fn request(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
         6 => Question::Link { ino: inode(cursor)? },
         7 => Question::Pieces { ino: inode(cursor)?, from: cursor.u64()?, to: cursor.u64()? },
         8 => Question::AttributeNames { ino: inode(cursor)? },
-        9 => Question::Attribute { ino: inode(cursor)?, name: bytes(cursor, MAX_NAME)? },
+        9 => Question::Attribute { ino: inode(cursor)?, name: bytes(cursor, MAX_ATTRIBUTE_NAME)? },
+        10 => Question::Content { ino: inode(cursor)?, at: cursor.u64()?, len: cursor.u32()? },
         other => return Err(cursor.malformed(format!("no such question: {other}"))),
     };
     Ok(Request { volume, question })
@@ -84,6 +86,7 @@ pub(super) fn answer(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {
                 inodes: cursor.u64()?,
                 free_inodes: cursor.u64()?,
             },
+            remark: cursor.text(MAX_TEXT)?.to_owned(),
         },
         3 => Answer::Node(node(cursor)?),
         4 => Answer::Lookup(maybe_node(cursor)?),
@@ -101,6 +104,7 @@ pub(super) fn answer(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {
             Answer::AttributeNames(names)
         }
         9 => Answer::Attribute(bytes(cursor, MAX_ATTRIBUTE)?),
+        10 => Answer::Content(bytes(cursor, MAX_CONTENT)?),
         other => return Err(cursor.malformed(format!("no such answer: {other}"))),
     })
 }
@@ -118,19 +122,39 @@ fn many<T>(
     (0..count).map(|_| item(cursor)).collect()
 }
 
+fn disks(cursor: &mut Cursor<'_>) -> Result<Vec<u64>, Malformed> {
+    let count = usize::from(cursor.u8()?);
+    if count == 0 || count > MAX_DISKS {
+        return Err(cursor.malformed(format!("{count} disks")));
+    }
+    (0..count).map(|_| cursor.u64()).collect()
+}
+
 fn probe(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {
-    let place = cursor.u8()?;
-    let scheme = one_of(cursor, &SCHEMES, place)?;
-    let remarks = many(cursor, MAX_REMARKS, |cursor| Ok(cursor.text(MAX_TEXT)?.to_owned()))?;
-    let volumes = many(cursor, MAX_VOLUMES, |cursor| {
-        let (number, range) = (cursor.u32()?, range(cursor)?);
-        if number > MAX_NUMBER {
-            return Err(cursor.malformed(format!("partition {number}")));
-        }
-        let (readable, text) = (flag(cursor)?, cursor.text(MAX_TEXT)?.to_owned());
-        Ok(Volume { number, range, content: if readable { Ok(text) } else { Err(text) } })
+    let schemes = many(cursor, MAX_DISKS, |cursor| {
+        let place = cursor.u8()?;
+        one_of(cursor, &SCHEMES, place)
     })?;
-    Ok(Answer::Probe { scheme, remarks, volumes })
+    let remarks = many(cursor, MAX_REMARKS, |cursor| Ok(cursor.text(MAX_TEXT)?.to_owned()))?;
+    Ok(Answer::Probe { schemes, remarks, volumes: many(cursor, MAX_VOLUMES, volume)? })
+}
+
+fn volume(cursor: &mut Cursor<'_>) -> Result<Volume, Malformed> {
+    let (number, name) = (cursor.u32()?, cursor.text(MAX_VOLUME_NAME + 8)?.to_owned());
+    if number >= FIRST_ASSEMBLED + MAX_VOLUMES as u32 {
+        return Err(cursor.malformed(format!("volume {number}")));
+    }
+    let named = is_name(name.as_bytes()) && name.bytes().any(|byte| !byte.is_ascii_digit());
+    if !name.is_empty() && !named {
+        return Err(cursor.malformed("no name of a volume"));
+    }
+    let range = range(cursor)?;
+    let parts = many(cursor, MAX_PARTS, |cursor| {
+        let (len, stripe) = (cursor.u64()?, cursor.u64()?);
+        Ok(Part { len, stripe, legs: many(cursor, MAX_LEGS, |cursor| cursor.u64())? })
+    })?;
+    let (readable, text) = (flag(cursor)?, cursor.text(MAX_TEXT)?.to_owned());
+    Ok(Volume { number, name, range, parts, content: if readable { Ok(text) } else { Err(text) } })
 }
 
 fn list(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {
@@ -159,6 +183,7 @@ fn piece(cursor: &mut Cursor<'_>) -> Result<Piece, Malformed> {
         0 => Place::Volume(cursor.u64()?),
         1 => Place::Zero,
         2 => Place::Bytes(bytes(cursor, MAX_FRAME)?.into()),
+        3 => Place::Coded,
         other => return Err(cursor.malformed(format!("no such place: {other}"))),
     };
     Ok(Piece { at, len, place })
@@ -202,8 +227,7 @@ fn node(cursor: &mut Cursor<'_>) -> Result<Node, Malformed> {
 
 fn stamp(cursor: &mut Cursor<'_>) -> Result<Stamp, Malformed> {
     let (seconds, nanos) = (cursor.u64()?.cast_signed(), cursor.u32()?);
-    // the largest time any filesystem stores is far below; this keeps arithmetic with it from overflowing
-    if nanos >= 1_000_000_000 || seconds.unsigned_abs() > 1 << 40 {
+    if nanos >= 1_000_000_000 || seconds.unsigned_abs() > MAX_SECONDS {
         return Err(cursor.malformed(format!("a time of {seconds} s and {nanos} ns")));
     }
     Ok(Stamp { seconds, nanos })

@@ -4,23 +4,30 @@ mod input;
 mod out;
 
 use crate::guest::{Listing, MAX_ATTRIBUTE_NAMES, Node, NodeKind, Piece, Place, Space};
-use crate::partition::Scheme;
+use crate::partition::{MAX_NUMBER, Scheme};
+use crate::volume::{self, Part};
 use block::{ByteRange, Cursor, Kind, Malformed};
 use input::{answer, failure, request, rest};
 use out::Out;
 
 /// The version in the greeting.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest frame after its length, in bytes.
 pub const MAX_FRAME: usize = 1 << 20;
 /// The most bytes of one read.
 pub const MAX_READ: usize = 256 << 10;
 /// The longest sentence, in bytes.
 pub const MAX_TEXT: usize = 1024;
-/// The most remarks about a partition table.
+/// The most remarks about partition tables.
 pub const MAX_REMARKS: usize = 64;
-/// The most volumes of one disk.
+/// The most volumes of one machine.
 pub const MAX_VOLUMES: usize = 1024;
+/// The most disks of one machine.
+pub const MAX_DISKS: usize = 31;
+/// Volumes are numbered by disk: the first volume of disk 1 is volume 1024, and so on.
+pub const PER_DISK: u32 = MAX_NUMBER + 1;
+/// Volumes that are put together from others have the numbers from here on.
+pub const FIRST_ASSEMBLED: u32 = 32 * PER_DISK;
 /// The most attribute names: each takes two bytes at least.
 const MAX_NAMES: usize = MAX_ATTRIBUTE_NAMES / 2;
 
@@ -53,7 +60,7 @@ const NO_KIND: u8 = 255;
 /// A question about a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// The bytes of the disk it is about.
+    /// The addresses it is about.
     pub volume: ByteRange,
     /// What is asked.
     pub question: Question,
@@ -63,41 +70,103 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Question {
-    Probe,
+    /// The volume is all disks, end to end; these are their lengths.
+    Probe {
+        disks: Vec<u64>,
+    },
     Open,
-    Node { ino: u64 },
-    Lookup { dir: u64, name: Vec<u8> },
-    List { dir: u64, cookie: u64, with_nodes: bool },
-    Link { ino: u64 },
-    Pieces { ino: u64, from: u64, to: u64 },
-    AttributeNames { ino: u64 },
-    Attribute { ino: u64, name: Vec<u8> },
+    Node {
+        ino: u64,
+    },
+    Lookup {
+        dir: u64,
+        name: Vec<u8>,
+    },
+    List {
+        dir: u64,
+        cookie: u64,
+        with_nodes: bool,
+    },
+    Link {
+        ino: u64,
+    },
+    Pieces {
+        ino: u64,
+        from: u64,
+        to: u64,
+    },
+    AttributeNames {
+        ino: u64,
+    },
+    Attribute {
+        ino: u64,
+        name: Vec<u8>,
+    },
+    Content {
+        ino: u64,
+        at: u64,
+        len: u32,
+    },
 }
 
-/// A volume of a disk, as the probe found it.
+/// A volume, as the probe found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    /// The partition's number, 0 for a disk without a table.
+    /// The partition's number (0 for a disk without a table) with its disk's times [`PER_DISK`], or [`FIRST_ASSEMBLED`]
+    /// and more.
     pub number: u32,
-    /// Its bytes on the disk.
+    /// The name of a volume that was put together, empty for any other.
+    pub name: String,
+    /// Its addresses: on the disks, or behind them if it was put together.
     pub range: ByteRange,
+    /// What it was put together from.
+    pub parts: Vec<Part>,
     /// What it holds, or a sentence saying why it cannot be read.
     pub content: Result<String, String>,
+}
+
+impl Volume {
+    /// Whether the addresses are possible behind `end`, the end of what was told before, on disks of `size` bytes.
+    fn fits(&self, size: u64, end: u64) -> bool {
+        match (self.number >= FIRST_ASSEMBLED, self.parts.is_empty()) {
+            (false, true) => self.name.is_empty() && self.range.end() <= size,
+            (true, true) => !self.name.is_empty() && self.range.is_empty() && self.content.is_err(),
+            (true, false) => {
+                !self.name.is_empty()
+                    && self.range.start() >= end.max(size)
+                    && volume::fits(self.range, &self.parts)
+            }
+            (false, false) => false,
+        }
+    }
 }
 
 /// What was answered; one variant for each question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Answer {
-    Probe { scheme: Scheme, remarks: Vec<String>, volumes: Vec<Volume> },
-    Open { root: u64, space: Space },
+    Probe {
+        schemes: Vec<Scheme>,
+        remarks: Vec<String>,
+        volumes: Vec<Volume>,
+    },
+    /// The remark is empty where there is nothing to say.
+    Open {
+        root: u64,
+        space: Space,
+        remark: String,
+    },
     Node(Node),
     Lookup(Option<Node>),
-    List { listing: Listing, nodes: Vec<Option<Node>> },
+    List {
+        listing: Listing,
+        nodes: Vec<Option<Node>>,
+    },
     Link(Vec<u8>),
     Pieces(Vec<Piece>),
     AttributeNames(Vec<Vec<u8>>),
     Attribute(Vec<u8>),
+    Content(Vec<u8>),
 }
 
 /// What the supervisor sends.
@@ -224,10 +293,18 @@ impl Answer {
     /// another inode, pieces outside the volume or with gaps.
     pub fn fits(&self, request: &Request) -> bool {
         match (self, &request.question) {
-            (Self::Probe { volumes, .. }, Question::Probe) => {
+            (Self::Probe { volumes, .. }, Question::Probe { .. }) => {
                 let numbers = volumes.iter().map(|volume| volume.number);
+                let mut end = 0;
                 numbers.is_sorted_by(|a, b| a < b)
-                    && volumes.iter().all(|volume| volume.range.end() <= request.volume.end())
+                    && volumes.iter().all(|volume| {
+                        let fits = volume.fits(request.volume.end(), end);
+                        end = end.max(volume.range.end());
+                        fits
+                    })
+            }
+            (Self::Content(bytes), Question::Content { len, .. }) => {
+                !bytes.is_empty() && bytes.len() <= *len as usize
             }
             (Self::Open { .. }, Question::Open)
             | (Self::Lookup(_), Question::Lookup { .. })
@@ -254,7 +331,7 @@ fn pieces_fit(pieces: &[Piece], from: u64, volume: u64) -> bool {
     let end = |piece: &Piece| piece.at.checked_add(piece.len).filter(|end| *end <= i64::MAX as u64);
     let placed = |piece: &Piece| match &piece.place {
         Place::Volume(at) => at.checked_add(piece.len).is_some_and(|end| end <= volume),
-        Place::Zero => true,
+        Place::Zero | Place::Coded => true,
         Place::Bytes(bytes) => bytes.len() as u64 == piece.len,
     };
     pieces.first().is_none_or(|first| first.at <= from)

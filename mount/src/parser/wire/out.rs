@@ -53,7 +53,11 @@ impl Out {
         self.u64(request.volume.start());
         self.u64(request.volume.count().get());
         match &request.question {
-            Question::Probe => self.u8(1),
+            Question::Probe { disks } => {
+                self.u8(1);
+                self.u8(disks.len() as u8);
+                disks.iter().for_each(|len| self.u64(*len));
+            }
             Question::Open => self.u8(2),
             Question::Node { ino } => self.about(3, *ino),
             Question::Lookup { dir, name } => {
@@ -76,6 +80,11 @@ impl Out {
                 self.about(9, *ino);
                 self.bytes(name);
             }
+            Question::Content { ino, at, len } => {
+                self.about(10, *ino);
+                self.u64(*at);
+                self.u32(*len);
+            }
         }
     }
 
@@ -86,13 +95,14 @@ impl Out {
 
     pub(super) fn answer(&mut self, answer: &Answer) {
         match answer {
-            Answer::Probe { scheme, remarks, volumes } => self.probe(*scheme, remarks, volumes),
-            Answer::Open { root, space } => {
+            Answer::Probe { schemes, remarks, volumes } => self.probe(schemes, remarks, volumes),
+            Answer::Open { root, space, remark } => {
                 self.about(2, *root);
                 self.u32(space.block_size);
                 [space.blocks, space.free, space.inodes, space.free_inodes]
                     .into_iter()
                     .for_each(|count| self.u64(count));
+                self.text(remark);
             }
             Answer::Node(node) => {
                 self.u8(3);
@@ -120,27 +130,44 @@ impl Out {
                 self.u8(9);
                 self.bytes(value);
             }
+            Answer::Content(bytes) => {
+                self.u8(10);
+                self.bytes(bytes);
+            }
         }
     }
 
-    fn probe(&mut self, scheme: Scheme, remarks: &[String], volumes: &[Volume]) {
+    fn probe(&mut self, schemes: &[Scheme], remarks: &[String], volumes: &[Volume]) {
         self.u8(1);
-        self.u8(SCHEMES.iter().position(|it| *it == scheme).unwrap_or_default() as u8);
+        self.u16(schemes.len() as u16);
+        for scheme in schemes {
+            self.u8(SCHEMES.iter().position(|it| it == scheme).unwrap_or_default() as u8);
+        }
         let remarks = remarks.get(..MAX_REMARKS).unwrap_or(remarks);
         self.u16(remarks.len() as u16);
         remarks.iter().for_each(|remark| self.text(remark));
         self.u16(volumes.len() as u16);
-        for volume in volumes {
-            self.u32(volume.number);
-            self.u64(volume.range.start());
-            self.u64(volume.range.count().get());
-            let (readable, text) = match &volume.content {
-                Ok(what) => (1, what),
-                Err(why) => (0, why),
-            };
-            self.u8(readable);
-            self.text(text);
+        volumes.iter().for_each(|volume| self.volume(volume));
+    }
+
+    fn volume(&mut self, volume: &Volume) {
+        self.u32(volume.number);
+        self.text(&volume.name);
+        self.u64(volume.range.start());
+        self.u64(volume.range.count().get());
+        self.u16(volume.parts.len() as u16);
+        for part in &volume.parts {
+            self.u64(part.len);
+            self.u64(part.stripe);
+            self.u16(part.legs.len() as u16);
+            part.legs.iter().for_each(|leg| self.u64(*leg));
         }
+        let (readable, text) = match &volume.content {
+            Ok(what) => (1, what),
+            Err(why) => (0, why),
+        };
+        self.u8(readable);
+        self.text(text);
     }
 
     fn list(&mut self, listing: &Listing, nodes: &[Option<Node>]) {
@@ -166,6 +193,7 @@ impl Out {
             match &piece.place {
                 Place::Volume(at) => self.about(0, *at),
                 Place::Zero => self.u8(1),
+                Place::Coded => self.u8(3),
                 Place::Bytes(bytes) => {
                     self.u8(2);
                     self.bytes(bytes);

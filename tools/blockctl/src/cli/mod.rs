@@ -236,7 +236,10 @@ pub struct RestoreTarget {
 #[derive(Args)]
 pub struct MountOptions {
     /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
-    pub point: String,
+    ///
+    /// Several are the disks of one machine, whose LVM volumes and MD arrays are put together: vm/web/vda@3 vm/web/vdb@3
+    #[arg(required = true, num_args = 1.., value_name = "POINT")]
+    pub points: Vec<String>,
     /// An empty directory
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,

@@ -1,0 +1,85 @@
+//! What is on the disks: partitions, what is put together from them, and what each volume holds.
+
+use super::wire::{Answer, FIRST_ASSEMBLED, MAX_REMARKS, MAX_VOLUMES, PER_DISK, Volume};
+use crate::guest::recognise;
+use crate::partition::{Partition, Scheme, Table, read_table};
+use crate::volume::{Found, Member, Space, assemble};
+use crate::{Error, Result};
+use block::{BlockSource, ByteRange, Window};
+use std::sync::Arc;
+
+/// Answers the probe of disks of these lengths, which lie end to end in `all`.
+pub(super) fn probe(all: Arc<dyn BlockSource>, disks: &[u64]) -> Result<Answer> {
+    let (mut schemes, mut remarks, mut partitions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut start = 0_u64;
+    for (place, len) in (0..).zip(disks) {
+        let end = start.checked_add(*len).filter(|end| *end <= all.size().get());
+        let end = end.ok_or_else(|| Error::invalid("a probe", "its disks are longer than all of them"))?;
+        let table = read_table(&Window::new(Arc::clone(&all), ByteRange::between(start, end))?)?;
+        schemes.push(table.scheme);
+        let of = if disks.len() > 1 { format!("disk {}: ", place + 1) } else { String::new() };
+        remarks.extend(table.remarks.iter().map(|remark| format!("{of}{remark}")));
+        partitions.extend(volumes_of(&table, place, start, end));
+        start = end;
+    }
+    if partitions.len() > MAX_VOLUMES / 2 {
+        let limit = MAX_VOLUMES / 2;
+        remarks.insert(0, format!("only the first {limit} of {} partitions are shown", partitions.len()));
+        partitions.truncate(limit);
+    }
+    remarks.truncate(MAX_REMARKS);
+    let volumes = contents(&all, &partitions)?;
+    Ok(Answer::Probe { schemes, remarks, volumes })
+}
+
+/// The partitions of one disk by their addresses; a disk without a table is its own volume 0.
+fn volumes_of(table: &Table, disk: u32, start: u64, end: u64) -> Vec<Partition> {
+    let mut partitions = table.partitions.clone();
+    if table.scheme == Scheme::None && start < end {
+        partitions.push(Partition { number: 0, range: ByteRange::between(0, end - start) });
+    }
+    for partition in &mut partitions {
+        partition.number += disk * PER_DISK;
+        partition.range = ByteRange::between(start + partition.range.start(), start + partition.range.end());
+    }
+    partitions
+}
+
+fn contents(all: &Arc<dyn BlockSource>, partitions: &[Partition]) -> Result<Vec<Volume>> {
+    let member = |partition: &Partition| Member { range: partition.range, belongs: None };
+    let mut members: Vec<Member> = partitions.iter().map(member).collect();
+    let found = assemble(all, &mut members)?;
+    let mut volumes: Vec<Volume> =
+        partitions.iter().zip(&members).map(|(partition, member)| plain(all, partition, member)).collect();
+    let space = Space::new(Arc::clone(all));
+    space.add(found.iter().filter_map(|found| Some((found.range, found.parts.as_ref().ok()?.clone()))));
+    let space: Arc<dyn BlockSource> = Arc::new(space);
+    volumes.extend((FIRST_ASSEMBLED..).zip(&found).map(|(number, found)| assembled(&space, number, found)));
+    Ok(volumes)
+}
+
+fn plain(all: &Arc<dyn BlockSource>, partition: &Partition, member: &Member) -> Volume {
+    let content = match &member.belongs {
+        Some(to) => Err(to.clone()),
+        None => content(all, partition.range),
+    };
+    let (number, range) = (partition.number, partition.range);
+    Volume { number, name: String::new(), range, parts: Vec::new(), content }
+}
+
+fn assembled(space: &Arc<dyn BlockSource>, number: u32, found: &Found) -> Volume {
+    let content = match (&found.parts, found.belongs()) {
+        (Err(why), _) => Err(why.clone()),
+        (Ok(_), Some(to)) => Err(to.to_owned()),
+        (Ok(_), None) => content(space, found.range),
+    };
+    let parts = found.parts.clone().unwrap_or_default();
+    Volume { number, name: found.name.clone(), range: found.range, parts, content }
+}
+
+/// What a volume holds, if it is readable.
+fn content(space: &Arc<dyn BlockSource>, range: ByteRange) -> Result<String, String> {
+    let window = Window::new(Arc::clone(space), range).map_err(Error::from);
+    let found = window.and_then(|window| recognise(&window));
+    found.map(str::to_owned).map_err(|error| error.to_string())
+}
