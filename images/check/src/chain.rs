@@ -63,6 +63,8 @@ pub struct Base {
     pub state: [u8; 16],
     /// Bytes of it that the disk shows.
     pub size: u64,
+    /// Number of the layer that takes what is brought of it; 0 for none.
+    pub hydrated: u64,
 }
 
 /// A chain file.
@@ -130,7 +132,7 @@ impl Chain {
             chain.seals.push(seal(&mut fields)?);
         }
         if has_base {
-            chain.base = Some(Base { state: fields.id()?, size: fields.u64()? });
+            chain.base = Some(Base { state: fields.id()?, size: fields.u64()?, hydrated: fields.u64()? });
         }
         match fields.left() {
             0 => chain.judged(),
@@ -185,6 +187,11 @@ impl Chain {
         Ok(self)
     }
 
+    /// The layer that takes what is brought of the base, and its blocks: `images/layers/docs/hydrate.md`.
+    pub fn hydrated(&self) -> Option<(u64, u64)> {
+        self.base.filter(|base| base.hydrated != 0).map(|base| (base.hydrated, base.size.div_ceil(BLOCK)))
+    }
+
     /// Whether the state at the top of this layer is a recovery point or pinned.
     pub fn is_needed(&self, layer: &Layer) -> bool {
         self.seals.iter().any(|seal| seal.epoch == layer.top && (seal.is_point || seal.is_pinned))
@@ -196,6 +203,7 @@ impl Chain {
         numbers.extend(self.layers.iter().flat_map(|layer| [layer.number, layer.map]));
         numbers.extend(self.layers.iter().map(|layer| layer.sums).filter(|&sums| sums != 0));
         numbers.extend(self.seals.iter().map(|seal| seal.changes));
+        numbers.extend(self.hydrated().map(|(number, _)| number));
         numbers
     }
 }

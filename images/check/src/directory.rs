@@ -128,7 +128,11 @@ impl<'a> Directory<'a> {
     /// # Errors
     /// What is wrong with its files.
     pub fn active(&self) -> Result<Map, Finding> {
-        let Chain { active: layer, disk, clean, .. } = self.chain;
+        self.committed(self.chain.active, self.chain.blocks(), self.chain.clean)
+    }
+
+    /// The committed states of a layer with a journal.
+    pub(crate) fn committed(&self, layer: u64, blocks: u64, clean: Option<u32>) -> Result<Map, Finding> {
         let wrong = |why| Finding { file: self.path(layer, "committed"), why };
         let journal = self.read(layer, "journal")?;
         let file = self.open_file(layer, "committed")?;
@@ -138,8 +142,34 @@ impl<'a> Directory<'a> {
             file.read_at(at, &mut bytes).map_err(|error| unread(&error))?;
             Ok(bytes)
         };
-        let owner = Owner { disk, layer, blocks: self.chain.blocks(), clean };
+        let owner = Owner { disk: self.chain.disk, layer, blocks, clean };
         committed(&owner, length, read, &journal).map_err(wrong)
+    }
+
+    /// Holds what was brought of the base against the base, and gives how many blocks that are.
+    ///
+    /// # Errors
+    /// What differs, or is wrong with a file.
+    pub fn hydrated(&self, base: &[u8]) -> Result<u64, Finding> {
+        let Some((layer, blocks)) = self.chain.hydrated() else { return Ok(0) };
+        let map = self.committed(layer, blocks, None)?;
+        let mut count = 0;
+        for (block, expected) in (0..blocks).zip(base.chunks(BLOCK as usize)) {
+            let found = match map.get(block) {
+                State::Absent => continue,
+                state if state.has_bytes() => self.block(layer, block)?,
+                _ => vec![0; BLOCK as usize],
+            };
+            count += 1;
+            // of the block that the base shown ends in, only what is shown
+            let shown =
+                (self.chain.base.map_or(0, |base| base.size) - block * BLOCK).min(expected.len() as u64);
+            if found[..shown as usize] != expected[..shown as usize] {
+                let why = format!("holds another block {block} than the base");
+                return Err(Finding { file: self.path(layer, "layer"), why });
+            }
+        }
+        Ok(count)
     }
 
     /// Reads a block of a layer.

@@ -1,11 +1,11 @@
 //! Everything the documents say must be so of a disk's directory, held against one.
 
-use crate::BLOCK;
 use crate::bytes::Why;
 use crate::chain::Layer;
 use crate::directory::{Directory, Finding, unread};
 use crate::layer::check_sums;
 use crate::map::{Map, laid_over};
+use crate::{BLOCK, State};
 use block::Media;
 use std::collections::BTreeSet;
 
@@ -125,6 +125,14 @@ fn ancestry(directory: &Directory<'_>, report: &mut Report) {
 fn active(directory: &Directory<'_>, report: &mut Report) {
     data_files(directory, directory.chain.active, directory.chain.blocks(), report);
     report.take(directory.active());
+    if let Some((layer, blocks)) = directory.chain.hydrated() {
+        data_files(directory, layer, blocks, report);
+        if let Some(map) = report.take(directory.committed(layer, blocks, None))
+            && map.count(State::Data) > 0
+        {
+            report.wrong(directory.path(layer, "committed"), "calls blocks of the base changed");
+        }
+    }
 }
 
 /// Numbered files that the chain does not name.

@@ -2,14 +2,16 @@
 
 use crate::committed::CommittedFile;
 use crate::data_file;
+use crate::frozen::FrozenMap;
 use crate::gate::InFlight;
 use crate::identity::Identity;
 use crate::journal::{Entry, Journal};
 use crate::live_map::LiveMap;
-use crate::names::{self, Numbered};
+use crate::names::{self, Numbered, must_exist};
+use crate::state::page_count;
 use block::sync::atomic::AtomicBool;
 use block::sync::{Arc, Mutex};
-use block::{ByteCount, DiskId, Entropy, Generation, Media, MediaFile, Result};
+use block::{ByteCount, DiskId, Entropy, Generation, Media, MediaFile, Memory, OpenHow, Result};
 
 /// Blocks that share a lock: 1 MiB. A page of the map is exactly [`STRIPES`] such groups.
 pub(crate) const STRIPE_BLOCKS: u64 = 256;
@@ -63,16 +65,39 @@ impl Active {
     /// # Errors
     /// `NoSpace` if the journal or the map's top level does not fit.
     pub(crate) fn create(place: &Place<'_>, number: u64) -> Result<Arc<Self>> {
+        let name = names::live_map(place.disk, number);
+        Self::create_in(place, number, || {
+            place.media.remove_volatile(&name)?;
+            place.media.volatile(&name, LiveMap::memory_words(place.blocks()))
+        })
+    }
+
+    /// As [`create`](Self::create), of a layer whose live map nobody needs after this process.
+    pub(crate) fn create_unnamed(place: &Place<'_>, number: u64) -> Result<Arc<Self>> {
+        Self::create_in(place, number, || place.media.scratch(LiveMap::memory_words(place.blocks())))
+    }
+
+    fn create_in(
+        place: &Place<'_>,
+        number: u64,
+        memory: impl FnOnce() -> Result<Arc<dyn Memory>>,
+    ) -> Result<Arc<Self>> {
         let (media, disk) = (place.media, place.disk);
         let file = data_file::create(place, number)?;
         let path = place.path(Numbered::Committed(number));
         let committed = Arc::new(CommittedFile::create(media, path, disk, number, place.blocks())?);
         let journal =
             Journal::create(media, &place.path(Numbered::Journal(number)), disk, number, place.journal_room)?;
-        let name = names::live_map(disk, number);
-        media.remove_volatile(&name)?;
-        let memory = media.volatile(&name, LiveMap::memory_words(place.blocks()))?;
+        let map = LiveMap::attach(memory()?, place.blocks(), committed.clone())?;
+        Self::assemble(place, number, file, map, committed, journal)
+    }
+
+    /// Opens a layer as it is committed, with a live map that nobody needs after this process.
+    pub(crate) fn open_committed(place: &Place<'_>, number: u64) -> Result<Arc<Self>> {
+        let Stored { file, committed, journal, states } = Stored::open(place, number, None)?;
+        let memory = place.media.scratch(LiveMap::memory_words(place.blocks()))?;
         let map = LiveMap::attach(memory, place.blocks(), committed.clone())?;
+        map.load(&states)?;
         Self::assemble(place, number, file, map, committed, journal)
     }
 
@@ -106,5 +131,33 @@ impl Active {
     /// The lock of a block.
     pub(crate) fn stripe(&self, block: u64) -> &Mutex<()> {
         &self.stripes[(block / STRIPE_BLOCKS) as usize % STRIPES]
+    }
+}
+
+/// The files of a layer with a journal, and what is committed in them.
+pub(crate) struct Stored {
+    pub(crate) file: Arc<dyn MediaFile>,
+    pub(crate) committed: Arc<CommittedFile>,
+    pub(crate) journal: Arc<dyn MediaFile>,
+    pub(crate) states: FrozenMap,
+}
+
+impl Stored {
+    /// Opens them, after whatever happened; `clean` is the checksum of an orderly close.
+    pub(crate) fn open(place: &Place<'_>, number: u64, clean: Option<u32>) -> Result<Self> {
+        let file = data_file::open(place, number, place.blocks(), OpenHow::Write)?;
+        let path = place.path(Numbered::Committed(number));
+        let committed = Arc::new(CommittedFile::open(place.media, path, place.disk, number, place.blocks())?);
+        let path = place.path(Numbered::Journal(number));
+        let journal = must_exist(&path, place.media.open(&path, OpenHow::Write))?;
+        let mut entries = Journal::replay(&*journal, &path, place.disk, number, page_count(place.blocks()))?;
+        if let Some(crc) = clean {
+            committed.check_top(crc)?;
+            entries.clear();
+        }
+        let states = committed.load(&entries)?;
+        // the journal begins again at its start, so what it holds goes into the map first
+        committed.checkpoint(&entries)?;
+        Ok(Self { file, committed, journal, states })
     }
 }

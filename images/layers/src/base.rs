@@ -3,12 +3,14 @@
 //! `docs/base.md`.
 
 use crate::chain::{BaseRecord, Chain};
+use crate::hydrate::HydratedLayer;
 use crate::{Error, Result};
 use block::sync::Arc;
 use block::{
     BLOCK_SIZE, BlockSource, ByteCount, ByteOffset, ByteRange, ExtentKind, RangeSet, StateId, Stored, Visit,
 };
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 
 /// What a disk is made on, or opened with.
 #[derive(Clone)]
@@ -23,7 +25,7 @@ pub struct Base {
 impl Base {
     /// What a new disk of this size remembers of it.
     pub(crate) fn record(&self, size: ByteCount) -> BaseRecord {
-        BaseRecord { state: self.state, size: self.source.size().min(size) }
+        BaseRecord { state: self.state, size: self.source.size().min(size), hydrated: None }
     }
 }
 
@@ -31,6 +33,8 @@ impl Base {
 pub(crate) struct Ground {
     size: u64,
     source: Arc<dyn BlockSource>,
+    /// What was brought of it, once that began.
+    hydrated: OnceLock<Arc<HydratedLayer>>,
 }
 
 impl Ground {
@@ -39,6 +43,7 @@ impl Ground {
         let wrong = |why: &str| Err(Error::WrongBase { disk: chain.disk, why: why.to_owned() });
         match (chain.base, base) {
             (None, None) => Ok(None),
+            (None, Some(base)) if chain.has_released(base.state) => Ok(None),
             (None, Some(_)) => wrong("it stands on nothing"),
             (Some(_), None) => wrong("it stands on a base, and none is given"),
             (Some(record), Some(base)) if base.state != record.state => {
@@ -49,9 +54,30 @@ impl Ground {
                 wrong(&format!("its base has {now} bytes now, and had {then} that the disk shows"))
             }
             (Some(record), Some(base)) => {
-                Ok(Some(Arc::new(Self { size: record.size.get(), source: base.source.clone() })))
+                let (size, source) = (record.size.get(), base.source.clone());
+                Ok(Some(Arc::new(Self { size, source, hydrated: OnceLock::new() })))
             }
         }
+    }
+
+    /// What was brought of it.
+    pub(crate) fn hydrated(&self) -> Option<&Arc<HydratedLayer>> {
+        self.hydrated.get()
+    }
+
+    /// From now on readers ask this layer first. It is set once.
+    pub(crate) fn hydrate_into(&self, layer: Arc<HydratedLayer>) {
+        self.hydrated.get_or_init(|| layer);
+    }
+
+    /// The content itself.
+    pub(crate) fn source(&self) -> &dyn BlockSource {
+        &*self.source
+    }
+
+    /// The bytes of blocks, as far as it has them.
+    pub(crate) fn bytes_of(&self, first: u64, past: u64) -> ByteRange {
+        ByteRange::between((first * BLOCK_SIZE).min(self.size), (past * BLOCK_SIZE).min(self.size))
     }
 
     /// Blocks of which it has at least a part.
@@ -64,7 +90,11 @@ impl Ground {
         let held = self.size.saturating_sub(at).min(buf.len() as u64) as usize;
         let (here, past) = buf.split_at_mut(held);
         past.fill(0);
-        if here.is_empty() { Ok(()) } else { self.source.read_at(ByteOffset::new(at), here) }
+        match self.hydrated() {
+            _ if here.is_empty() => Ok(()),
+            None => self.source.read_at(ByteOffset::new(at), here),
+            Some(hydrated) => hydrated.read_through(at, here, self.source()),
+        }
     }
 
     /// Visits extents of a range of its blocks.
@@ -72,11 +102,15 @@ impl Ground {
         let held = range.intersect(ByteRange::between(0, self.size));
         let mut stopped = false;
         if !held.is_empty() {
-            self.source.extents(held, &mut |extent| {
+            let mut tell = |extent| {
                 let flow = visit(extent);
                 stopped = flow.is_break();
                 flow
-            })?;
+            };
+            match self.hydrated() {
+                None => self.source.extents(held, &mut tell)?,
+                Some(hydrated) => hydrated.extents(held, self.source(), &mut tell)?,
+            }
         }
         let past = ByteRange::between(range.start().max(held.end()), range.end());
         if !stopped {
@@ -88,7 +122,11 @@ impl Ground {
     /// Where the bytes at the front of a range lie.
     pub(crate) fn stored(&self, range: ByteRange) -> Option<Stored> {
         let held = range.intersect(ByteRange::between(0, self.size));
-        if held.is_empty() { None } else { self.source.stored(held) }
+        match self.hydrated() {
+            _ if held.is_empty() => None,
+            None => self.source.stored(held),
+            Some(hydrated) => hydrated.stored(held, self.source()),
+        }
     }
 
     /// The whole blocks that have bytes.

@@ -129,6 +129,8 @@ pub struct BaseRecord {
     pub state: StateId,
     /// Bytes of it that the disk shows.
     pub size: ByteCount,
+    /// Number of the layer that takes what is brought of it, once that began; see `docs/hydrate.md`.
+    pub hydrated: Option<u64>,
 }
 
 /// What the chain file says.
@@ -198,12 +200,25 @@ impl Chain {
         self.top(layer).is_some_and(|epoch| epoch.is_point || epoch.is_pinned)
     }
 
+    /// Fails if no layer or no seal can be added.
+    ///
+    /// # Errors
+    /// `TooMany`.
+    pub(crate) fn check_room(&self) -> crate::Result<()> {
+        let counts = [(self.layers.len(), "layers", MAX_LAYERS), (self.epochs.len(), "seals", MAX_EPOCHS)];
+        match counts.into_iter().find(|(count, _, limit)| count >= limit) {
+            Some((_, what, limit)) => Err(crate::Error::TooMany { disk: self.disk, what, limit }),
+            None => Ok(()),
+        }
+    }
+
     /// Every number in use.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         let sums = |layer: &LayerRecord| layer.sums.map(|sums| sums.number);
         let layers =
             self.layers.iter().flat_map(move |layer| [layer.layer, layer.map].into_iter().chain(sums(layer)));
-        layers.chain(self.epochs.iter().map(|epoch| epoch.changes)).chain([self.active])
+        let hydrated = self.base.and_then(|base| base.hydrated);
+        layers.chain(self.epochs.iter().map(|epoch| epoch.changes)).chain([self.active]).chain(hydrated)
     }
 
     /// The stored form.
@@ -226,6 +241,7 @@ impl Chain {
         if let Some(base) = &self.base {
             bytes.extend(base.state.as_bytes());
             bytes.extend(base.size.get().to_le_bytes());
+            bytes.extend(base.hydrated.unwrap_or(0).to_le_bytes());
         }
         let crc = crc32fast::hash(&bytes);
         bytes.extend(crc.to_le_bytes());
@@ -276,7 +292,9 @@ impl Chain {
         }
         if has_base {
             let (state, size) = (StateId::from_bytes(cursor.array()?), ByteCount::new(cursor.u64()?));
-            chain.base = Some(BaseRecord { state, size });
+            // no layer has the number 0
+            let hydrated = Some(cursor.u64()?).filter(|&number| number != 0);
+            chain.base = Some(BaseRecord { state, size, hydrated });
         }
         cursor.end()?;
         Ok(chain)
@@ -452,9 +470,12 @@ mod tests {
     fn round_trips_and_any_flipped_bit_is_seen() {
         let bytes = example().encode();
         assert_eq!(Chain::decode(&bytes, "c").ok(), Some(example()));
-        let base = BaseRecord { state: StateId::from_bytes([0xba; 16]), size: ByteCount::new(4097) };
-        let on_a_base = Chain { base: Some(base), ..example() };
-        assert_eq!(Chain::decode(&on_a_base.encode(), "c").ok(), Some(on_a_base));
+        for hydrated in [None, Some(1)] {
+            let base =
+                BaseRecord { state: StateId::from_bytes([0xba; 16]), size: ByteCount::new(4097), hydrated };
+            let on_a_base = Chain { base: Some(base), ..example() };
+            assert_eq!(Chain::decode(&on_a_base.encode(), "c").ok(), Some(on_a_base));
+        }
         for bit in 0..bytes.len() * 8 {
             let mut hurt = bytes.clone();
             hurt[bit / 8] ^= 1 << (bit % 8);
@@ -501,9 +522,14 @@ mod tests {
 
     #[test]
     fn chains_that_contradict_themselves_are_refused() {
-        let spoil: [fn(&mut Chain); 9] = [
+        let spoil: [fn(&mut Chain); 10] = [
             |chain| {
-                chain.base = Some(BaseRecord { state: StateId::from_bytes([1; 16]), size: ByteCount::ZERO })
+                let (state, size) = (StateId::from_bytes([1; 16]), ByteCount::new(1));
+                chain.base = Some(BaseRecord { state, size, hydrated: Some(5) })
+            },
+            |chain| {
+                let state = StateId::from_bytes([1; 16]);
+                chain.base = Some(BaseRecord { state, size: ByteCount::ZERO, hydrated: None })
             },
             |chain| chain.layers[0].file_blocks = 11,
             |chain| chain.layers[0].blocks = MAX_DISK_SIZE / BLOCK_SIZE + 1,

@@ -50,7 +50,7 @@ impl Disk {
     /// is known then of what changed in its epoch, and [`changes_damaged`](Self::changes_damaged) names it.
     pub fn changes(&self, since: Option<StateId>, until: Until) -> Result<Changes> {
         // the files of an image may take a while, and do not change
-        let below = match (since, &self.view.load().below.ground) {
+        let mut below = match (since, &self.view.load().below.ground) {
             (None, Some(ground)) => ground.data()?,
             _ => RangeSet::new(),
         };
@@ -60,7 +60,12 @@ impl Disk {
         let mut size = roots.chain.size;
         for epoch in self.epochs_between(&roots, since, until)? {
             let map = self.read_map(epoch.changes, epoch.size.blocks());
-            changed.overlay(&self.damage.of_changes(epoch, map)?);
+            let map = self.damage.of_changes(epoch, map)?;
+            if epoch.is_of_base() {
+                below.union(&with_bytes(&map));
+                continue;
+            }
+            changed.overlay(&map);
             size = epoch.size;
         }
         if until == Until::Live {
@@ -100,6 +105,17 @@ impl Disk {
         }
         Ok(&epochs[first..past])
     }
+}
+
+/// The blocks that have bytes.
+fn with_bytes(map: &FrozenMap) -> RangeSet {
+    let mut ranges = RangeSet::new();
+    map.runs(|first, count, state| {
+        if state.has_bytes() {
+            ranges.insert(ByteRange::between(first * BLOCK_SIZE, (first + count) * BLOCK_SIZE));
+        }
+    });
+    ranges
 }
 
 /// The changed ranges of a disk that ends up with this size. What lies past its end is not there to be named.

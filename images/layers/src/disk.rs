@@ -402,6 +402,10 @@ impl Disk {
         }
         active.in_flight.wait_until_empty();
         self.complete_seal(&mut roots)?;
+        if let Some(hydrated) = view.below.ground.as_ref().and_then(|ground| ground.hydrated()) {
+            hydrated.layer.in_flight.wait_until_empty();
+            self.commit_layer(&hydrated.layer)?;
+        }
         self.commit_layer(&active)?;
         let clean = Some(self.settle_committed(&active)?);
         let next = Chain { clean, ..roots.chain.clone() };
@@ -437,7 +441,10 @@ impl Disk {
         let (size, is_sealing) = (now.size, now.is_sealing);
         self.admit_writers(View { serial: 0, size, active: active.clone(), below, is_sealing });
         let inside = std::iter::once(&active).chain(&now.below.pending);
+        let hydrated = now.below.ground.as_ref().and_then(|ground| ground.hydrated());
+        let inside = inside.chain(hydrated.map(|hydrated| &hydrated.layer));
         inside.for_each(|layer| layer.in_flight.wait_until_empty());
+        drop(hydrated.map(|hydrated| lock(&hydrated.settling)));
         self.wait_for_flush();
         drop(lock(&self.summing));
         lock(&self.held).take();

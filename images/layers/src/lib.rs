@@ -6,7 +6,8 @@
 //!
 //! Formats: `docs/chain.md`, `docs/map.md`, `docs/journal.md`, `docs/live-map.md`, `docs/sums.md`.
 //! Why it is safe: `docs/durability.md`.
-//! What becomes of deleted points: `docs/consolidation.md`. Disks that stand on something: `docs/base.md`.
+//! What becomes of deleted points: `docs/consolidation.md`. Disks that stand on something: `docs/base.md`, and how they
+//! come to stand on nothing: `docs/hydrate.md`.
 //!
 //! This crate knows no socket, no schedule and no vault.
 //!
@@ -44,6 +45,7 @@ mod fold;
 mod frozen;
 mod gate;
 mod group;
+mod hydrate;
 mod identity;
 mod journal;
 mod live_map;
@@ -82,6 +84,7 @@ pub use error::{Error, Result};
 pub use fold::{FoldProgress, Folding};
 pub use frozen::{FrozenMap, FrozenPage};
 pub use group::incomplete_groups;
+pub use hydrate::{Hydrating, HydrationProgress};
 pub use journal::{Entry, read_records};
 pub use point::Point;
 pub use scrub::{HurtRange, Scrubbed};

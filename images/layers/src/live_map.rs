@@ -14,7 +14,7 @@ use crate::state::{
 };
 use block::sync::atomic::{AtomicU64, Ordering};
 use block::sync::{Arc, Mutex, lock};
-use block::{BLOCK_SIZE, Memory, Result};
+use block::{BLOCK_SIZE, Memory, Result, planted};
 use std::sync::OnceLock;
 
 /// Value of a top word whose page is spelled out; smaller values are the state all its blocks share.
@@ -206,6 +206,8 @@ impl LiveMap {
 
     /// Gives all blocks of a page one state. The caller holds all stripes.
     pub(crate) fn fill_page(&self, page: usize, state: BlockState) {
+        // whoever prepares the page holds no stripe, and would spell it out as it was before
+        let _spelling = (!planted!("page-filled-while-spelled-out")).then(|| lock(&self.spelling));
         self.top(page).store(state as u64, Ordering::Release);
         self.dirty.mark_filled(page);
     }

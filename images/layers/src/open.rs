@@ -1,6 +1,6 @@
 //! Making, opening and destroying disks. Opening is recovery: it decides what to believe.
 
-use crate::active::{Active, Place};
+use crate::active::{Active, Place, Stored};
 use crate::base::{Base, Ground};
 use crate::chain::{Chain, EpochRecord, MAX_CHAIN_BYTES};
 use crate::committed::CommittedFile;
@@ -8,12 +8,11 @@ use crate::data_file;
 use crate::disk::{ChainFailure, Disk, Env, Opened, Parts, Unsealed, write_chain};
 use crate::files::{MAX_OPEN, OpenFiles};
 use crate::fold::layer_map;
+use crate::hydrate::HydratedLayer;
 use crate::identity::Identity;
-use crate::journal::Journal;
 use crate::live_map::LiveMap;
-use crate::names::{self, Numbered, must_exist};
+use crate::names::{self, Numbered};
 use crate::owner::OwnerIndex;
-use crate::state::page_count;
 use crate::view::{Below, Layer};
 use crate::{Error, FrozenMap, Result};
 use block::sync::atomic::Ordering;
@@ -126,6 +125,9 @@ impl Disk {
             disk: chain.disk,
             size: chain.size,
         };
+        if let (Some(ground), Some(hydrated)) = (&ground, HydratedLayer::open(&place, &chain)?) {
+            ground.hydrate_into(hydrated);
+        }
         let files = OpenFiles::new(env.media.clone(), MAX_OPEN);
         let mut below = load_below(&place, files, ground, &chain)?;
         let found = find_active(&place, &chain, session)?;
@@ -155,6 +157,15 @@ impl Disk {
         Ok(disk)
     }
 
+    /// What the disk in `dir` stands on, without opening it; nothing once it released its base.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), of its chain.
+    pub fn base_of(env: &Env, dir: &str) -> Result<Option<StateId>> {
+        let chain = read_chain(&*env.media, &format!("{dir}/{}", names::CHAIN))?;
+        Ok(chain.base.map(|base| base.state))
+    }
+
     /// Makes what was recovered the committed state of a new open: flush, then a fresh nonce, then sign.
     fn settle(&self) -> Result<()> {
         self.flush_commit()?;
@@ -180,7 +191,9 @@ impl Disk {
                 Some(Numbered::Data(number, _) | Numbered::Map(number) | Numbered::Sums(number)) => {
                     named.contains(&number)
                 }
-                Some(Numbered::Committed(number) | Numbered::Journal(number)) => number == chain.active,
+                Some(Numbered::Committed(number) | Numbered::Journal(number)) => {
+                    number == chain.active || chain.base.is_some_and(|base| base.hydrated == Some(number))
+                }
             };
             if !keep {
                 media.remove(&format!("{}/{}", self.dir, entry.name))?;
@@ -265,19 +278,7 @@ struct FoundActive {
 /// Opens the active layer: by its live map if that can be believed, else by what is committed.
 fn find_active(place: &Place<'_>, chain: &Chain, session: Session) -> Result<FoundActive> {
     let number = chain.active;
-    let file = data_file::open(place, number, place.blocks(), OpenHow::Write)?;
-    let path = place.path(Numbered::Committed(number));
-    let committed = Arc::new(CommittedFile::open(place.media, path, place.disk, number, place.blocks())?);
-    let path = place.path(Numbered::Journal(number));
-    let journal = must_exist(&path, place.media.open(&path, OpenHow::Write))?;
-    let mut entries = Journal::replay(&*journal, &path, place.disk, number, page_count(place.blocks()))?;
-    if let Some(crc) = chain.clean {
-        committed.check_top(crc)?;
-        entries.clear();
-    }
-    let states = committed.load(&entries)?;
-    // the journal begins again at its start, so what it holds goes into the map first
-    committed.checkpoint(&entries)?;
+    let Stored { file, committed, journal, states } = Stored::open(place, number, chain.clean)?;
     let believed = believed_map(place, chain, session, number, &committed)?;
     let is_believed = believed.is_some();
     let map = match believed {

@@ -122,6 +122,11 @@ impl OwnerIndex {
         self.change(map, slot, |_| true)
     }
 
+    /// Gives the layer in `slot` the blocks of its map that nobody owns: it is older than all layers laid before.
+    pub(crate) fn lay_beneath(&self, map: &FrozenMap, slot: u16) -> Result<()> {
+        self.change(map, slot, |old| old == Owner::None.entry())
+    }
+
     /// Takes the room that [`repoint`](Self::repoint) of this map away from `from` needs.
     pub(crate) fn prepare(&self, map: &FrozenMap, from: u16) -> Result<()> {
         let uniform = u64::from(Owner::Slot(from).entry());

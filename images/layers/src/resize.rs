@@ -12,7 +12,7 @@
 //! wait. A point keeps the size it was made with.
 
 use crate::active::{Active, Place};
-use crate::chain::{EpochRecord, LayerRecord, MAX_EPOCHS, MAX_LAYERS};
+use crate::chain::{EpochRecord, LayerRecord};
 use crate::disk::{ChainFailure, Disk, Roots};
 use crate::names::Numbered;
 use crate::open::load_below;
@@ -71,14 +71,7 @@ impl Disk {
 
     /// Makes all that can be made while writers go on.
     fn prepare_resize(&self, roots: &mut Roots, size: ByteCount) -> Result<Prepared> {
-        for (count, what, limit) in [
-            (roots.chain.layers.len(), "layers", MAX_LAYERS),
-            (roots.chain.epochs.len(), "seals", MAX_EPOCHS),
-        ] {
-            if count >= limit {
-                return Err(Error::TooMany { disk: self.id, what, limit });
-            }
-        }
+        roots.chain.check_room()?;
         let (number, map) = (roots.chain.take_number(), roots.chain.take_number());
         let place = Place { size, ..self.place() };
         let reach = Place { size: size.max(roots.chain.size), ..self.place() };

@@ -12,7 +12,7 @@
 //! live maps and does the same at the next open.
 
 use crate::active::{Active, Place};
-use crate::chain::{Chain, EpochRecord, LayerRecord, MAX_EPOCHS, MAX_GROUP, MAX_LAYERS};
+use crate::chain::{Chain, EpochRecord, LayerRecord, MAX_GROUP, MAX_LAYERS};
 use crate::disk::{Disk, Roots, Unsealed};
 use crate::frozen::FrozenMap;
 use crate::names::Numbered;
@@ -138,12 +138,7 @@ impl<'a> Member<'a> {
         let mut roots = lock(&disk.roots);
         disk.check()?;
         disk.complete_seal(&mut roots)?;
-        if roots.chain.layers.len() >= MAX_LAYERS {
-            return Err(Error::TooMany { disk: disk.id, what: "layers", limit: MAX_LAYERS });
-        }
-        if roots.chain.epochs.len() >= MAX_EPOCHS {
-            return Err(Error::TooMany { disk: disk.id, what: "seals", limit: MAX_EPOCHS });
-        }
+        roots.chain.check_room()?;
         let (number, map) = (roots.chain.take_number(), roots.chain.take_number());
         let state = StateId::random(&*disk.env.entropy)?;
         let prepared = disk.prepare_layer(&roots.chain, number, map);

@@ -44,6 +44,19 @@ impl Sources {
         self.open().iter().map(|source| source.below.load().index.memory_bytes()).sum()
     }
 
+    /// Replaces what each reads through. The caller holds the roots.
+    pub(crate) fn each_below(&self, change: impl Fn(Below) -> Below) {
+        for source in self.open() {
+            let below = Below::clone(&source.below.load());
+            source.below.replace(Arc::new(change(below)));
+        }
+    }
+
+    /// Does something with what each reads through.
+    pub(crate) fn try_each(&self, act: impl Fn(&Below) -> Result<()>) -> Result<()> {
+        self.open().iter().try_for_each(|source| act(&source.below.load()))
+    }
+
     /// The states that must stay readable for them.
     pub(crate) fn states(&self) -> Vec<StateId> {
         self.open().iter().map(|source| source.state).collect()
@@ -89,7 +102,7 @@ impl Disk {
     /// Makes sure that [`repoint_readers`](Self::repoint_readers) needs no room.
     pub(crate) fn prepare_readers(&self, repoint: &Repoint) -> Result<()> {
         self.view.load().below.prepare(repoint)?;
-        self.sources.open().iter().try_for_each(|source| source.below.load().prepare(repoint))
+        self.sources.try_each(|below| below.prepare(repoint))
     }
 
     /// Makes the live disk and every open source find the blocks in their new layer.

@@ -39,7 +39,9 @@ impl Disk {
         };
         let view = self.view.load();
         let sealed = view.below.slots.iter().flatten().map(|layer| layer.bytes.load(Ordering::Relaxed));
-        let live = || std::iter::once(&view.active).chain(&view.below.pending);
+        let hydrated = view.below.ground.as_ref().and_then(|ground| ground.hydrated());
+        let hydrated = hydrated.map(|hydrated| &hydrated.layer);
+        let live = || std::iter::once(&view.active).chain(&view.below.pending).chain(hydrated);
         let data = sealed.sum::<u64>() + live().map(|layer| layer.map.bytes()).sum::<u64>();
         let mut map_bytes = self.env.journal_room.get();
         map_bytes += live().map(|layer| layer.map.memory_bytes()).sum::<u64>();

@@ -248,7 +248,11 @@ pub(crate) fn stored_in<T: Locate + Send + Sync + 'static>(
             Place::File(file) => (*file, true),
             Place::Sealed(layer) => (&layer.file, verified(layer, at, end)),
             Place::Ground(ground) if found.is_none() => {
-                found = ground.stored(ByteRange::between(at, end));
+                // bytes of a hydrated layer stay where they are as long as somebody uses this view
+                found = ground.stored(ByteRange::between(at, end)).map(|stored| {
+                    let held: Arc<dyn Any + Send + Sync> = Arc::new((view.clone(), stored.held));
+                    Stored { held: Some(held), ..stored }
+                });
                 return Ok(false);
             }
             Place::Ground(_) | Place::Zeros(_) | Place::Outdated => return Ok(false),

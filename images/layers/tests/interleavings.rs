@@ -4,8 +4,9 @@
 //! Each scene runs healthy first and must pass; then with each bug it is there for, which must be caught.
 #![cfg(blockd_shuttle)]
 
-use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Provision, Time};
-use layers::{Disk, Env, Numbering, seal_group};
+use block::sync::atomic::{AtomicBool, Ordering};
+use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Provision, StateId, Time};
+use layers::{Disk, Env, Hydrating, Numbering, seal_group};
 use shuttle::thread;
 use sim::{Rng, SeededEntropy, SimClock, SimMedia};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +24,7 @@ struct Scene {
     bugs: &'static [&'static str],
 }
 
-const SCENES: [Scene; 8] = [
+const SCENES: [Scene; 11] = [
     Scene {
         name: "resize against a writer, then a power cut",
         run: resize_against_writer,
@@ -60,6 +61,21 @@ const SCENES: [Scene; 8] = [
         bugs: &["group-sealed-one-by-one"],
     },
     Scene { name: "a writer and a seal against a fold", run: writer_and_seal_against_fold, bugs: &[] },
+    Scene {
+        name: "all made zero against the first write",
+        run: fill_against_write,
+        bugs: &["page-filled-while-spelled-out"],
+    },
+    Scene {
+        name: "a guest and a seal against hydration and release",
+        run: guest_against_hydration,
+        bugs: &["hydrated-before-its-data", "released-before-readers-left"],
+    },
+    Scene {
+        name: "two hydrations that meet, a release and a fold",
+        run: hydrations_and_fold,
+        bugs: &["released-before-hydrators-left"],
+    },
 ];
 
 #[test]
@@ -120,6 +136,118 @@ fn block(source: &dyn BlockSource, number: u64) -> Vec<u8> {
 
 fn is_all(bytes: &[u8], byte: u8) -> bool {
     bytes.iter().all(|&found| found == byte)
+}
+
+/// The first write to a page of the map, and all of that page made zero: nothing of the layer below may come back.
+fn fill_against_write() {
+    let (_media, disk) = machine();
+    let writer = {
+        let disk = disk.clone();
+        thread::spawn(move || disk.write_at(ByteOffset::new(BLOCK), &[2; BLOCK as usize]).unwrap())
+    };
+    disk.zero(ByteRange::between(0, BLOCKS * BLOCK), Provision::Sparse).unwrap();
+    writer.join().unwrap();
+    assert!(is_all(&block(&*disk, 5), 0), "a zeroed block reads as before");
+    let written = block(&*disk, 1);
+    assert!(is_all(&written, 0) || is_all(&written, 2), "neither zero nor written");
+}
+
+/// A base of [`OLD`] that reads otherwise once nobody may read it any more.
+struct Spoilt {
+    is_spoilt: AtomicBool,
+}
+
+impl BlockSource for Spoilt {
+    fn size(&self) -> ByteCount {
+        ByteCount::new(BLOCKS * BLOCK)
+    }
+
+    fn read_at(&self, _: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        buf.fill(OLD);
+        if buf.len() as u64 == BLOCK {
+            // a guest: whoever began before the release is still waited for, for however long
+            thread::yield_now();
+        }
+        if self.is_spoilt.load(Ordering::SeqCst) {
+            buf.fill(0xee);
+        }
+        Ok(())
+    }
+
+    fn extents(&self, range: ByteRange, visit: &mut block::Visit<'_>) -> block::Result<()> {
+        block::visit_last(range, block::ExtentKind::Data, visit);
+        Ok(())
+    }
+}
+
+fn machine_on_base() -> (Arc<Spoilt>, Arc<Disk>) {
+    let base = Arc::new(Spoilt { is_spoilt: AtomicBool::new(false) });
+    let on = layers::Base { state: StateId::from_bytes([9; 16]), source: base.clone() };
+    let (id, size) = (DiskId::from_bytes([1; 16]), ByteCount::new(BLOCKS * BLOCK));
+    let disk = Disk::create_on(&env(&SimMedia::new()), "d", id, size, Some(&on)).unwrap();
+    (base, disk)
+}
+
+fn hydrate_all(disk: &Disk) {
+    while disk.hydrate_step().unwrap() != Hydrating::Whole {
+        thread::yield_now();
+    }
+}
+
+/// A guest writes a part of a block and reads others, and a point is made, while the base is brought and released.
+fn guest_against_hydration() {
+    let (base, disk) = machine_on_base();
+    let writer = {
+        let disk = disk.clone();
+        thread::spawn(move || disk.write_at(ByteOffset::new(2 * BLOCK), &[2; 512]).unwrap())
+    };
+    let reader = {
+        let disk = disk.clone();
+        thread::spawn(move || {
+            for number in [1, 3] {
+                assert!(is_all(&block(&*disk, number), OLD), "what the base never held");
+            }
+        })
+    };
+    let sealer = {
+        let disk = disk.clone();
+        thread::spawn(move || disk.seal().unwrap())
+    };
+    // the others are reading by now, perhaps for long
+    disk.begin_hydration().unwrap();
+    hydrate_all(&disk);
+    disk.release_base().unwrap();
+    base.is_spoilt.store(true, Ordering::SeqCst);
+    writer.join().unwrap();
+    reader.join().unwrap();
+    let point = sealer.join().unwrap();
+    let found = block(&*disk, 2);
+    assert!(
+        is_all(&found[..512], 2) && is_all(&found[512..], OLD),
+        "a write or the rest of its block is lost"
+    );
+    let source = disk.point_source(point.state).unwrap();
+    assert!(is_all(&block(&*source, 5), OLD) && is_all(&block(&*disk, BLOCKS - 1), OLD), "the base is lost");
+}
+
+/// Two threads bring the same blocks while the base is released and its layer folded with what was written meanwhile.
+fn hydrations_and_fold() {
+    let (_base, disk) = machine_on_base();
+    disk.begin_hydration().unwrap();
+    // missed: one thread follows the reader, the other goes from the front
+    block(&*disk, 1);
+    disk.write_at(ByteOffset::ZERO, &[5; BLOCK as usize]).unwrap();
+    disk.seal().unwrap();
+    let other = {
+        let disk = disk.clone();
+        thread::spawn(move || drop(disk.hydrate_step().unwrap()))
+    };
+    hydrate_all(&disk);
+    disk.release_base().unwrap();
+    disk.fold_all().unwrap();
+    other.join().unwrap();
+    assert!(is_all(&block(&*disk, 0), 5), "a hydration wrote over what was folded");
+    assert!((1..4).all(|number| is_all(&block(&*disk, number), OLD)), "the base is lost");
 }
 
 /// Two threads write one half each of the same block while a third seals: both halves must be there.

@@ -10,7 +10,10 @@ use sim::{Action, Effect, Fault, Op, Rng, SimMedia};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bugs that random histories with crashes must find, and whether the crash is a power cut.
-const IN_HISTORIES: [(&str, bool); 17] = [
+const IN_HISTORIES: [(&str, bool); 20] = [
+    ("released-too-early", false),
+    ("released-without-data-sync", true),
+    ("settled-without-data-sync", true),
     ("zeros-show-the-base", false),
     ("fold-forgets-sums", false),
     ("sums-called-whole-before-the-sync", true),

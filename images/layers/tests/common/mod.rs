@@ -7,7 +7,7 @@ use block::{
     BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, DiskId, Media, MemoryDisk, Provision,
     StateId, Time,
 };
-use layers::{Base, Disk, Env, Folding, Opened, Until};
+use layers::{Base, Disk, Env, Error, Folding, Opened, Until};
 use sim::{Action, Cut, Mismatch, ModelDisk, Rng, SeededEntropy, SimClock, SimMedia};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,8 +113,11 @@ impl World {
     }
 
     fn open_disk(&mut self) -> layers::Result<Arc<Disk>> {
-        let base = self.base.as_ref().map(|(base, _)| base);
-        Disk::open_on(&env(&self.media, &mut self.rng), DIR, base)
+        let env = env(&self.media, &mut self.rng);
+        // one that released its base opens with it or without
+        let is_needed = Disk::base_of(&env, DIR)?.is_some() || self.rng.chance(1, 2);
+        let base = self.base.as_ref().map(|(base, _)| base).filter(|_| is_needed);
+        Disk::open_on(&env, DIR, base)
     }
 
     pub fn disk(&self) -> Result<&Arc<Disk>, Wrong> {
@@ -151,7 +154,7 @@ impl World {
     fn step(&mut self) -> Result<Pending, Wrong> {
         let disk = self.disk()?.clone();
         let whole = ByteRange::whole(disk.size());
-        match self.rng.below(36) {
+        match self.rng.below(38) {
             0..=2 => match disk.seal() {
                 Ok(point) => {
                     self.model.sealed();
@@ -167,6 +170,7 @@ impl World {
             24..=30 => self.fold(&disk),
             31 => self.pin(&disk),
             32 => self.hold(&disk),
+            33..=34 => self.hydrate(&disk),
             4 => self.request(&disk, Action::Discard(whole)),
             5 => self.request(&disk, Action::Zero(whole, Provision::Sparse)),
             6 => {
@@ -220,6 +224,31 @@ impl World {
             }
         }
         Ok(Pending::Nothing)
+    }
+
+    /// A few steps of hydration, made durable at times, and the release of the base once all of it is here.
+    fn hydrate(&mut self, disk: &Disk) -> Result<Pending, Wrong> {
+        match self.hydrate_a_little(disk) {
+            Ok(()) => Ok(Pending::Nothing),
+            Err(error) => self.unless_off(error, Pending::Nothing),
+        }
+    }
+
+    fn hydrate_a_little(&mut self, disk: &Disk) -> layers::Result<()> {
+        if !disk.stands() {
+            return Ok(());
+        }
+        disk.begin_hydration()?;
+        for _ in 0..self.rng.within(0..3) {
+            disk.hydrate_step()?;
+        }
+        if self.rng.chance(1, 2) {
+            disk.settle_hydration()?;
+        }
+        match disk.release_base() {
+            Err(Error::WrongBase { .. }) => Ok(()),
+            released => released,
+        }
     }
 
     /// Pins a point, or takes the oldest pin back.

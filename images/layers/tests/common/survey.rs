@@ -39,6 +39,7 @@ impl World {
             return Err(format!("the check says: {finding}"));
         }
         let directory = Directory::open(&self.media, DIR).map_err(wrong)?;
+        directory.hydrated(self.base_bytes()).map_err(wrong)?;
         for point in self.model.points() {
             let is_it = |seal: &&check::Seal| seal.is_point && seal.state == *self.states[point].as_bytes();
             let Some(seal) = directory.chain.seals.iter().find(is_it) else {

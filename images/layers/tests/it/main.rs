@@ -11,6 +11,7 @@ mod damage;
 mod faults;
 mod group;
 mod histories;
+mod hydrate;
 mod integrity;
 mod lifecycle;
 mod real;
