@@ -3,17 +3,14 @@
 use std::thread;
 
 use block::ByteRange;
-use block::sync::{Arc, Mutex, lock};
+use block::sync::Arc;
 
-use crate::cache::Cache;
 use crate::chunk::Kind;
 use crate::inner::Inner;
 use crate::name::{Address, Shelf};
 use crate::pack::{PackHead, open_entry};
 use crate::{Error, Result};
 
-/// Decoded frames kept by a vault, whoever reads: 64 MiB.
-const KEPT_FRAMES: usize = 256;
 /// Frames read and decoded at once, at most: 4 MiB of a disk.
 pub(crate) const FRAMES_AT_ONCE: usize = 16;
 /// Heads of packs kept: a few KiB each, and as many packs as hold 4 GiB.
@@ -21,15 +18,6 @@ pub(crate) const KEPT_HEADS: usize = 256;
 
 /// A frame's place: pack and entry.
 pub(crate) type FrameId = (Address, u32);
-
-/// The decoded frames in memory.
-pub(crate) struct Frames(Mutex<Cache<FrameId, Arc<Vec<u8>>>>);
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self(Mutex::new(Cache::new(KEPT_FRAMES)))
-    }
-}
 
 /// Neighbouring frames of one pack, that one read fetches.
 struct Stretch {
@@ -41,17 +29,7 @@ struct Stretch {
 impl Inner {
     /// The raw bytes of these frames, in their order.
     pub(crate) fn frames(&self, wanted: &[FrameId]) -> Result<Vec<Arc<Vec<u8>>>> {
-        let mut found: Vec<Option<Arc<Vec<u8>>>> = {
-            let mut kept = lock(&self.frames.0);
-            wanted.iter().map(|id| kept.get(id)).collect()
-        };
-        let missing: Vec<usize> = (0..wanted.len()).filter(|&at| found[at].is_none()).collect();
-        let ids: Vec<FrameId> = missing.iter().map(|&at| wanted[at]).collect();
-        for (at, raw) in missing.into_iter().zip(self.load(&ids)?) {
-            lock(&self.frames.0).put(wanted[at], raw.clone());
-            found[at] = Some(raw);
-        }
-        Ok(found.into_iter().flatten().collect())
+        self.options.frames.get(wanted, |missing| self.load(missing))
     }
 
     /// Reads and decodes, over all cores if it is worth it.

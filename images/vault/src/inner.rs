@@ -9,7 +9,7 @@ use block::{BlobStore, ByteCount, ByteRange, Kind, VaultId};
 use crate::cache::Cache;
 use crate::check::Damage;
 use crate::chunk::Kind as Entry;
-use crate::frames::{Frames, KEPT_HEADS};
+use crate::frames::KEPT_HEADS;
 use crate::index::Hooks;
 use crate::key::Keys;
 use crate::manifest::{MAX_POINT_LEN, Node, Point, decode_point};
@@ -33,7 +33,6 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) hooks: Mutex<Hooks>,
     pub(crate) heads: Mutex<Cache<Address, Arc<PackHead>>>,
-    pub(crate) frames: Frames,
     // points are immutable, so what was read once stays true until deleted
     pub(crate) points: Mutex<HashMap<Address, Arc<Point>>>,
     pub(crate) found_at_open: Vec<Damage>,

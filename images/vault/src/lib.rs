@@ -48,6 +48,7 @@ mod directory;
 #[cfg(test)]
 mod documented;
 mod error;
+mod frame_cache;
 mod frames;
 mod front;
 pub mod fuzz;
@@ -75,6 +76,7 @@ pub use check::{CheckReport, Damage, HurtPoint};
 pub use chunk::{CHUNK_SIZE, Compression};
 pub use directory::DirectoryStore;
 pub use error::{Error, Result};
+pub use frame_cache::{CacheUse, FrameCache};
 pub use gate::{DeleteGate, Deletion, Refusal, RefuseAll};
 pub use key::VaultKey;
 pub use manifest::{PointKind, VaultPoint};

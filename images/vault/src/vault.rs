@@ -8,7 +8,7 @@ use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, Me
 use crate::backup::{Backup, Report};
 use crate::check::{CheckReport, Damage};
 use crate::chunk::Compression;
-use crate::frames::Frames;
+use crate::frame_cache::FrameCache;
 use crate::front::{Front, INFO};
 use crate::gate::{DeleteGate, Deletion, RefuseAll};
 use crate::image::VaultImage;
@@ -44,11 +44,19 @@ pub struct Options {
     pub cache: Option<Arc<dyn Media>>,
     /// Who writes, where writers are told apart; otherwise this process writes as the vault's maker.
     pub writer: Option<Writer>,
+    /// Where decoded frames are kept; vaults may share one.
+    pub frames: Arc<FrameCache>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { compression: Compression::default(), gate: Arc::new(RefuseAll), cache: None, writer: None }
+        Self {
+            compression: Compression::default(),
+            gate: Arc::new(RefuseAll),
+            cache: None,
+            writer: None,
+            frames: Arc::default(),
+        }
     }
 }
 
@@ -146,7 +154,6 @@ impl Vault {
             options,
             hooks: Mutex::default(),
             heads: head_cache(),
-            frames: Frames::default(),
             points: Mutex::default(),
             found_at_open: Vec::new(),
         };
@@ -162,6 +169,18 @@ impl Vault {
     /// [`Error::NoVault`] if it holds none, [`Error::Damaged`] if the blob `vault` is damaged.
     pub fn describe(store: &dyn BlobStore) -> Result<VaultId> {
         info::describe(store)
+    }
+
+    /// Whether the store answers: looks at the blob that says which vault it is.
+    ///
+    /// # Errors
+    /// [`Error::NoVault`] if the blob is not there, [`Error::Store`] if the store fails.
+    pub fn probe(&self) -> Result<()> {
+        match self.inner.store.size(INFO_NAME) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => Err(Error::NoVault),
+            Err(error) => Err(Error::store("read", INFO_NAME)(error)),
+        }
     }
 
     /// The vault's id.
