@@ -74,6 +74,15 @@ impl Appliance {
         Ok(began.elapsed())
     }
 
+    /// Writes the daemon's configuration and starts it again with that.
+    ///
+    /// # Errors
+    /// What the host reports; it does not come up.
+    pub fn configure(&mut self, config: &str) -> Result<()> {
+        std::fs::write(self.state().join("blockd.toml"), config)?;
+        self.restart().map(drop)
+    }
+
     /// The daemon's API.
     pub fn client(&self) -> &Client {
         &self.client

@@ -10,6 +10,7 @@ mod fold;
 mod many_points;
 mod nbd;
 mod report;
+mod run;
 mod seal_pause;
 mod server;
 mod tracking;
@@ -39,6 +40,9 @@ enum Workload {
     /// A disk with 500 recovery points beside one with a single point
     #[command(name = "many-points")]
     ManyPoints(many_points::Options),
+    /// A recovery point that runs: how soon, how fast it reads beside qemu-nbd, and how fast it is hydrated
+    #[command(name = "run")]
+    Run(run::Options),
     /// What keeping the change map costs, beside a build that does not
     #[command(name = "tracking")]
     Tracking(tracking::Options),
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Workload::SealPause(options) => seal_pause::run(&options),
         Workload::Fold(options) => fold::run(&options),
         Workload::ManyPoints(options) => many_points::run(&options),
+        Workload::Run(options) => run::run(&options),
         Workload::Tracking(options) => tracking::run(&options),
         Workload::Vault(options) => vault::run(&options),
     };

@@ -21,6 +21,15 @@ const DEFAULT_PARALLEL_JOBS: usize = 2;
 /// More would only make each other slower; each takes a thread and the buffers of a transfer.
 const MAX_PARALLEL_JOBS: usize = 64;
 
+/// Memory for decoded chunks unless configured: a guest's boot and the files it keeps going back to.
+const DEFAULT_CACHE_BYTES: u64 = 128 << 20;
+
+/// With less, a reader of large pieces finds nothing again of what it read just before.
+const LEAST_CACHE_BYTES: u64 = 1 << 20;
+
+/// A piece of a hydration is 1 MiB; slower than one a second is no hydration.
+const LEAST_HYDRATION: u64 = 1 << 20;
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -51,6 +60,10 @@ pub struct Config {
     instant_budget_bytes: Option<u64>,
     /// What is to be left of that, and of the filesystem.
     instant_reserve_bytes: Option<u64>,
+    /// Memory for decoded chunks of vaults.
+    cache_bytes: Option<u64>,
+    /// How fast runs are hydrated together, at most.
+    hydration_bytes_per_second: Option<u64>,
 }
 
 /// The files of TLS, in PEM; relative names lie in the state directory.
@@ -121,6 +134,12 @@ impl Config {
         if let Some(bytes) = config.instant_reserve_bytes.filter(|&bytes| bytes < LEAST_RESERVE) {
             return Err(wrong(format!("instant-reserve-bytes is {bytes}, must be at least {LEAST_RESERVE}")));
         }
+        if let Some(bytes) = config.cache_bytes.filter(|&bytes| bytes < LEAST_CACHE_BYTES) {
+            return Err(wrong(format!("cache-bytes is {bytes}, must be at least {LEAST_CACHE_BYTES}")));
+        }
+        if config.hydration_bytes_per_second.is_some_and(|bytes| bytes < LEAST_HYDRATION) {
+            return Err(wrong(format!("hydration-bytes-per-second must be at least {LEAST_HYDRATION}")));
+        }
         let reserve = config.space().reserve_of(0);
         if let Some(bytes) = config.instant_budget_bytes.filter(|&bytes| bytes < 2 * reserve) {
             let least = 2 * reserve;
@@ -129,6 +148,16 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    /// Memory for decoded chunks of vaults, all together.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_bytes.unwrap_or(DEFAULT_CACHE_BYTES)
+    }
+
+    /// How fast runs are hydrated together, at most.
+    pub fn hydration_bytes_per_second(&self) -> Option<u64> {
+        self.hydration_bytes_per_second
     }
 
     /// How much the instant tier may take.

@@ -8,6 +8,7 @@ use crate::descriptors::nbd_connections;
 use crate::disks::{Disks, Named};
 use crate::error::{Doing, Error, Result};
 use crate::exports::Served;
+use crate::hydration::Hydration;
 use crate::jobs::Jobs;
 use crate::keeper::{Keeper, Plans, expiry};
 use crate::metrics;
@@ -46,6 +47,7 @@ pub struct Daemon {
     tiers: Arc<Tiers>,
     space: Arc<Space>,
     consolidation: Consolidation,
+    hydration: Hydration,
     server: Server,
     upkeep: Upkeep,
     // what went wrong at the start without keeping the daemon from serving
@@ -68,10 +70,12 @@ impl Daemon {
             fold_batch: layers::FOLD_BATCH,
             budget: layers::Budget::default(),
         };
-        let (disks, mut notices) = Disks::open(layers_env)?;
-        notices.extend(notice);
         let vault_env = vault::Env { clock: state.clock(), entropy: state.entropy() };
-        let vaults = Vaults::open(state.dir(), state.media().clone(), vault_env)?;
+        let vaults = Vaults::open(state.dir(), state.media().clone(), vault_env, config.cache_bytes())?;
+        let vaults = Arc::new(vaults);
+        // after the vaults, whose points they may stand on
+        let (disks, mut notices) = Disks::open(layers_env, Some(vaults.clone()))?;
+        notices.extend(notice);
         let nbd_socket = state.path(NBD_SOCKET);
         let (catalog_too, stored_count) = (catalog.clone(), AtomicU64::default());
         let tiers = Arc::new(Tiers { disks, vaults, catalog: catalog_too, nbd_socket, stored_count });
@@ -88,6 +92,7 @@ impl Daemon {
             Server::start(listeners, Arc::new(served), limits).doing(|| "serve exports".to_owned())?;
         let consolidation = Consolidation::start(tiers.clone(), state.clock())
             .map_err(|source| Error::host("start consolidation".to_owned(), source))?;
+        let hydration = Hydration::start(tiers.clone(), state.clock(), config)?;
         let upkeep = Upkeep::start(tiers.clone(), state.clock())?;
         let started = rfc3339(state.clock().now());
         let policies = Policies::open(state.media().clone())?;
@@ -103,11 +108,13 @@ impl Daemon {
             tiers,
             space,
             consolidation,
+            hydration,
             upkeep,
             server,
             notices,
         });
         daemon.keeper.start(&daemon)?;
+        daemon.resume_replacements();
         Ok(daemon)
     }
 
@@ -139,6 +146,16 @@ impl Daemon {
     /// What acts by the policies.
     pub fn keeper(&self) -> &Keeper {
         &self.keeper
+    }
+
+    /// What brings recovery points to the disks that run from them.
+    pub(crate) fn hydration(&self) -> &Hydration {
+        &self.hydration
+    }
+
+    /// What the host has left on the filesystem of the disks.
+    pub(crate) fn space_available(&self) -> Result<u64> {
+        Ok(self.state.media().space().doing(|| "look at the host's space".to_owned())?.available)
     }
 
     /// Both tiers.
@@ -179,6 +196,9 @@ impl Daemon {
         warnings.extend(self.policies.warnings());
         warnings.extend(self.tiers.vaults.marks().warnings());
         warnings.extend(self.late_items());
+        warnings.extend(self.runs().into_iter().filter_map(|run| {
+            Some(format!("disk {} does not come nearer to {}: {}", run.name, run.point?, run.trouble?))
+        }));
         let mut seen = std::collections::HashSet::new();
         warnings.retain(|warning| seen.insert(warning.clone()));
         Ok(Status {
@@ -187,6 +207,8 @@ impl Daemon {
             points: points.len() as u64,
             vaults: self.vaults(),
             space: self.space.show(used),
+            runs: self.runs(),
+            cache: self.tiers.vaults.cache_use(),
             jobs_active: self.jobs.active(),
             warnings,
         })
@@ -381,6 +403,7 @@ impl Daemon {
         self.space.stop();
         self.jobs.stop();
         self.consolidation.stop();
+        self.hydration.stop();
         self.upkeep.stop();
         self.server.stop();
         self.close()
@@ -394,6 +417,7 @@ impl Daemon {
         self.keeper.stop();
         self.space.stop();
         self.jobs.stop();
+        self.hydration.stop();
         let listeners = self.server.stop_for_successor();
         let sockets = listeners.into_iter().map(|listener| {
             let at = listener.address().to_owned();

@@ -37,6 +37,38 @@ pub struct DiskFile {
     /// What it stands on, if on anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseRecord>,
+    /// How it runs from that, if it is a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunRecord>,
+    /// The last time another recovery point took the place of what it held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<ReplaceRecord>,
+}
+
+/// How a disk runs from the recovery point it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRecord {
+    /// Whether the point is brought in the background.
+    pub hydrate: bool,
+    /// Whether that is to be done as fast as it can.
+    pub promote: bool,
+}
+
+/// A recovery point that took the place of what a disk held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRecord {
+    /// The state of the recovery point that was taken of what was there before.
+    pub safety: String,
+    /// The disk whose point it is.
+    pub disk: String,
+    /// The point's state.
+    pub state: String,
+    /// What it was called.
+    pub name: String,
+    /// Whether all of it is there. Until then nobody is let in.
+    pub done: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -47,7 +79,15 @@ const fn is_false(value: &bool) -> bool {
 impl DiskFile {
     /// The file of a disk just made.
     pub fn new(name: impl Into<String>, created: impl Into<String>) -> Self {
-        Self { name: name.into(), created: created.into(), shared: false, awaits_release: false, base: None }
+        Self {
+            name: name.into(),
+            created: created.into(),
+            shared: false,
+            awaits_release: false,
+            base: None,
+            run: None,
+            replaced: None,
+        }
     }
 }
 

@@ -101,7 +101,7 @@ impl BlockSource for Writer {
     }
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
-        self.0.count_request();
+        let _inside = self.0.request()?;
         self.0.disk.read_at(offset, buf)
     }
 
@@ -110,29 +110,29 @@ impl BlockSource for Writer {
     }
 
     fn stored(&self, range: ByteRange) -> Option<Stored> {
-        self.0.count_request();
+        let _inside = self.0.request().ok()?;
         self.0.disk.stored(range)
     }
 }
 
 impl BlockDevice for Writer {
     fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> block::Result<()> {
-        self.0.count_request();
+        let _inside = self.0.request()?;
         self.1.with_room(|| self.0.disk.write_at(offset, buf))
     }
 
     fn zero(&self, range: ByteRange, provision: Provision) -> block::Result<()> {
-        self.0.count_request();
+        let _inside = self.0.request()?;
         self.1.with_room(|| self.0.disk.zero(range, provision))
     }
 
     fn discard(&self, range: ByteRange) -> block::Result<()> {
-        self.0.count_request();
+        let _inside = self.0.request()?;
         self.1.with_room(|| self.0.disk.discard(range))
     }
 
     fn flush(&self) -> block::Result<()> {
-        self.0.count_request();
+        let _inside = self.0.request()?;
         self.1.with_room(|| self.0.disk.flush())
     }
 }

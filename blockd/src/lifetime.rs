@@ -37,7 +37,7 @@ impl Daemon {
         // for the answer's sake; whoever makes it reserves the name itself
         drop(disks.reserve(&request.name)?);
         let asked = match base {
-            NewBase::Point(point) => return self.create_on_point(&request.name, size, point),
+            NewBase::Point(point) => return self.on_point(&request.name, size, point, None),
             NewBase::Image { path, format, follow } => {
                 let format = format.as_deref().map(known_format).transpose()?;
                 Asked { path: Path::new(path), format, follow: *follow, adopted: false }
@@ -48,16 +48,6 @@ impl Daemon {
         };
         self.refuse_our_own(&asked)?;
         disks.create_on_image(&request.name, size, &asked)
-    }
-
-    fn create_on_point(&self, name: &str, size: Option<ByteCount>, point: &str) -> Result<Arc<Named>> {
-        let held = self.tiers().find(point)?;
-        let Some(parent) = &held.instant else {
-            let why = "only a vault holds that point, and a disk stands on points of other disks";
-            return Err(Error::said(Kind::Unavailable, format!("make disk {name} on {point}"), why)
-                .with_help(format!("blockctl restore disk {point} --to NAME makes a disk of its own")));
-        };
-        self.tiers().disks.create_on_point(name, size, parent, held.state, &held.name)
     }
 
     /// Our own files are changed by us.

@@ -4,8 +4,8 @@ mod policies;
 
 use crate::requests::*;
 use crate::{
-    Changes, Disk, Error, ErrorBody, Export, Job, Kind, Point, PointDeleted, Points, Status, Vault,
-    VaultUsage,
+    Changes, Disk, Error, ErrorBody, Export, Job, Kind, Point, PointDeleted, Points, Preflight,
+    RestoreRequest, Run, RunRequest, Status, Vault, VaultUsage,
 };
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -233,7 +233,55 @@ impl Client {
         self.send(Method::POST, "/v1/backups", Some(request))
     }
 
-    /// A recovery point as a new disk, as a job.
+    /// A disk that runs from a recovery point, at once.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if the name is taken.
+    pub fn run(&self, request: &RunRequest) -> Result<Run, Error> {
+        self.send(Method::POST, "/v1/runs", Some(request))
+    }
+
+    /// Every disk that runs from a recovery point, by name.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn runs(&self) -> Result<Vec<Run>, Error> {
+        self.get("/v1/runs")
+    }
+
+    /// How far a disk that runs from a recovery point is; one that stands on nothing is independent.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn run_status(&self, name: &str) -> Result<Run, Error> {
+        self.get(&format!("/v1/runs/{}", encode(name)))
+    }
+
+    /// Asks a run to become independent as soon as it can.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn promote(&self, name: &str) -> Result<Run, Error> {
+        self.send(Method::POST, &format!("/v1/runs/{}/promote", encode(name)), NOTHING)
+    }
+
+    /// Deletes a disk that still runs from a recovery point, with all that was written to it.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` while a client is connected, or if it is independent.
+    pub fn discard(&self, name: &str) -> Result<Disk, Error> {
+        self.send(Method::DELETE, &format!("/v1/runs/{}", encode(name)), NOTHING)
+    }
+
+    /// What a restore would take and cost.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn preflight(&self, request: &RestoreRequest) -> Result<Preflight, Error> {
+        self.send(Method::POST, "/v1/restores/preflight", Some(request))
+    }
+
+    /// A recovery point as a new disk or in the place of one, as a job.
     ///
     /// # Errors
     /// As [`status`](Self::status); `conflict` if the name is taken.

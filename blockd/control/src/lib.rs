@@ -17,6 +17,7 @@ mod kind;
 mod objects;
 mod policies;
 mod requests;
+mod runs;
 mod state_dir;
 
 pub use client::Client;
@@ -32,6 +33,7 @@ pub use policies::{
 };
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,
-    OpenVault, PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest, ShareDisk, SnapshotRequest, WaitQuery,
+    OpenVault, PointsQuery, RecoverQuery, ResizeDisk, ShareDisk, SnapshotRequest, WaitQuery,
 };
+pub use runs::{CacheUse, Preflight, RestoreRequest, Restored, Run, RunRequest, RunState};
 pub use state_dir::default_state_dir;

@@ -16,6 +16,12 @@ pub struct Status {
     pub vaults: Vec<Vault>,
     /// Room of the instant tier.
     pub space: Space,
+    /// Disks that run from a recovery point.
+    #[serde(default)]
+    pub runs: Vec<crate::Run>,
+    /// The memory for decoded chunks.
+    #[serde(default)]
+    pub cache: crate::CacheUse,
     /// How many jobs wait or run.
     pub jobs_active: u64,
     /// What a person should know, one sentence each.
@@ -164,7 +170,7 @@ pub struct Disk {
 /// What a disk stands on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// `point`, `image` or `adopted`.
+    /// `point`, `stored-point` (that a vault holds), `image` or `adopted`.
     pub kind: String,
     /// The recovery point's name, or the image's path.
     pub name: String,
@@ -489,6 +495,9 @@ pub struct Job {
     /// What a scrub of a disk found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<DiskScrub>,
+    /// Where a restore took its blocks from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<crate::Restored>,
 }
 
 /// A vault: where recovery points are kept apart from the disks.

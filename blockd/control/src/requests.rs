@@ -141,16 +141,6 @@ pub struct BackupRequest {
     pub keep_seconds: Option<u64>,
 }
 
-/// `POST /v1/restores`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RestoreRequest {
-    /// The recovery point.
-    pub point: String,
-    /// The new disk's name.
-    pub to: String,
-}
-
 /// `POST /v1/vaults`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

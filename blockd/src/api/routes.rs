@@ -10,8 +10,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use control::{
     BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, Disk,
-    Export, Job, OpenVault, Point, PointDeleted, Points, PointsQuery, RecoverQuery, ResizeDisk,
-    RestoreRequest, ShareDisk, SnapshotRequest, Status, Vault, VaultUsage, WaitQuery,
+    Export, Job, OpenVault, Point, PointDeleted, Points, PointsQuery, Preflight, RecoverQuery, ResizeDisk,
+    RestoreRequest, Run, RunRequest, ShareDisk, SnapshotRequest, Status, Vault, VaultUsage, WaitQuery,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,10 @@ pub fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/points/{point}", get(point).delete(delete_point))
         .route("/v1/backups", post(backup))
         .route("/v1/restores", post(restore))
+        .route("/v1/restores/preflight", post(preflight))
+        .route("/v1/runs", get(runs).post(run))
+        .route("/v1/runs/{name}", get(run_status).delete(discard))
+        .route("/v1/runs/{name}/promote", post(promote))
         .route("/v1/vaults", get(vaults).post(create_vault))
         .route("/v1/vaults/{name}", get(vault))
         .route("/v1/vaults/{name}/open", post(open_vault))
@@ -157,6 +161,35 @@ async fn backup(State(daemon): Ours, body: Body<BackupRequest>) -> Answer<Job> {
 async fn restore(State(daemon): Ours, body: Body<RestoreRequest>) -> Answer<Job> {
     let Json(request) = body?;
     call(daemon, move |daemon| daemon.restore(&request)).await
+}
+
+async fn preflight(State(daemon): Ours, body: Body<RestoreRequest>) -> Answer<Preflight> {
+    let Json(request) = body?;
+    call(daemon, move |daemon| daemon.preflight(&request)).await
+}
+
+async fn runs(State(daemon): Ours) -> Answer<Vec<Run>> {
+    call(daemon, |daemon| Ok(daemon.runs())).await
+}
+
+async fn run(State(daemon): Ours, body: Body<RunRequest>) -> Answer<Run> {
+    let Json(request) = body?;
+    call(daemon, move |daemon| daemon.run(&request)).await
+}
+
+async fn run_status(State(daemon): Ours, name: Name) -> Answer<Run> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.run_status(&name)).await
+}
+
+async fn promote(State(daemon): Ours, name: Name) -> Answer<Run> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.promote(&name)).await
+}
+
+async fn discard(State(daemon): Ours, name: Name) -> Answer<Disk> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.discard(&name)).await
 }
 
 async fn vaults(State(daemon): Ours) -> Answer<Vec<Vault>> {

@@ -4,7 +4,9 @@
 mod image;
 mod record;
 mod standing;
+mod stored;
 
 pub use image::{Asked, HeldImage};
 pub use record::{BaseRecord, ImageRecord, On};
 pub use standing::Standing;
+pub use stored::{Patience, StoredPoint};

@@ -2,10 +2,11 @@
 
 use crate::error::{Error, Result};
 use block::linux::Stamp;
-use block::{DiskId, StateId};
+use block::{DiskId, StateId, VaultId};
 use control::Kind;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use vault::ManifestId;
 
 /// Where a disk's base is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,17 @@ pub enum On {
         /// The disk's id.
         disk: String,
         /// What the point was called when the disk was made.
+        name: String,
+    },
+    /// A recovery point that a vault holds, kept there for as long as this record is.
+    Stored {
+        /// What the vault was called when the disk was made.
+        vault: String,
+        /// The vault's id.
+        id: String,
+        /// The point in it.
+        manifest: String,
+        /// What the point was called.
         name: String,
     },
     /// An image that is not ours.
@@ -75,6 +87,22 @@ impl BaseRecord {
     pub fn point(&self) -> Option<(DiskId, StateId)> {
         match &self.on {
             On::Point { disk, .. } => disk.parse().ok().zip(self.state.parse().ok()),
+            On::Stored { .. } | On::Image(_) => None,
+        }
+    }
+
+    /// The vault whose point it is, and the point.
+    pub fn stored(&self) -> Option<(VaultId, ManifestId)> {
+        match &self.on {
+            On::Stored { id, manifest, .. } => id.parse().ok().zip(manifest.parse().ok()),
+            On::Point { .. } | On::Image(_) => None,
+        }
+    }
+
+    /// What the recovery point was called when the disk was made, if it is one.
+    pub fn point_name(&self) -> Option<&str> {
+        match &self.on {
+            On::Point { name, .. } | On::Stored { name, .. } => Some(name),
             On::Image(_) => None,
         }
     }
@@ -83,7 +111,7 @@ impl BaseRecord {
     pub fn image(&self) -> Option<&ImageRecord> {
         match &self.on {
             On::Image(image) => Some(image),
-            On::Point { .. } => None,
+            On::Point { .. } | On::Stored { .. } => None,
         }
     }
 

@@ -2,17 +2,20 @@
 
 use super::making::{Based, New};
 use super::{Disks, Named};
-use crate::bases::{Asked, BaseRecord, HeldImage, ImageRecord, On, Standing};
-use crate::disk_file::{Stage, layers_dir};
+use crate::bases::{Asked, BaseRecord, HeldImage, ImageRecord, On, Standing, StoredPoint};
+use crate::disk_file::{RunRecord, Stage, layers_dir};
 use crate::error::{Doing, Error, Result};
+use crate::points::Held;
 use crate::recover::missing_is_damage;
+use crate::vaults::NamedVault;
 use block::sync::lock;
-use block::{BlockSource, ByteCount, DiskId, StateId};
+use block::{BlockSource, ByteCount, DiskId, StateId, VaultId};
 use control::Kind;
 use layers::{Base, Disk};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use vault::ManifestId;
 
 /// Disks that stand on each other: each is one look-up more for what the upper ones lack.
 const DEPTH_LIMIT: usize = 32;
@@ -22,6 +25,8 @@ const DEPTH_LIMIT: usize = 32;
 pub enum Ground {
     /// A recovery point of another disk.
     Point(Arc<Standing>),
+    /// A recovery point of a vault.
+    Stored(Arc<StoredPoint>),
     /// An image that is not ours.
     Image(Arc<HeldImage>),
 }
@@ -30,6 +35,7 @@ impl Ground {
     fn source(&self) -> Arc<dyn BlockSource> {
         match self {
             Self::Point(point) => point.clone(),
+            Self::Stored(stored) => stored.clone(),
             Self::Image(image) => image.clone(),
         }
     }
@@ -57,6 +63,10 @@ impl Disks {
         name: &str,
         base: Option<&BaseRecord>,
     ) -> Result<(Arc<Disk>, Option<Ground>)> {
+        // one that released its base needs it no more, whatever is still written down
+        let is_released =
+            base.is_some() && Disk::base_of(self.env(), &layers_dir(id)).is_ok_and(|on| on.is_none());
+        let base = base.filter(|_| !is_released);
         let ground = base.map(|record| self.ground(name, record)).transpose()?;
         Ok((self.open_on(id, name, base.zip(ground.as_ref()))?, ground))
     }
@@ -88,11 +98,38 @@ impl Disks {
                 })?;
                 Ok(Ground::Point(source))
             }
+            On::Stored { vault, name: point, .. } => {
+                let stored = record.stored().ok_or_else(|| Error::not_found(format!("vault {vault}")));
+                let stored = stored.and_then(|(id, manifest)| self.stored(id, manifest, point));
+                Ok(Ground::Stored(stored.map_err(|error| {
+                    let why = format!("it stands on {point} in vault {vault}: {}", error.body().message);
+                    Error::said(Kind::Unavailable, format!("open disk {name}"), why)
+                        .with_help("it opens by itself once the vault can be read; `blockctl vault list` says what is wrong with it")
+                })?))
+            }
             On::Image(image) => match HeldImage::again(image) {
                 Ok(held) => Ok(Ground::Image(Arc::new(held))),
                 Err(error) => Err(not_as_it_was(name, image, &error)),
             },
         }
+    }
+
+    /// A point of a vault as those that stand on it read it: all through one source.
+    pub(super) fn stored(
+        &self,
+        vault: VaultId,
+        manifest: ManifestId,
+        point: &str,
+    ) -> Result<Arc<StoredPoint>> {
+        let of_sibling =
+            |sibling: &Arc<Named>| sibling.stored_point().filter(|it| it.key == (vault, manifest)).cloned();
+        if let Some(stored) = self.all().iter().find_map(of_sibling) {
+            return Ok(stored);
+        }
+        let named = self.vaults.as_ref().and_then(|vaults| vaults.by_id(vault));
+        let named = named.ok_or_else(|| Error::not_found(format!("vault {vault}")))?;
+        let opened = StoredPoint::open(&named.name, named.vault()?, manifest, &self.patience);
+        Ok(Arc::new(opened.doing(|| format!("read {point}"))?))
     }
 
     /// A state of a disk as those that stand on it read it: all through one source, which has one owner index.
@@ -124,6 +161,7 @@ impl Disks {
         parent: &Arc<Named>,
         state: StateId,
         point: &str,
+        run: Option<RunRecord>,
     ) -> Result<Arc<Named>> {
         let _tree = lock(&self.tree);
         let doing = || format!("make disk {name} on {point}");
@@ -138,12 +176,67 @@ impl Disks {
         let made = self.standing(parent, state, point).and_then(|standing| {
             let on = On::Point { disk: parent.id.to_string(), name: point.to_owned() };
             let record = BaseRecord { state: state.to_string(), on };
-            self.make_on(id, name, size, Based { record, ground: Ground::Point(standing) })
+            self.make_on(id, name, size, Based { record, ground: Ground::Point(standing) }, run)
         });
         if made.is_err() {
             self.unpin_unless_needed(parent.id, state);
         }
         made
+    }
+
+    /// Makes a disk on a recovery point of a vault. The point cannot be deleted there for as long as the disk stands on it.
+    ///
+    /// # Errors
+    /// `NotFound` if the vault does not have it; as [`create`](Self::create).
+    pub fn create_on_stored(
+        &self,
+        name: &str,
+        size: Option<ByteCount>,
+        held: &Held,
+        copy: &(Arc<NamedVault>, ManifestId),
+        run: Option<RunRecord>,
+    ) -> Result<Arc<Named>> {
+        // no deletion of the point comes in between
+        let _tree = lock(&self.tree);
+        let (vault, manifest) = copy;
+        let id = vault.vault()?.id();
+        let stored = self.stored(id, *manifest, &held.name)?;
+        let on = On::Stored {
+            vault: vault.name.clone(),
+            id: id.to_string(),
+            manifest: manifest.to_string(),
+            name: held.name.clone(),
+        };
+        let record = BaseRecord { state: held.state.to_string(), on };
+        self.make_on(self.fresh_id()?, name, size, Based { record, ground: Ground::Stored(stored) }, run)
+    }
+
+    /// Deletes a point from a vault, unless a disk stands on it.
+    ///
+    /// # Errors
+    /// `Conflict` naming the disks; what `delete` reports.
+    pub fn delete_unless_stood_on<T>(
+        &self,
+        vault: VaultId,
+        manifest: Option<&ManifestId>,
+        point: &str,
+        delete: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let _tree = lock(&self.tree);
+        let stands = |named: &&Arc<Named>| {
+            manifest.is_some()
+                && named.base.as_ref().and_then(BaseRecord::stored)
+                    == manifest.map(|manifest| (vault, *manifest))
+        };
+        let children: Vec<String> =
+            self.all().iter().filter(stands).map(|named| named.name.clone()).collect();
+        if children.is_empty() {
+            return delete();
+        }
+        let why = format!("it is what these disks read: {}", children.join(", "));
+        Err(Error::said(Kind::Conflict, format!("delete {point} from its vault"), why).with_help(
+            "`blockctl run promote NAME` makes a disk independent, `run discard` or `disk delete` ends it",
+        ))
     }
 
     /// Makes a disk on an image that is not ours and stays as it is.
@@ -160,12 +253,19 @@ impl Disks {
         let state = StateId::random(&*self.env.entropy).doing(|| "draw an id for a base".to_owned())?;
         let record = BaseRecord { state: state.to_string(), on: On::Image(image) };
         let ground = Ground::Image(Arc::new(held));
-        self.make_on(self.fresh_id()?, name, size, Based { record, ground })
+        self.make_on(self.fresh_id()?, name, size, Based { record, ground }, None)
     }
 
-    fn make_on(&self, id: DiskId, name: &str, size: Option<ByteCount>, based: Based) -> Result<Arc<Named>> {
+    fn make_on(
+        &self,
+        id: DiskId,
+        name: &str,
+        size: Option<ByteCount>,
+        based: Based,
+        run: Option<RunRecord>,
+    ) -> Result<Arc<Named>> {
         let size = size.unwrap_or_else(|| based.ground.size());
-        self.make(New { id, name, size, stage: Stage::Disk, based: Some(based) }, |_| Ok(()))
+        self.make(New { id, name, size, stage: Stage::Disk, based: Some(based), run }, |_| Ok(()))
     }
 
     /// The disk with this id, whatever it is called.

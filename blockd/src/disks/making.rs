@@ -2,7 +2,7 @@
 
 use super::{Disks, Ground, Named};
 use crate::bases::BaseRecord;
-use crate::disk_file::{self, DiskFile, Stage, layers_dir};
+use crate::disk_file::{self, DiskFile, RunRecord, Stage, layers_dir};
 use crate::error::{Doing, Error, Result};
 use crate::names::{self, rfc3339};
 use block::sync::lock;
@@ -24,7 +24,7 @@ impl Disks {
         size: ByteCount,
         fill: impl FnOnce(&Arc<Disk>) -> Result<()>,
     ) -> Result<Arc<Named>> {
-        self.make(New { id, name, size, stage: Stage::Disk, based: None }, fill)
+        self.make(New { id, name, size, stage: Stage::Disk, based: None, run: None }, fill)
     }
 
     /// Makes an empty disk for a client to fill over NBD. Until [`ready`](Self::ready) it takes connections and nothing
@@ -34,7 +34,7 @@ impl Disks {
     /// As [`create`](Self::create).
     pub fn fill(&self, name: &str, size: ByteCount) -> Result<Arc<Named>> {
         let id = self.fresh_id()?;
-        self.make(New { id, name, size, stage: Stage::Making, based: None }, |_| Ok(()))
+        self.make(New { id, name, size, stage: Stage::Making, based: None, run: None }, |_| Ok(()))
     }
 
     /// The disk was filled: makes what is on it durable, and the disk one like any other.
@@ -64,11 +64,11 @@ impl Disks {
         new: New<'_>,
         fill: impl FnOnce(&Arc<Disk>) -> Result<()>,
     ) -> Result<Arc<Named>> {
-        let New { id, name, size, stage, based } = new;
+        let New { id, name, size, stage, based, run } = new;
         let _reserved = self.reserve(name)?;
         let doing = || format!("make disk {name}");
         let (base, ground) = based.map(|based| (based.record, based.ground)).unzip();
-        let file = DiskFile { base, ..DiskFile::new(name, rfc3339(self.env.clock.now())) };
+        let file = DiskFile { base, run, ..DiskFile::new(name, rfc3339(self.env.clock.now())) };
         let on = file
             .base
             .as_ref()
@@ -141,6 +141,8 @@ pub(super) struct New<'a> {
     /// How far it is when it is made.
     pub(super) stage: Stage,
     pub(super) based: Option<Based>,
+    /// How it runs from that, if it is to.
+    pub(super) run: Option<RunRecord>,
 }
 
 /// What a disk is to stand on.

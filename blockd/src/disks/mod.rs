@@ -1,12 +1,15 @@
 //! The disks: which there are, making them, removing them. A disk that cannot be opened keeps its place and its name
 //! and says why; the others serve.
 
+mod attachments;
 mod basing;
 mod changing;
 mod making;
 mod named;
 mod opening;
 mod removing;
+mod replacing;
+mod running;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -15,8 +18,10 @@ pub use basing::Ground;
 pub use named::{Attached, Named};
 pub use removing::Deletion;
 
+use crate::bases::Patience;
 use crate::error::{Doing, Error, Result};
 use crate::names;
+use crate::vaults::Vaults;
 use block::DiskId;
 use block::sync::{Mutex, lock};
 use layers::Env;
@@ -29,6 +34,10 @@ pub struct Disks {
     table: Mutex<Table>,
     // held while a disk is put on a point of another one, and while one is removed
     tree: Mutex<()>,
+    // where the points of vaults are that disks stand on
+    vaults: Option<Arc<Vaults>>,
+    /// Requests that wait for a vault's store.
+    pub patience: Arc<Patience>,
     /// Held while a disk is opened again.
     pub recovering: Mutex<()>,
 }

@@ -1,9 +1,10 @@
 //! A disk under its name: whether it serves, who is connected, what went wrong.
 
 use super::Ground;
-use crate::bases::{BaseRecord, HeldImage, ImageRecord};
+use super::attachments::{Attachments, Hold, Inside};
+use crate::bases::{BaseRecord, HeldImage, ImageRecord, StoredPoint};
 use crate::claim::Claim;
-use crate::disk_file::{DiskFile, Stage};
+use crate::disk_file::{DiskFile, ReplaceRecord, RunRecord, Stage};
 use crate::error::{Error, Result};
 use crate::traffic::{Counter, Traffic};
 use block::sync::{Mutex, lock};
@@ -28,6 +29,11 @@ pub struct Named {
     /// Where what it stands on is.
     pub base: Option<BaseRecord>,
     pub(super) ground: Option<Ground>,
+    /// How it runs from that, if it is a run.
+    pub run: Option<RunRecord>,
+    // the recovery point that is taking the place of what it holds
+    pub(super) replacing: Arc<Mutex<Option<ReplaceRecord>>>,
+    attachments: Attachments,
     // not while somebody fills it; see `Disks::fill`
     pub(super) ready: AtomicBool,
     /// The client that may write to it.
@@ -36,9 +42,9 @@ pub struct Named {
     pub writers: Arc<AtomicU64>,
     /// What its guests ask.
     pub traffic: Arc<Traffic>,
-    pub(super) deleted: AtomicBool,
+    pub(super) deleted: Arc<AtomicBool>,
     // held while a client is told the size, and while the size changes
-    pub(super) told: Mutex<()>,
+    pub(super) told: Arc<Mutex<()>>,
 }
 
 /// A disk as one client holds it.
@@ -50,12 +56,17 @@ pub struct Attached {
     writers: Arc<AtomicU64>,
     traffic: Arc<Traffic>,
     requests: Arc<Counter>,
+    hold: Arc<Hold>,
 }
 
 impl Attached {
-    /// Counts a request of this client.
-    pub fn count_request(&self) {
+    /// Begins a request of this client.
+    ///
+    /// # Errors
+    /// `Unavailable` once the client was cut off.
+    pub fn request(&self) -> block::Result<Inside<'_>> {
         self.requests.count();
+        self.hold.enter()
     }
 }
 
@@ -137,12 +148,29 @@ impl Named {
     }
 
     pub(super) fn new(id: DiskId, file: DiskFile, open: Opening, ready: bool) -> Self {
-        let DiskFile { name, created, shared, awaits_release, base } = file;
+        let DiskFile { name, created, shared, awaits_release, base, run, replaced } = file;
         let claim = Claim::new(&name, shared, awaits_release);
-        let (writers, traffic, told) = (Arc::default(), Arc::default(), Mutex::default());
-        let (ready, deleted) = (AtomicBool::new(ready), AtomicBool::new(false));
+        let (writers, traffic, told) = (Arc::default(), Arc::default(), Arc::default());
+        let (ready, deleted) = (AtomicBool::new(ready), Arc::default());
         let (open, ground) = taken_apart(open);
-        Self { id, name, created, open, base, ground, ready, claim, writers, traffic, deleted, told }
+        let replacing = Arc::new(Mutex::new(replaced.filter(|replaced| !replaced.done)));
+        Self {
+            id,
+            name,
+            created,
+            open,
+            base,
+            ground,
+            run,
+            replacing,
+            attachments: Attachments::default(),
+            ready,
+            claim,
+            writers,
+            traffic,
+            deleted,
+            told,
+        }
     }
 
     /// The disk whose point it stands on, and the point's state.
@@ -190,6 +218,32 @@ impl Named {
         if self.ready.load(Ordering::SeqCst) { Stage::Disk } else { Stage::Making }
     }
 
+    /// Whether no recovery point is taking the place of what it holds. Until that ended it is neither the one nor the other.
+    ///
+    /// # Errors
+    /// `Unavailable` while one is.
+    pub fn unreplaced(&self) -> Result<()> {
+        let Some(record) = lock(&self.replacing).clone() else { return Ok(()) };
+        let why = format!("{} is taking the place of what it held", record.name);
+        Err(Error::said(Kind::Unavailable, format!("disk {}", self.name), why).with_help(format!(
+            "`blockctl job list` shows the restore; `blockctl restore disk --replace {} --undo` puts back what was there",
+            self.name
+        )))
+    }
+
+    /// Cuts off whoever is connected: none of them reads or writes any more.
+    pub fn cut_off(&self) {
+        self.attachments.cut_off();
+    }
+
+    /// The point of a vault that it stands on, open.
+    pub fn stored_point(&self) -> Option<&Arc<StoredPoint>> {
+        match &self.ground {
+            Some(Ground::Stored(stored)) => Some(stored),
+            _ => None,
+        }
+    }
+
     /// Counts one more client until the returned value is dropped.
     ///
     /// # Errors
@@ -198,27 +252,55 @@ impl Named {
         // nobody comes in between the last look at who is connected and the end of a disk
         let _told = lock(&self.told);
         let disk = self.served()?.clone();
+        self.unreplaced()?;
         self.writers.fetch_add(1, Ordering::SeqCst);
         let size = block::BlockSource::size(&*disk);
         let (writers, traffic) = (self.writers.clone(), self.traffic.clone());
-        let requests = traffic.counter();
-        Ok(Attached { disk, size, writers, traffic, requests })
+        let (requests, hold) = (traffic.counter(), self.attachments.add());
+        Ok(Attached { disk, size, writers, traffic, requests, hold })
     }
 
     /// The same disk as another attempt to open it left it.
     pub fn reopened(&self, open: Opening) -> Self {
-        self.reopened_on(self.base.clone(), open)
+        let is_released = open.as_ref().is_ok_and(|(disk, _)| !disk.stands());
+        let base = self.base.clone().filter(|_| !is_released);
+        let run = self.run.filter(|_| !is_released);
+        Self { run, ..self.reopened_on(base, open) }
+    }
+
+    /// The same disk, once it stands on nothing or runs in another way.
+    pub(super) fn running(&self, base: Option<BaseRecord>, run: Option<RunRecord>) -> Self {
+        let ground = self.ground.clone().filter(|_| base.is_some());
+        let open = self.open.clone().map(|disk| (disk, ground));
+        Self { run, ..self.reopened_on(base, open) }
     }
 
     /// The same disk on this base, as another attempt to open it left it.
     pub fn reopened_on(&self, base: Option<BaseRecord>, open: Opening) -> Self {
         let (name, created) = (self.name.clone(), self.created.clone());
         let (writers, traffic) = (self.writers.clone(), self.traffic.clone());
-        let deleted = AtomicBool::new(self.is_deleted());
-        let (ready, told) = (AtomicBool::new(self.stage() == Stage::Disk), Mutex::default());
+        let (ready, deleted) = (AtomicBool::new(self.stage() == Stage::Disk), self.deleted.clone());
         let claim = self.claim.clone();
         let (open, ground) = taken_apart(open);
-        Self { id: self.id, name, created, open, base, ground, ready, claim, writers, traffic, deleted, told }
+        let (run, replacing) = (self.run, self.replacing.clone());
+        let (attachments, told) = (self.attachments.clone(), self.told.clone());
+        Self {
+            id: self.id,
+            name,
+            created,
+            open,
+            base,
+            ground,
+            run,
+            replacing,
+            attachments,
+            ready,
+            claim,
+            writers,
+            traffic,
+            deleted,
+            told,
+        }
     }
 
     /// Why it does not serve: it could not be opened, or a sync failed since.

@@ -3,6 +3,7 @@
 use super::{Disks, Named};
 use crate::disk_file::{self, DiskFile, Stage, layers_dir};
 use crate::error::{Error, Result};
+use crate::vaults::Vaults;
 use block::DiskId;
 use block::sync::{Mutex, lock};
 use control::Kind;
@@ -16,12 +17,11 @@ impl Disks {
     ///
     /// # Errors
     /// What keeps the directory as a whole from being read.
-    pub fn open(env: Env) -> Result<(Self, Vec<String>)> {
+    pub fn open(env: Env, vaults: Option<Arc<Vaults>>) -> Result<(Self, Vec<String>)> {
         let found = disk_file::find(&*env.media)?;
-        let (disks, mut notices) = (
-            Self { env, table: Mutex::default(), tree: Mutex::default(), recovering: Mutex::default() },
-            Vec::new(),
-        );
+        let (table, patience) = (Mutex::default(), Arc::default());
+        let (tree, recovering) = (Mutex::default(), Mutex::default());
+        let (disks, mut notices) = (Self { env, table, tree, vaults, patience, recovering }, Vec::new());
         let (named, unfinished): (Vec<_>, Vec<_>) =
             found.files.iter().partition(|(_, stage)| *stage == Stage::Disk);
         for (id, stage) in unfinished {
@@ -51,8 +51,15 @@ impl Disks {
     }
 
     fn open_one(&self, found: Found) -> Result<()> {
-        let Found { id, file, trouble } = found;
+        let Found { id, mut file, trouble } = found;
         let open = self.open_layers(id, &file.name, file.base.as_ref()).map_err(|error| error.body());
+        if file.base.is_some() && open.as_ref().is_ok_and(|(disk, _)| !disk.stands()) {
+            // released before it could be written down
+            (file.base, file.run) = (None, None);
+            if let Err(error) = disk_file::change(&*self.env.media, id, &file) {
+                tracing::warn!(disk = file.name, "{}", error.body().message);
+            }
+        }
         if let Err(body) = &open {
             tracing::error!(disk = file.name, "{}", body.message);
         }

@@ -79,6 +79,7 @@ const fn stored(usage: Usage) -> u64 {
 fn shown_base(record: &BaseRecord) -> control::Base {
     let (kind, name) = match &record.on {
         On::Point { name, .. } => ("point", name.clone()),
+        On::Stored { name, .. } => ("stored-point", name.clone()),
         On::Image(image) => {
             let first = image.files.first().map(|file| file.path.clone());
             (if image.adopted { "adopted" } else { "image" }, first.unwrap_or_default())

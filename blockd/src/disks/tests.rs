@@ -16,7 +16,7 @@ fn machine(media: &SimMedia, seed: u64) -> Disks {
         fold_batch: ByteCount::new(8192),
         budget: layers::Budget::default(),
     };
-    Disks::open(env).expect("the directory can be read").0
+    Disks::open(env, None).expect("the directory can be read").0
 }
 
 fn fresh() -> SimMedia {
@@ -110,7 +110,7 @@ fn a_crash_leaves_a_child_with_its_base_or_neither() {
         let disks = machine(&media, step);
         let (web, state) = parent(&disks);
         media.crash_after(step, Cut::AfterEffect);
-        let made = disks.create_on_point("child", None, &web, state, "web@1").is_ok();
+        let made = disks.create_on_point("child", None, &web, state, "web@1", None).is_ok();
         let ends = step % 2 == 1;
         let deleted = ends && made && disks.delete("child", Deletion::default()).is_ok();
         drop((web, disks));
@@ -123,6 +123,56 @@ fn a_crash_leaves_a_child_with_its_base_or_neither() {
         }
     }
     assert_eq!((made_seen.len(), gone_seen.len()), (2, 2), "crashes before, between and after");
+}
+
+/// A run is brought whole and lets go of its point; the machine stops at any call of that. Whatever is left reads right, the
+/// point is kept as long as it is needed and no longer, and what was cut short comes to its end.
+#[test]
+fn a_crash_leaves_a_run_with_its_point_or_independent() {
+    let (mut standing, mut independent) = (0, 0);
+    let run = Some(disk_file::RunRecord { hydrate: true, promote: false });
+    for step in 0..220 {
+        let media = fresh();
+        let disks = machine(&media, step);
+        let (web, state) = parent(&disks);
+        media.crash_after(step, Cut::AfterEffect);
+        let made = disks.create_on_point("child", None, &web, state, "web@1", run).is_ok();
+        let released = made && hydrate(&disks).is_ok();
+        drop((web, disks));
+        for media in [media.process_crash(), media.power_cut(&mut Rng::new(step))] {
+            let context = format!("step {step}");
+            let disks = machine(&media, 99);
+            let Ok(child) = disks.get("child") else {
+                assert!(!made, "{context}: it was answered for");
+                continue;
+            };
+            let stands = child.base.is_some();
+            assert_eq!(child.disk().expect("it serves").stands(), stands, "{context}");
+            assert!(!(released && stands), "{context}: it stands on its point again");
+            assert_eq!(child.run.is_some(), stands, "{context}");
+            let pinned = disks.get("web").expect("the parent").disk().expect("it serves").pinned().len();
+            assert_eq!(pinned, usize::from(stands), "{context}");
+            hydrate(&disks).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let child = disks.get("child").expect("there");
+            assert!(child.base.is_none() && child.run.is_none(), "{context}");
+            let mut bytes = vec![0; 8192];
+            child.disk().expect("it serves").read_at(ByteOffset::ZERO, &mut bytes).expect("read");
+            assert_eq!(bytes, [7; 8192], "{context}");
+            if stands { standing += 1 } else { independent += 1 }
+        }
+    }
+    assert!(standing > 10 && independent > 10, "crashes before and after: {standing} and {independent}");
+}
+
+/// Brings all of what `child` stands on and lets go of it, as the threads of hydration do.
+fn hydrate(disks: &Disks) -> Result<()> {
+    let child = disks.get("child")?;
+    let disk = child.disk()?;
+    if disk.stands() {
+        disk.begin_hydration().doing(String::new)?;
+        while disk.hydrate_step().doing(String::new)? != layers::Hydrating::Whole {}
+    }
+    if child.base.is_some() { disks.release_base(&child) } else { Ok(()) }
 }
 
 /// Upkeep, `disk recover` and `disk share` come by while a client fills a disk: it stays open, and the fill ends well.

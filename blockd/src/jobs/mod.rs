@@ -191,6 +191,7 @@ impl Jobs {
             duration_ms: 0,
             check: None,
             scrub: None,
+            restore: None,
         })
     }
 

@@ -47,6 +47,7 @@ impl Tiers {
             .with_help("name each disk once, and no disk beside its machine"));
         }
         for named in &named {
+            named.unreplaced()?;
             self.number_above_earlier(named)?;
         }
         let numbering = match items.iter().any(|item| is_machine(item)) {

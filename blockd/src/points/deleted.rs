@@ -39,6 +39,13 @@ impl Tiers {
     /// # Errors
     /// `Refused` by the gate; what the vault or the host reports.
     pub fn delete_from(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
+        let copy = held.copies.iter().find(|(named, _)| named.name == vault.name);
+        let manifest = copy.map(|(_, manifest)| manifest);
+        let id = vault.vault()?.id();
+        self.disks.delete_unless_stood_on(id, manifest, &held.name, || self.delete_now(held, vault, by))
+    }
+
+    fn delete_now(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
         let (marks, now) = (self.vaults.marks(), self.now());
         let days = vault.term_days();
         let until =
@@ -69,8 +76,9 @@ impl Tiers {
         }
         let points = vault.vault()?.points().doing(|| format!("vault {}", vault.name))?;
         let end = |state| {
-            let found = points.iter().find(|point| point.state == state);
-            self.end_deletion(vault, state, found.map(|point| &point.manifest))
+            let found = points.iter().find(|point| point.state == state).map(|point| &point.manifest);
+            let (id, name) = (vault.vault()?.id(), self.vaults.marks().of(state).point);
+            self.disks.delete_unless_stood_on(id, found, &name, || self.end_deletion(vault, state, found))
         };
         // all of them, whatever one reports
         let failed: Vec<Error> = due.into_keys().filter_map(|state| end(state).err()).collect();

@@ -32,7 +32,7 @@ pub struct Tiers {
     /// The disks, whose layers are the instant tier.
     pub disks: Disks,
     /// The vaults.
-    pub vaults: Vaults,
+    pub vaults: Arc<Vaults>,
     /// What checks have shown.
     pub catalog: Arc<Catalog>,
     /// Where exports are served.

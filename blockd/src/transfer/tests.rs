@@ -28,10 +28,10 @@ impl Stage {
         }
         let volatile = dir.path().join("volatile");
         let disks = layers::Env::linux(dir.path(), &volatile).expect("a place for disks");
-        let (disks, _) = Disks::open(disks).expect("no disks yet");
+        let (disks, _) = Disks::open(disks, None).expect("no disks yet");
         let media = Arc::new(LinuxMedia::new(dir.path(), &volatile).expect("a media"));
         let env = vault::Env { clock: Arc::new(SystemClock), entropy: Arc::new(KernelEntropy) };
-        let vaults = Vaults::open(dir.path(), media, env).expect("a vault");
+        let vaults = Arc::new(Vaults::open(dir.path(), media, env, 1 << 20).expect("a vault"));
         let catalog = Arc::new(Catalog::open(dir.path()).expect("a catalog").0);
         let (nbd_socket, stored_count) = (dir.path().join("nbd.sock"), AtomicU64::default());
         let tiers = Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket, stored_count };

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vault::{DirectoryStore, Env, Options, Quiet, Vault, VaultKey};
+use vault::{DirectoryStore, Env, FrameCache, Options, Quiet, Vault, VaultKey};
 
 /// The vault that is made at the first start.
 pub const MAIN: &str = "main";
@@ -95,6 +95,7 @@ pub struct Vaults {
     media: Arc<dyn Media>,
     env: Env,
     marks: Arc<Marks>,
+    frames: Arc<FrameCache>,
     table: Mutex<BTreeMap<String, Arc<NamedVault>>>,
 }
 
@@ -103,9 +104,9 @@ impl Vaults {
     ///
     /// # Errors
     /// What keeps the directory as a whole from being read, or `main` from being made.
-    pub fn open(root: &Path, media: Arc<dyn Media>, env: Env) -> Result<Self> {
-        let marks = Arc::new(Marks::open(media.clone())?);
-        let vaults = Self { root: root.to_owned(), media, env, marks, table: Mutex::default() };
+    pub fn open(root: &Path, media: Arc<dyn Media>, env: Env, cache_bytes: u64) -> Result<Self> {
+        let (marks, frames) = (Arc::new(Marks::open(media.clone())?), Arc::new(FrameCache::new(cache_bytes)));
+        let vaults = Self { root: root.to_owned(), media, env, marks, frames, table: Mutex::default() };
         for entry in vaults.media.list(DIR).doing(|| "list the vaults".to_owned())? {
             let Some(name) = entry.name.strip_suffix(".vault").filter(|_| !entry.is_dir) else { continue };
             let named = vaults.open_one(name);
@@ -238,7 +239,8 @@ impl Vaults {
         self.media.create_dir(&format!("{CACHE}/{name}")).doing(doing)?;
         let dir = self.root.join(CACHE).join(name);
         let cache = Arc::new(LinuxMedia::new(&dir, &dir).doing(doing)?);
-        Ok(Options { gate: Arc::new(gate), cache: Some(cache), ..Options::default() })
+        let frames = self.frames.clone();
+        Ok(Options { gate: Arc::new(gate), cache: Some(cache), frames, ..Options::default() })
     }
 
     /// Every vault, by name.
@@ -254,6 +256,17 @@ impl Vaults {
         lock(&self.table).get(name).cloned().ok_or_else(|| {
             Error::not_found(format!("vault {name}")).with_help("`blockctl vault list` shows the vaults")
         })
+    }
+
+    /// The vault with this id.
+    pub fn by_id(&self, id: VaultId) -> Option<Arc<NamedVault>> {
+        lock(&self.table).values().find(|named| named.id == Some(id)).cloned()
+    }
+
+    /// How the memory for decoded chunks is used.
+    pub fn cache_use(&self) -> control::CacheUse {
+        let vault::CacheUse { limit, held, hits, misses } = self.frames.usage();
+        control::CacheUse { limit, held, hits, misses }
     }
 
     /// A vault as the API shows it.

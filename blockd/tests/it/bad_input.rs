@@ -24,7 +24,7 @@ fn unknown_names_are_named() {
         keep_seconds: None,
     };
     let since = ChangesQuery { since: Some("web@9".into()), until: None };
-    let restore = RestoreRequest { point: "web@9".into(), to: "new".into() };
+    let restore = RestoreRequest { point: "web@9".into(), to: "new".into(), ..Default::default() };
     let failures = [
         ("nope", failure(client.disk("nope"))),
         ("nope", failure(client.delete_disk("nope"))),

@@ -181,7 +181,8 @@ impl Daemon {
     }
 
     pub fn restore(&self, point: &str, to: &str) -> Job {
-        let request = RestoreRequest { point: point.to_owned(), to: to.to_owned() };
+        let request =
+            RestoreRequest { point: point.to_owned(), to: to.to_owned(), ..RestoreRequest::default() };
         let job = self.client.restore(&request).expect("a job");
         self.finished(&job)
     }

@@ -252,26 +252,110 @@ fn a_guest_whose_root_we_serve_survives_kills_of_the_daemon() {
     let daemon = daemon.expect("running");
     assert_eq!(daemon.client().disk("root").expect("a disk").opened.as_deref(), Some("live-map"));
     fs::remove_file(&image).expect("removed");
-    sh(dir.path(), &format!("nbdcopy '{uri}' {}", image.display()));
-    sh(dir.path(), "e2fsck -fn root.raw");
+    check_files(dir.path(), &uri, &wrote);
+}
+
+/// A filesystem that a guest left is clean, and what it said it wrote is there: a number and a sum each.
+fn check_files(dir: &Path, uri: &str, wrote: &[String]) {
+    let image = dir.join("root.raw");
+    sh(dir, &format!("nbdcopy '{uri}' {}", image.display()));
+    sh(dir, "e2fsck -fn root.raw");
     let mut check = Command::new("debugfs")
         .args(["-f", "-"])
         .arg(&image)
-        .current_dir(dir.path())
+        .current_dir(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("debugfs");
-    writeln!(check.stdin.take().expect("its input"), "rdump /data {}", dir.path().display())
-        .expect("a command");
+    writeln!(check.stdin.take().expect("its input"), "rdump /data {}", dir.display()).expect("a command");
     assert!(check.wait().expect("its end").success());
     for line in wrote {
         let (number, sum) = line.split_once(' ').expect("a number and a sum");
-        let found =
-            Command::new("md5sum").arg(dir.path().join("data").join(number)).output().expect("md5sum");
+        let found = Command::new("md5sum").arg(dir.join("data").join(number)).output().expect("md5sum");
         assert!(found.stdout.starts_with(sum.as_bytes()), "file {number} is not what was acknowledged");
     }
+}
+
+/// Reads what it was started with, all of it and again in the end, and works meanwhile.
+const WORKER: &str = "#!/bin/sh
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+echo GUEST-ROOT
+cd /old && md5sum -c -s sums || echo GUEST-FAILED
+for i in $(seq 1 COUNT); do
+  cat /old/$((i % 12 + 1)) | head -c $((i * 1000)) > /data/$i || echo GUEST-FAILED
+  dd if=/dev/urandom of=/data/$i bs=1k count=$((i % 7 + 1)) seek=1 conv=notrunc,fsync 2>/dev/null || echo GUEST-FAILED
+  echo GUEST-WROTE $i $(md5sum /data/$i | cut -d' ' -f1)
+done
+echo 3 > /proc/sys/vm/drop_caches
+cd /old && md5sum -c -s sums || echo GUEST-FAILED
+sync
+mount -o remount,ro /
+echo GUEST-DONE
+poweroff -f
+";
+
+/// A guest boots from a point that only a vault holds and works while the rest of it is brought, as slowly as can be told,
+/// and the daemon is killed again and again. In the end the disk is independent, clean and right.
+#[test]
+fn a_guest_works_on_a_run_while_it_is_hydrated_and_the_daemon_killed() {
+    let kills = if std::env::var_os("BLOCKD_SOAK").is_some() { 10 } else { 3 };
+    let state = State::new();
+    fs::create_dir(state.path()).expect("a directory");
+    fs::write(state.file("blockd.toml"), "hydration-bytes-per-second = 1048576\n").expect("a configuration");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut daemon = state.start();
+    daemon.create("root", 64 << 20);
+    let root = dir.path().join("root");
+    busybox(&root);
+    script(&root.join("sbin/init"), &WORKER.replace("COUNT", &(kills * 10).to_string()));
+    sh(
+        dir.path(),
+        "mkdir root/old; for i in $(seq 1 12); do head -c 2000000 /dev/urandom > root/old/$i; done
+         (cd root/old; md5sum * > ../sums; mv ../sums sums)
+         truncate -s 64M root.raw && mke2fs -q -t ext4 -d root root.raw",
+    );
+    let socket = daemon.client().socket().with_file_name("nbd.sock");
+    let uri = |disk: &str| nbd::Uri::unix(&socket, disk).to_string();
+    sh(dir.path(), &format!("nbdcopy --flush root.raw '{}'; rm root.raw", uri("root")));
+    assert_eq!(daemon.backup("root").error, None);
+    daemon.client().delete_disk("root").expect("only the vault has it");
+    let run = control::RunRequest { point: "root@1".into(), name: "now".into(), hydrate: true };
+    daemon.client().run(&run).expect("it runs");
+
+    let first =
+        initramfs(dir.path(), &[], "mount -t ext4 /dev/vda /root && exec switch_root /root /sbin/init");
+    let drive = format!(
+        "driver=nbd,node-name=disk,server.type=unix,server.path={},export=now,reconnect-delay=60",
+        socket.display()
+    );
+    let mut guest = Guest::boot(&first, &["-blockdev", &drive, "-device", "virtio-blk-pci,drive=disk"]);
+    guest.until("GUEST-ROOT");
+    let (mut wrote, mut while_hydrating) = (Vec::new(), 0);
+    for count in 1..=kills * 10 {
+        wrote.push(guest.until("GUEST-WROTE"));
+        if count % 10 == 5 {
+            let state_of = daemon.client().run_status("now").expect("its status").state;
+            while_hydrating += u64::from(state_of == control::RunState::Hydrating);
+            daemon.kill();
+            std::thread::sleep(Duration::from_millis(300));
+            daemon = state.start();
+        }
+    }
+    guest.ends();
+    assert!(while_hydrating > 0, "hydration was over before the first kill");
+    fs::write(state.file("blockd.toml"), "").expect("a configuration");
+    assert!(daemon.stop().success());
+    let daemon = state.start();
+    let promoted = daemon.client().promote("now").map(|run| run.state);
+    while promoted.is_ok()
+        && daemon.client().run_status("now").expect("its status").state != control::RunState::Independent
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    check_files(dir.path(), &uri("now"), &wrote);
 }
 
 /// What the kernel's own client does with two connections.

@@ -209,7 +209,7 @@ fn a_disk_that_a_job_reads_is_not_deleted_and_errors_name_it() {
     wait_until(|| daemon.client().disk("web").expect("a disk").writers == 0);
     let point = daemon.snapshot("web");
     let id = daemon.client().disk("web").expect("a disk").id;
-    let request = control::RestoreRequest { point: point.clone(), to: "again".into() };
+    let request = control::RestoreRequest { point: point.clone(), to: "again".into(), ..Default::default() };
     let mut refused = 0;
     let mut said = Vec::new();
     let job = daemon.client().restore(&request).expect("a job");

@@ -96,7 +96,8 @@ fn a_cancelled_restore_leaves_no_disk() {
     let point = daemon.snapshot("web");
     let before = state.files("disks").len();
     let begin = |to: &str| {
-        let request = control::RestoreRequest { point: point.clone(), to: to.to_owned() };
+        let request =
+            control::RestoreRequest { point: point.clone(), to: to.to_owned(), ..Default::default() };
         daemon.client().restore(&request).expect("a job")
     };
     let jobs = [begin("one"), begin("two")];

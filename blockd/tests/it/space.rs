@@ -237,7 +237,11 @@ fn a_host_that_is_full_to_the_last_block_fails_clearly_and_heals() {
     assert_eq!(job.state, JobState::Done, "{job:?}");
     assert!(daemon.client().jobs().expect("jobs").iter().any(|known| known.id == job.id));
     assert!(daemon.client().check_vault("main").is_ok());
-    match daemon.client().restore(&RestoreRequest { point: "web@1".into(), to: "back".into() }) {
+    match daemon.client().restore(&RestoreRequest {
+        point: "web@1".into(),
+        to: "back".into(),
+        ..Default::default()
+    }) {
         Err(error) => assert_eq!(error.kind(), Kind::NoSpace, "{error}"),
         Ok(job) => {
             let job = daemon.finished(&job);

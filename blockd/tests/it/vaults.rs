@@ -46,7 +46,7 @@ fn a_wrong_key_locks_and_a_damaged_one_is_named() {
         let client = daemon.client();
         assert!(client.vault("main").expect("a vault").locked, "{says}");
         let backup = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
-        let restore = RestoreRequest { point: "web@1".into(), to: "new".into() };
+        let restore = RestoreRequest { point: "web@1".into(), to: "new".into(), ..Default::default() };
         let errors = [
             client.backup(&backup).expect_err("locked"),
             client.check_vault("main").expect_err("locked"),
@@ -116,7 +116,10 @@ fn a_number_never_comes_to_mean_a_point_of_a_later_disk() {
     let daemon = state.start();
     daemon.client().delete_disk("web").expect("deleted");
     let restored = daemon.finished(
-        &daemon.client().restore(&RestoreRequest { point: "web@1".into(), to: "web".into() }).expect("a job"),
+        &daemon
+            .client()
+            .restore(&RestoreRequest { point: "web@1".into(), to: "web".into(), ..Default::default() })
+            .expect("a job"),
     );
     assert_eq!(restored.error, None);
     let error = daemon.client().point("web@1").expect_err("today's disk has none");
@@ -293,7 +296,7 @@ fn a_store_without_its_first_blob_is_damaged_and_not_absent() {
     assert_eq!(check.check.expect("what it found").problems[0].what, "vault");
     assert!(daemon.stop().success());
     let daemon = state.start();
-    let restore = RestoreRequest { point: "web@1".into(), to: "new".into() };
+    let restore = RestoreRequest { point: "web@1".into(), to: "new".into(), ..Default::default() };
     let errors = [
         daemon.client().check_vault("main").expect_err("it cannot be opened"),
         daemon.client().restore(&restore).expect_err("it cannot be opened"),

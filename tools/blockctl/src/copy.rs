@@ -3,12 +3,18 @@
 use crate::failure::{Failure, Result};
 use crate::output::Progress;
 use block::linux::{KernelEntropy, LinuxMedia};
-use block::{BLOCK_SIZE, BlockDevice, BlockSource, ByteOffset, Media, MediaFile, OpenHow};
+use block::{
+    BLOCK_SIZE, BlockDevice, BlockSource, ByteOffset, ByteRange, Extent, ExtentKind, Media, MediaFile,
+    OpenHow, Provision,
+};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Bytes compared at a time.
+/// Bytes compared or written at a time.
 const STEP: u64 = 4 << 20;
+/// Extents are asked for in parts of this size.
+const WINDOW: u64 = 1 << 30;
 
 /// Opens a host file through the storage side's own seam.
 fn open(path: &Path, how: OpenHow) -> Result<Arc<dyn MediaFile>> {
@@ -35,6 +41,41 @@ pub fn to_device(from: &dyn BlockSource, to: &dyn BlockDevice, progress: &mut Pr
     })?;
     to.flush()?;
     Ok(written.get())
+}
+
+/// Makes the front of a device, whatever it holds, equal to a source, durably: what is empty in the source is made zero. Gives
+/// the bytes written.
+///
+/// # Errors
+/// What either side reports.
+pub fn over_device(from: &dyn BlockSource, to: &dyn BlockDevice, progress: &mut Progress) -> Result<u64> {
+    let total = from.size().get();
+    let (mut buf, mut written) = (Vec::new(), 0);
+    for start in (0..total).step_by(WINDOW as usize) {
+        let window = ByteRange::between(start, total.min(start + WINDOW));
+        let mut extents = Vec::new();
+        from.extents(window, &mut |extent| {
+            extents.push(extent);
+            ControlFlow::Continue(())
+        })?;
+        for Extent { range, kind } in extents {
+            if kind != ExtentKind::Data {
+                to.zero(range, Provision::Sparse)?;
+                continue;
+            }
+            for at in (range.start()..range.end()).step_by(STEP as usize) {
+                let count = STEP.min(range.end() - at);
+                buf.resize(count as usize, 0);
+                from.read_at(ByteOffset::new(at), &mut buf)?;
+                to.write_at(ByteOffset::new(at), &buf)?;
+                written += count;
+                progress.at(at + count, total);
+            }
+        }
+        progress.at(window.end(), total);
+    }
+    to.flush()?;
+    Ok(written)
 }
 
 /// Writes a source as a sparse image file. It appears under its name when it is whole and on the disk.

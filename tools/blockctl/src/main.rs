@@ -14,6 +14,8 @@ mod mounts;
 mod output;
 mod point;
 mod policy;
+mod restore;
+mod run;
 mod shell;
 mod size;
 mod span;
@@ -83,7 +85,8 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Snapshot { disks } => point::snapshot(&client()?, output, &disks),
         Verb::Point(verb) => point::run(verb, &client()?, output),
         Verb::Backup(options) => point::backup(&client()?, output, &options),
-        Verb::Restore(verb) => point::restore(&client()?, output, verb),
+        Verb::Restore(verb) => restore::run(&client()?, output, verb),
+        Verb::Run(options) => run::run(options, &client()?, output),
         Verb::Mount(options) => mounts::mount(&client()?, output, &options),
         Verb::Umount { dir } => mounts::umount(output, &dir),
         Verb::Files(verb) => files::run(verb, &client()?, output),

@@ -1,15 +1,13 @@
-//! `blockctl snapshot`, `point …`, `backup` and `restore …`.
+//! `blockctl snapshot`, `point …` and `backup`.
 
-use crate::cli::{BackupOptions, PointVerb, RestoreVerb, TierName};
+use crate::cli::{BackupOptions, PointVerb, TierName};
 use crate::disk;
 use crate::failure::Result;
 use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::policy::reasons;
 use crate::size;
-use control::{
-    BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, RestoreRequest, Tier, TransferKind,
-};
+use control::{BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, Tier, TransferKind};
 
 /// `blockctl snapshot`.
 pub fn snapshot(client: &Client, output: &Output, disks: &[String]) -> Result<()> {
@@ -96,28 +94,6 @@ pub fn backed_up(job: &Job) -> String {
         job.chunks_reused,
         job.duration_ms as f64 / 1000.0,
     ) + &job.note.as_ref().map_or_else(String::new, |note| format!("\nnote: {note}"))
-}
-
-/// `blockctl restore …`.
-pub fn restore(client: &Client, output: &Output, verb: RestoreVerb) -> Result<()> {
-    let RestoreVerb::Disk { point, target, image, yes } = verb;
-    if let Some(file) = target.output {
-        let point = client.point(&point)?.name;
-        let written = disk::export(client, output, &point, &file, &image, yes)?;
-        return output.answer(&written, disk::Written::show);
-    }
-    let to = target.to.unwrap_or_default();
-    let begun = client.restore(&RestoreRequest { point, to })?;
-    let done = job::follow(client, output, &begun)?;
-    job::answer(output, &done, |job| {
-        let point = job.point.as_deref().unwrap_or("?");
-        let seconds = job.duration_ms as f64 / 1000.0;
-        let read = size::show(job.bytes_read);
-        format!(
-            "{point} restored to disk {}: {read} read, {seconds:.2} s",
-            job.target.as_deref().unwrap_or("?")
-        )
-    })
 }
 
 fn tiers(tiers: &[Tier]) -> String {

@@ -2,8 +2,8 @@
 
 use crate::failure::Result;
 use crate::output::{Output, sheet};
-use crate::{disk, size, vault};
-use control::{Client, Space, SpaceState, Status};
+use crate::{disk, run, size, vault};
+use control::{CacheUse, Client, Space, SpaceState, Status};
 
 /// Shows how everything is.
 pub fn show(client: &Client, output: &Output) -> Result<()> {
@@ -19,6 +19,7 @@ fn text(status: &Status) -> String {
         ("state", format!("{} ({free})", daemon.state)),
         ("exports", format!("{}{listen}", daemon.nbd_socket)),
         ("space", space_of(&status.space)),
+        ("cache", cache_of(&status.cache)),
         ("points", status.points.to_string()),
         ("jobs", format!("{} active", status.jobs_active)),
     ]);
@@ -26,12 +27,27 @@ fn text(status: &Status) -> String {
         text.push('\n');
         text.push_str(&disk::table_of(&status.disks));
     }
+    if !status.runs.is_empty() {
+        text.push('\n');
+        text.push_str(&run::list(&status.runs));
+    }
     text.push('\n');
     text.push_str(&vault::table_of(&status.vaults));
     for warning in &status.warnings {
         text.push_str(&format!("\nwarning: {warning}"));
     }
     text
+}
+
+/// The memory for decoded chunks in one line.
+fn cache_of(cache: &CacheUse) -> String {
+    let asked = cache.hits + cache.misses;
+    let found = (cache.hits * 100).checked_div(asked).unwrap_or(0);
+    format!(
+        "{} of {} held, {found} % of {asked} chunks found in it",
+        size::show(cache.held),
+        size::show(cache.limit)
+    )
 }
 
 /// The room of the instant tier in one line.

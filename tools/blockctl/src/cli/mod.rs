@@ -3,10 +3,12 @@
 mod disk;
 mod files;
 mod policy;
+mod run;
 
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesVerb, FindOptions, KindName, TarOptions};
 pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
+pub use run::{RestoreVerb, RunOptions, RunVerb};
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -49,6 +51,8 @@ pub enum Verb {
     /// A recovery point as a disk or a file
     #[command(subcommand)]
     Restore(RestoreVerb),
+    /// A writable disk that reads from a recovery point, at once; the rest is brought in the background
+    Run(RunOptions),
     /// A recovery point as a tree of files: disk.raw, partitions/N.raw, files/N/
     Mount(MountOptions),
     /// End a mount
@@ -206,33 +210,6 @@ pub struct BackupOptions {
     pub keep: Option<u64>,
 }
 
-#[derive(Subcommand)]
-pub enum RestoreVerb {
-    /// A recovery point as a new disk, or as an image file
-    Disk {
-        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
-        point: String,
-        #[command(flatten)]
-        target: RestoreTarget,
-        #[command(flatten)]
-        image: ImageOptions,
-        /// Replace a file that exists, without asking
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-#[derive(Args)]
-#[group(required = true, multiple = false)]
-pub struct RestoreTarget {
-    /// The new disk's name
-    #[arg(long, value_name = "NAME")]
-    pub to: Option<String>,
-    /// The image file to write
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub output: Option<PathBuf>,
-}
-
 #[derive(Args)]
 pub struct MountOptions {
     /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
@@ -341,6 +318,21 @@ mod tests {
     #[test]
     fn the_definitions_hold_together() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_is_of_a_point_or_a_verb() {
+        let parse =
+            |words: &[&str]| Arguments::try_parse_from([&["blockctl", "run"], words].concat()).is_ok();
+        assert!(parse(&["web@1", "--name", "try"]) && parse(&["web@1", "--name", "try", "--no-hydrate"]));
+        assert!(parse(&["status"]) && parse(&["promote", "try"]) && parse(&["discard", "try", "--yes"]));
+        assert!(!parse(&["web@1"]) && !parse(&[]) && !parse(&["--name", "try"]));
+        let restore = |words: &[&str]| {
+            Arguments::try_parse_from([&["blockctl", "restore", "disk"], words].concat()).is_ok()
+        };
+        assert!(restore(&["web@1", "--to", "new"]) && restore(&["--replace", "web", "--undo"]));
+        assert!(!restore(&["--to", "new"]) && !restore(&["web@1", "--to", "new", "--undo"]));
+        assert!(!restore(&["web@1", "--to", "new", "--force-disconnect"]) && !restore(&["web@1"]));
     }
 
     #[test]

@@ -171,7 +171,11 @@ impl Stage {
             Ok(((), format!("{} deleted from the disk: only the vault holds it now", deleted.name)))
         })?;
         story.step(|output| {
-            let request = RestoreRequest { point: first.vault.name.clone(), to: RESTORED.to_owned() };
+            let request = RestoreRequest {
+                point: first.vault.name.clone(),
+                to: RESTORED.to_owned(),
+                ..Default::default()
+            };
             let done = finish(job::follow(client, output, &client.restore(&request)?)?)?;
             let read = size::show(done.bytes_read);
             Ok(((), format!("{} restored to disk {RESTORED}, {read} read from the vault", name(&done)?)))

@@ -9,3 +9,4 @@ mod demo;
 mod files;
 mod fixture;
 mod images;
+mod runs;

@@ -1,0 +1,163 @@
+//! Restores: a recovery point as a new disk, or in the place of what a disk holds, from whichever tiers hold it.
+//!
+//! A new disk exists under its name only when every byte is on it and durable; what failed or was cut off leaves
+//! nothing. A disk whose content is replaced keeps everybody out until all of it is there, over crashes too.
+
+mod pieces;
+mod preflight;
+mod replace;
+
+use crate::daemon::Daemon;
+use crate::error::{Doing, Error, Result};
+use crate::jobs::{NewJob, Run, disk_key};
+use crate::points::Held;
+use crate::space::{Patient, Space};
+use block::{BlockDevice, BlockSource, ByteOffset, ByteRange};
+use control::{Job, Kind, RestoreRequest, Restored, Tier};
+use pieces::{Pieces, in_parallel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+impl Daemon {
+    /// A recovery point as a new disk, or in the place of what a disk holds, as a job.
+    ///
+    /// # Errors
+    /// `NotFound` naming the point, `Conflict` if the new disk's name is taken, `Refused` if a client uses the disk that
+    /// is to be replaced; `Invalid` for a request that says neither or both.
+    pub fn restore(&self, request: &RestoreRequest) -> Result<Job> {
+        match &request.replace {
+            Some(name) if request.to.is_empty() => self.replace(name, request),
+            None if !request.to.is_empty() && !request.undo => self.restore_anew(request),
+            _ => Err(Error::said(
+                Kind::Invalid,
+                "restore",
+                "says neither where to, nor what is replaced, or both",
+            )),
+        }
+    }
+
+    fn restore_anew(&self, request: &RestoreRequest) -> Result<Job> {
+        let point = self.tiers().find(&request.point)?;
+        // for the answer's sake; the job reserves the name itself
+        drop(self.tiers().disks.reserve(&request.to)?);
+        let id = self.tiers().disks.fresh_id()?;
+        let new = NewJob {
+            operation: "restore",
+            item: point.item.clone(),
+            keys: vec![format!("new disk {}", request.to)],
+            reads: point.instant.iter().map(|named| disk_key(named.id)).collect(),
+            point: Some(point.name.clone()),
+            vault: None,
+            target: Some(request.to.clone()),
+            target_id: Some(id.to_string()),
+        };
+        let (tiers, to, verify) = (self.tiers().clone(), request.to.clone(), request.verify);
+        let space = self.space().clone();
+        self.jobs().start(new, move |run| {
+            let source = Whence::of(&point, run)?;
+            let doing = || format!("restore {} to {to}", point.name);
+            let made = tiers.disks.create(id, &to, point.size, |disk| {
+                fill(run, &source, &**disk, &space).doing(doing)?;
+                disk.flush().doing(doing)?;
+                if verify { compare(run, &source, &**disk).doing(doing) } else { Ok(()) }
+            });
+            match &point.instant {
+                // whatever its layers say then, this is why
+                Some(named) if made.is_err() && named.is_deleted() => Err(named.deleted_while(doing())),
+                _ => made.map(|_| ()),
+            }
+        })
+    }
+}
+
+/// Where a restore reads from.
+struct Whence {
+    source: Arc<dyn BlockSource>,
+    tier: Tier,
+}
+
+impl Whence {
+    /// The point's content, from the nearest tier that can be read; the job says which.
+    fn of(point: &Held, run: &Run) -> Result<Self> {
+        let source = point.source()?;
+        let from = if point.instant.is_some() { None } else { point.copies.first() };
+        run.update(|job| {
+            job.vault = from.map(|(vault, _)| vault.name.clone());
+            job.restore = Some(Restored::default());
+        });
+        let tier = if from.is_some() { Tier::Vault } else { Tier::Instant };
+        Ok(Self { source, tier })
+    }
+
+    fn was_read(&self, run: &Run, bytes: u64) {
+        run.update(|job| {
+            job.bytes_read += bytes;
+            if let Some(restore) = &mut job.restore {
+                match self.tier {
+                    Tier::Instant => restore.bytes_instant += bytes,
+                    Tier::Vault => restore.bytes_vault += bytes,
+                }
+            }
+        });
+    }
+}
+
+fn account(run: &Run, change: impl FnOnce(&mut Restored)) {
+    run.update(|job| change(job.restore.get_or_insert_default()));
+}
+
+/// Shows a job how far the pieces are, and ends them when it was cancelled.
+fn at(run: &Run, piece: ByteRange) -> block::Result<()> {
+    run.update(|job| job.bytes_done = job.bytes_done.max(piece.end()));
+    run.go_on().map_err(block::Error::other)
+}
+
+/// Copies everything that is not zero to a device of zeros, several pieces at a time.
+fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block::Result<()> {
+    run.update(|job| job.bytes_total = from.source.size().get());
+    let target = Patient { disk: to, space };
+    in_parallel(Pieces::of_data(&*from.source, ByteRange::whole(from.source.size())), &|piece, buf| {
+        from.source.read_at(piece.offset(), buf)?;
+        let mut written = 0;
+        block::runs_of(piece.offset(), buf, &mut |at, bytes| {
+            written += bytes.len() as u64;
+            target.write_at(at, bytes)
+        })?;
+        from.was_read(run, piece.count().get());
+        account(run, |restore| restore.bytes_written += written);
+        at(run, piece)
+    })
+}
+
+/// Reads back what was written and holds it against the recovery point, everywhere.
+fn compare(run: &Run, from: &Whence, to: &dyn BlockSource) -> block::Result<()> {
+    let whole = ByteRange::whole(from.source.size());
+    let verified = AtomicU64::new(0);
+    let check = |piece: ByteRange, buf: &mut [u8]| {
+        let mut expected = vec![0; buf.len()];
+        from.source.read_at(piece.offset(), &mut expected)?;
+        to.read_at(piece.offset(), buf)?;
+        if let Some(differs) = expected.iter().zip(&*buf).position(|(a, b)| a != b) {
+            let at = piece.start() + differs as u64;
+            return Err(block::Error::corrupt(
+                "what was restored",
+                Some(at),
+                "reads otherwise than the recovery point",
+            ));
+        }
+        verified.fetch_add(piece.count().get(), Ordering::Relaxed);
+        run.go_on().map_err(block::Error::other)
+    };
+    // where either of both has something: the rest is zeros on both sides
+    in_parallel(Pieces::of_data(&*from.source, whole), &check)?;
+    in_parallel(Pieces::of_data(to, whole), &check)?;
+    account(run, |restore| restore.bytes_verified = verified.load(Ordering::Relaxed));
+    Ok(())
+}
+
+/// Reads a whole piece of zeros or data; for those who compare.
+fn read(source: &dyn BlockSource, piece: ByteRange) -> block::Result<Vec<u8>> {
+    let mut bytes = vec![0; piece.count().get() as usize];
+    source.read_at(ByteOffset::new(piece.start()), &mut bytes)?;
+    Ok(bytes)
+}
