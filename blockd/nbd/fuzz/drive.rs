@@ -191,7 +191,7 @@ pub fn serve(disk: Arc<MemoryDisk>, style: ReplyStyle, stream: &[u8], piece: usi
                 transmission::Step::Fetched => panic!("nothing was fetched"),
                 transmission::Step::Close(_) => return all,
                 transmission::Step::Input(need) => {
-                    assert!(need > pending.len() && need <= 256 << 10, "wants {need}");
+                    assert!(need > pending.len() && need <= 260 << 10, "wants {need}");
                     break;
                 }
             }

@@ -3,6 +3,9 @@
 
 use crate::limits::{HANDSHAKE_BUFFER, INPUT_BUFFER};
 
+/// Bytes whose move costs less than receiving twice.
+const CHEAP_MOVE: usize = 8 << 10;
+
 /// What has arrived and is not consumed yet.
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
@@ -41,13 +44,18 @@ impl Inbox {
             let mut larger = vec![0; need.next_multiple_of(HANDSHAKE_BUFFER)];
             larger[..self.end - self.start].copy_from_slice(self.filled());
             (self.bytes, self.end, self.start) = (larger, self.end - self.start, 0);
-        } else if self.start + need > self.bytes.len()
-            || (self.start > 0 && self.bytes.len() - self.end < self.bytes.len() / 4)
-        {
+        } else if self.start + need > self.bytes.len() || self.is_worth_moving() {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.end, self.start) = (self.end - self.start, 0);
         }
         &mut self.bytes[self.end..]
+    }
+
+    /// Whether what is there stands near the end, where little can be received at a time, and is small enough to be moved
+    /// for that alone.
+    fn is_worth_moving(&self) -> bool {
+        let is_near_end = self.bytes.len() - self.end < self.bytes.len() / 4;
+        self.start > 0 && is_near_end && self.end - self.start <= CHEAP_MOVE
     }
 
     /// Takes note of `count` bytes put where [`space`](Self::space) said.

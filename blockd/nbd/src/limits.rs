@@ -42,9 +42,9 @@ pub const SEND_AT: u64 = 256 << 10;
 /// Replies are sent once so many are ready, so that the first one does not wait for too many others.
 pub const SEND_AT_REPLIES: usize = 64;
 
-/// Reads of so many bytes are sent by the kernel from its cache; below, copying into the batch costs less than the
-/// calls that avoid it.
-pub const SPLICE_FROM: u64 = 32 << 10;
+/// Pieces of reads of so many bytes are sent by the kernel from its cache. Below, copying costs the server more and the
+/// client less: what was just copied is in the processor's cache when the client takes it.
+pub const SPLICE_FROM: u64 = READ_CHUNK;
 
 /// Reads of a connection under way to the host's disk at a time. More than any client has in flight there.
 pub const MAX_FETCHES: usize = 128;
@@ -55,8 +55,9 @@ pub const MAX_FETCH_BYTES: u64 = 8 << 20;
 /// Where a connection's input buffer starts: most handshakes need no more.
 pub const HANDSHAKE_BUFFER: usize = 4 << 10;
 
-/// A connection's input buffer in the data phase. It never grows: longer writes are placed in pieces.
-pub const INPUT_BUFFER: usize = 256 << 10;
+/// A connection's input buffer in the data phase. It never grows: longer writes are placed in pieces. Two writes of
+/// 128 KiB, the most that kernels ask for at a time, fit with their headers: else the second is moved each time.
+pub const INPUT_BUFFER: usize = (256 << 10) + HANDSHAKE_BUFFER;
 
 /// The input a write longer than the buffer waits for before its next piece is placed.
 pub const WRITE_PIECE: u64 = 128 << 10;

@@ -4,6 +4,7 @@
 //! busy host the context switch is what a request costs. Reads that the host must fetch go on beside it.
 
 use super::fetches::Fetches;
+use super::pacing::Pacing;
 use super::registry::Place;
 use super::tls::{Secured, TlsConfig};
 use super::transport::Transport;
@@ -127,7 +128,7 @@ impl Connection {
         let splice = matches!(self.transport, Transport::Plain(_));
         transmission.allow(Shortcuts { splice, fetch: true });
         self.inbox.enlarge();
-        let (mut out, mut fetches) = (Outbox::new(), Fetches::default());
+        let (mut out, mut fetches, mut pacing) = (Outbox::new(), Fetches::default(), Pacing::default());
         let mut batches_after_stop = 0;
         let mut received_ns = SystemClock.monotonic_ns();
         loop {
@@ -136,6 +137,7 @@ impl Connection {
             fetches.start(&mut out, &mut transmission, received_ns);
             self.transport.send_all(&mut out, &transmission)?;
             fetches.count(&cells, &out, received_ns);
+            let replies = out.replies();
             out.clear();
             match step {
                 Step::Send => {}
@@ -144,6 +146,7 @@ impl Connection {
                 }
                 Step::Input(_) | Step::Fetched => {
                     let need = if let Step::Input(need) = step { Some(need) } else { None };
+                    pacing.before_wait(replies);
                     if !self.more(need, &mut transmission, &mut fetches, &mut out)? {
                         let why = "the client closed, or the server is stopping".into();
                         return self.finish(&mut transmission, fetches, &mut out, why);

@@ -34,6 +34,7 @@ impl Fetches {
             return;
         }
         let fetches: Vec<Fetch> = out.take_fetches().collect();
+        self.complete(transmission, out);
         if self.ring.is_none() {
             match ReadRing::new(MAX_FETCHES as u32) {
                 Ok(ring) => self.ring = Some(ring),
@@ -46,6 +47,7 @@ impl Fetches {
                 }
             }
         }
+        let before = self.ring.as_ref().map_or(0, ReadRing::under_way);
         for Fetch { request, stored } in fetches {
             let tag = self.free.pop().unwrap_or(self.asked.len());
             let started = match &mut self.ring {
@@ -72,6 +74,11 @@ impl Fetches {
         {
             // they begin with the next call
             tracing::debug!(%error, "reads were not begun");
+        }
+        // the ring answers at once what is in memory
+        self.complete(transmission, out);
+        if self.ring.as_ref().is_some_and(|ring| ring.under_way() == before) {
+            transmission.found_cached();
         }
     }
 

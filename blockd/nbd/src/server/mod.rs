@@ -6,6 +6,7 @@ mod acceptor;
 mod connection;
 mod fetches;
 mod listener;
+mod pacing;
 mod registry;
 mod tls;
 mod transport;

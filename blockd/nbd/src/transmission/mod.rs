@@ -68,6 +68,8 @@ pub struct Transmission {
     shortcuts: Shortcuts,
     fetches: usize,
     fetched_bytes: u64,
+    // a read lately was not in memory: to ask for each one alone costs the host more than to begin them together
+    is_cold: bool,
     stopping: bool,
     cells: Arc<Cells>,
     // last: the client is gone only after what it used is released
@@ -96,6 +98,7 @@ impl Transmission {
             shortcuts: Shortcuts::default(),
             fetches: 0,
             fetched_bytes: 0,
+            is_cold: false,
             stopping: false,
             cells,
             _entered: negotiated.entered,
@@ -110,6 +113,11 @@ impl Transmission {
     /// From now on no read is left to the caller.
     pub fn forbid_fetches(&mut self) {
         self.shortcuts.fetch = false;
+    }
+
+    /// The reads last handed out were all in memory: from now on they are looked for there again.
+    pub fn found_cached(&mut self) {
+        self.is_cold = false;
     }
 
     /// From now on every request is told that the server is stopping.

@@ -186,6 +186,7 @@ impl Transmission {
         let is_one_chunk = count == request.length && count <= READ_CHUNK;
         let may_fetch = self.shortcuts.fetch && is_one_chunk && stored.file.fast_fd().is_some();
         let put = match (may_fetch, stored.is_verified) {
+            (true, true) if self.is_cold => Put::NotReady,
             (true, true) => {
                 let file = &stored.file;
                 self.put_copied(request, range, out, |buf| file.read_cached(stored.offset, buf))
@@ -194,6 +195,7 @@ impl Transmission {
             _ => self.put_read(request, range, out),
         };
         if put == Put::NotReady {
+            self.is_cold = true;
             self.fetches += 1;
             self.fetched_bytes += count;
             out.fetch(*request, stored);
