@@ -2,7 +2,7 @@
 //!
 //! Every subject serves a disk of the same size, filled with incompressible data, from the same filesystem. blockd
 //! tracks changes throughout. `first write` is a pass over blocks right after a recovery point (blockd), on a fresh
-//! overlay (qcow2), or on a fresh sparse file (the raw servers): the price of the first touch. `write` is a pass over
+//! overlay (qcow2), or on a fresh sparse file (the raw servers): the price of the first touch. `write` is to
 //! blocks touched before. The cells without a cache drop the host's cache first; beside the servers fio then reads
 //! blockd's own file by io_uring, which is what the disk gives.
 
@@ -16,6 +16,7 @@ use crate::fio::{self, Access};
 use crate::report::{Report, Sample};
 use crate::server::{self, Server};
 
+const FOLD_POLL: std::time::Duration = std::time::Duration::from_millis(50);
 const DISK: &str = "bench";
 const BLOCKD: &str = "blockd";
 const NBDKIT: &str = "nbdkit file";
@@ -47,20 +48,14 @@ struct Cell {
 fn cells(seconds: u32) -> Vec<Cell> {
     use Before::{Nothing, Uncached, Untouched};
     let cell = |name, rw, block_bytes, depth, connections, before, flushes| {
-        let seconds = if rw == "randread" || flushes { Some(seconds) } else { None };
+        // a pass over blocks nobody touched ends when all are touched, and cannot go on
+        let seconds = if before != Untouched || flushes { Some(seconds) } else { None };
         Cell {
             name,
             connections,
             before,
             // what is read a second time without a cache comes from the cache
-            access: Access {
-                rw,
-                block_bytes,
-                depth,
-                flushes,
-                seconds,
-                again: rw == "randread" && before != Uncached,
-            },
+            access: Access { rw, block_bytes, depth, flushes, seconds, again: before == Nothing },
         }
     };
     const K4: u32 = 4 << 10;
@@ -215,6 +210,10 @@ impl Field {
         if cell.before == Before::Untouched {
             self.make_untouched(subject)?;
         }
+        // a point that was deleted to bound the space is no part of what is measured
+        while !self.is_folded()? {
+            std::thread::sleep(FOLD_POLL);
+        }
         self.blockd.wait_until_idle()?;
         server::run(Command::new("sync").arg("--file-system").arg(&self.dir))?;
         if cell.before == Before::Uncached {
@@ -279,6 +278,12 @@ impl Field {
             }
         }
         largest.1.context("blockd has no layer")
+    }
+
+    fn is_folded(&self) -> Result<bool> {
+        let shown: serde_json::Value =
+            serde_json::from_str(&self.blockctl(&["disk", "show", DISK, "--json"])?)?;
+        Ok(shown.get("consolidation").is_none_or(serde_json::Value::is_null))
     }
 
     fn blockctl(&self, args: &[&str]) -> Result<String> {
