@@ -7,6 +7,7 @@ mod clients;
 mod fixture;
 mod guest;
 mod integrity;
+mod interop;
 mod kill;
 mod lifecycle;
 mod machines;

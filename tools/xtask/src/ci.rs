@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::command::{program, run as run_program};
-use crate::{arrows, checks, deny, docs, fuzz, packages, servers};
+use crate::{arrows, checks, deny, docs, fuzz, packages, servers, sources};
 
 /// A hang is a failure: the tests are ended after this long.
 const TEST_LIMIT_MINUTES: u32 = 50;
@@ -18,6 +18,7 @@ const CHECKS: &[Check] = &[
     ("arrows", arrows::check),
     ("packages", || packages::ensure(packages::TEST)),
     ("servers", servers::ensure),
+    ("sources", || sources::ensure(sources::TEST)),
     ("deny", deny::check),
     ("lints", checks::lints),
     ("api docs", checks::api_docs),

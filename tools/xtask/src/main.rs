@@ -13,6 +13,7 @@ mod docs;
 mod fuzz;
 mod packages;
 mod servers;
+mod sources;
 mod test;
 
 use std::process::ExitCode;

@@ -32,7 +32,7 @@ pub fn ensure(list: &str) -> Result<()> {
         );
     }
     let suites: BTreeSet<Option<&str>> = missing.iter().map(|entry| split(entry).1).collect();
-    suites.iter().flatten().try_for_each(|suite| add_suite(suite))?;
+    suites.iter().flatten().try_for_each(|suite| add_suite(suite, "deb"))?;
     run(&mut program("apt-get", ["update"]))?;
     for suite in suites {
         let of_suite = missing.iter().map(|entry| split(entry)).filter(|(_, of)| *of == suite);
@@ -46,26 +46,30 @@ pub fn ensure(list: &str) -> Result<()> {
 }
 
 /// An entry's name and suite.
-fn split(entry: &str) -> (&str, Option<&str>) {
+pub fn split(entry: &str) -> (&str, Option<&str>) {
     match entry.split_once('/') {
         Some((name, suite)) => (name, Some(suite)),
         None => (entry, None),
     }
 }
 
-/// Names a suite to apt, unless it knows it.
-fn add_suite(suite: &str) -> Result<()> {
-    if output(&mut program("apt-cache", ["policy"]))?.contains(&format!("n={suite}")) {
+/// Names a suite to apt, unless it knows it: its packages (`deb`) or their sources (`deb-src`).
+///
+/// # Errors
+/// apt cannot be asked or its settings cannot be written.
+pub fn add_suite(suite: &str, kind: &str) -> Result<()> {
+    if kind == "deb" && output(&mut program("apt-cache", ["policy"]))?.contains(&format!("n={suite}")) {
         return Ok(());
     }
     let source = format!(
-        "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: {suite}\nComponents: main\n\
+        "Types: {kind}\nURIs: http://deb.debian.org/debian\nSuites: {suite}\nComponents: main\n\
          Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
     );
-    Ok(std::fs::write(format!("/etc/apt/sources.list.d/{suite}.sources"), source)?)
+    Ok(std::fs::write(format!("/etc/apt/sources.list.d/{suite}-{kind}.sources"), source)?)
 }
 
-fn names(list: &str) -> impl Iterator<Item = &str> {
+/// The entries of a list, one a line.
+pub fn names(list: &str) -> impl Iterator<Item = &str> {
     list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
@@ -89,7 +93,11 @@ fn parse_status(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(installed).collect()
 }
 
-fn is_root() -> Result<bool> {
+/// Whether this process may install.
+///
+/// # Errors
+/// It cannot be asked.
+pub fn is_root() -> Result<bool> {
     Ok(output(&mut program("id", ["-u"]))?.trim() == "0")
 }
 

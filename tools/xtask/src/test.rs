@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::command::{cargo, run as run_program};
 use crate::demo::target_folder;
-use crate::{packages, servers};
+use crate::{packages, servers, sources};
 
 /// Tests that have a long form take it when this is set.
 const SOAK: &str = "BLOCKD_SOAK";
@@ -38,6 +38,7 @@ pub fn soak() -> Result<()> {
 fn every_test(soak: bool) -> Result<()> {
     packages::ensure(packages::TEST)?;
     servers::ensure()?;
+    sources::ensure(sources::TEST)?;
     // Tests start the real programs; the test profile shares their libraries with the tests.
     start(cargo(["build", "--profile", "test", "--workspace", "--bins"]), false)?;
     // The slowest proofs need no oracle and no program: they are built by themselves, with every lock and atomic a
