@@ -4,8 +4,7 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::gate::stamp;
 use crate::keeper::newest;
-use crate::names::is_of;
-use crate::points::By;
+use crate::points::{By, Held};
 use crate::policies::{PolicyName, Protection};
 use control::{Item, Kind, Point, Policy, UnprotectQuery};
 use jiff::Timestamp;
@@ -71,10 +70,11 @@ impl Daemon {
     /// Why they cannot be read.
     pub fn items(&self) -> Result<Vec<Item>> {
         let items = self.policies().items()?;
-        Ok(items.iter().map(|(item, protection)| self.item(item, protection)).collect())
+        let (held, _) = if items.is_empty() { Default::default() } else { self.tiers().held(None) };
+        Ok(items.iter().map(|(item, protection)| self.item(item, protection, &held)).collect())
     }
 
-    fn item(&self, item: &str, protection: &Protection) -> Item {
+    fn item(&self, item: &str, protection: &Protection, held: &[Held]) -> Item {
         let mut shown = Item {
             item: item.to_owned(),
             policy: protection.policy.clone(),
@@ -86,7 +86,7 @@ impl Daemon {
         };
         let told = PolicyName::parse(&protection.policy).and_then(|name| {
             let policy = self.policies().get(&name)?;
-            let (now, newest) = (self.now(), newest(self, item, &name.vault)?);
+            let (now, newest) = (self.now(), newest(self, item, &name.vault, held)?);
             shown.newest = newest.map(|newest| newest.to_string());
             if !protection.stopped {
                 shown.next = policy.schedule.next_start(item, now, newest).map(|next| next.to_string());
@@ -131,7 +131,7 @@ impl Daemon {
         self.policies().protect(item, Some(protection.clone()))?;
         tracing::info!(item, policy = %name, "is protected");
         self.keeper().wake();
-        Ok(self.item(item, &protection))
+        Ok(self.item(item, &protection, &self.tiers().held(Some(item)).0))
     }
 
     /// Ends or pauses an item's protection; gives it as it was.
@@ -150,7 +150,8 @@ impl Daemon {
                 "cannot be paused without its data",
             ));
         }
-        let shown = self.item(item, &protection);
+        let (held, _) = self.tiers().held(Some(item));
+        let shown = self.item(item, &protection, &held);
         let stopped = Protection { stopped: true, ..protection.clone() };
         self.policies().protect(item, query.pause.then_some(stopped))?;
         tracing::info!(
@@ -161,10 +162,8 @@ impl Daemon {
         );
         if query.delete_data {
             let vault = self.tiers().vaults.get(&PolicyName::parse(&protection.policy)?.vault)?;
-            let (held, _) = self.tiers().held(Some(item));
-            let stored = held.iter().filter(|held| is_of(item, &held.item));
-            let stored = stored.filter(|held| held.copies.iter().any(|(named, _)| named.name == vault.name));
-            for held in stored {
+            let is_stored = |held: &&Held| held.copies.iter().any(|(named, _)| named.name == vault.name);
+            for held in held.iter().filter(is_stored) {
                 self.tiers().delete_from(held, &vault, &By::Request)?;
             }
         }

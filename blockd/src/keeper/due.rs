@@ -4,7 +4,8 @@
 use super::note;
 use crate::daemon::Daemon;
 use crate::error::Result;
-use crate::names::is_of;
+use crate::gate::stamp;
+use crate::points::Held;
 use crate::policies::PolicyName;
 use crate::policy::Policy;
 use control::{BackupRequest, JobState};
@@ -76,7 +77,8 @@ impl Tries {
         if tried.is_served || now < tried.again_at || now.duration_since(slot).unsigned_abs() < delay {
             return Ok(ended);
         }
-        if newest(daemon, item, &name.vault)?.is_some_and(|newest| newest >= slot) {
+        let (held, _) = daemon.tiers().held(Some(item));
+        if newest(daemon, item, &name.vault, &held)?.is_some_and(|newest| newest >= slot) {
             tried.is_served = true;
             return Ok(ended);
         }
@@ -110,24 +112,19 @@ impl Try {
     }
 }
 
-/// When the newest point of an item was made that the vault holds: of a machine, that of the disk whose newest is oldest. None if a
-/// disk of it has none there.
+/// When the newest point of an item was made that the vault holds, as these points tell: of a machine, that of the disk whose
+/// newest is oldest. None if a disk of it has none there.
 ///
 /// # Errors
-/// `NotFound` if there is no such disk; what cannot be looked at.
-pub fn newest(daemon: &Daemon, item: &str, vault: &str) -> Result<Option<Timestamp>> {
+/// `NotFound` if there is no such disk; why the vault cannot be used.
+pub fn newest(daemon: &Daemon, item: &str, vault: &str, points: &[Held]) -> Result<Option<Timestamp>> {
     let tiers = daemon.tiers();
     let disks = tiers.disks.of(item)?;
     tiers.vaults.get(vault)?.vault()?;
-    let (held, _) = tiers.held(Some(item));
-    let of_disk = |disk: &str| {
-        let points = held.iter().filter(|held| is_of(disk, &held.item));
-        let stored = points.filter(|held| held.copies.iter().any(|(named, _)| named.name == vault));
-        stored.map(|held| crate::gate::stamp(held.time)).max()
+    let is_stored = |held: &&Held| held.copies.iter().any(|(named, _)| named.name == vault);
+    let of_disk = |id| {
+        points.iter().filter(|held| held.disk == id).filter(is_stored).map(|held| stamp(held.time)).max()
     };
-    Ok(disks
-        .iter()
-        .map(|named| of_disk(&named.name))
-        .collect::<Option<Vec<_>>>()
-        .and_then(|all| all.into_iter().min()))
+    let newest: Option<Vec<Timestamp>> = disks.iter().map(|named| of_disk(named.id)).collect();
+    Ok(newest.and_then(|newest| newest.into_iter().min()))
 }

@@ -5,7 +5,7 @@ use super::note;
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::gate::stamp;
-use crate::points::{By, Held};
+use crate::points::{By, Held, Trouble};
 use crate::policies::PolicyName;
 use crate::policy::Policy;
 use block::DiskId;
@@ -14,12 +14,20 @@ use std::collections::BTreeMap;
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// Looks at every protected item and every vault.
+/// Looks at every disk that stands under a policy, and at every vault.
 pub(super) fn round(daemon: &Daemon, now: Timestamp) {
-    for (name, policy) in daemon.policies().all() {
-        let Ok(policy) = policy else { continue };
-        for item in note("policies", daemon.policies().under(&name)).unwrap_or_default() {
-            note(&item, prune(daemon, &name, &policy, &item, now));
+    let (held, trouble) = daemon.tiers().held(None);
+    let mut disks: BTreeMap<DiskId, Vec<Held>> = BTreeMap::new();
+    held.into_iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
+    for points in disks.values() {
+        let Some(first) = points.first() else { continue };
+        // why a policy cannot be read is in the warnings of the status
+        let Ok(Some((name, policy))) = daemon.policies().of_disk(&first.item) else { continue };
+        let hides = |trouble: &&Trouble| trouble.vault == name.vault && trouble.may_hide_one_of(&first.item);
+        match trouble.iter().find(hides) {
+            // what cannot be seen may be the good point that must stay
+            Some(trouble) => tracing::warn!(disk = first.item, "is not pruned: {}", trouble.body.message),
+            None => drop(note(&first.item, prune(daemon, &name, &policy, points, now))),
         }
     }
     for vault in daemon.tiers().vaults.all().iter().filter(|vault| vault.trouble().is_none()) {
@@ -27,29 +35,18 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
     }
 }
 
-fn prune(daemon: &Daemon, name: &PolicyName, policy: &Policy, item: &str, now: Timestamp) -> Result<()> {
-    let tiers = daemon.tiers();
-    let vault = tiers.vaults.get(&name.vault)?;
+fn prune(daemon: &Daemon, name: &PolicyName, policy: &Policy, points: &[Held], now: Timestamp) -> Result<()> {
+    let vault = daemon.tiers().vaults.get(&name.vault)?;
     vault.vault()?;
-    let (held, trouble) = tiers.held(Some(item));
-    if let Some(trouble) = trouble.first() {
-        // what cannot be seen may be what must stay
-        tracing::warn!(item, "nothing is pruned: {}", trouble.body.message);
-        return Ok(());
-    }
-    let mut disks: BTreeMap<DiskId, Vec<Held>> = BTreeMap::new();
-    held.into_iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
-    for points in disks.values() {
-        for judged in judge_disk(daemon, &name.vault, policy, points, now)? {
-            if judged.kept.is_empty() {
-                let deleted = tiers.delete_from(&judged.held, &vault, &By::Policy(name.to_string()));
-                if note(&judged.held.name, deleted).is_some() {
-                    tracing::info!(point = judged.held.name, policy = %name, "is kept no longer");
-                }
+    for judged in judge_disk(daemon, &name.vault, policy, points, now)? {
+        if judged.kept.is_empty() {
+            let deleted = daemon.tiers().delete_from(&judged.held, &vault, &By::Policy(name.to_string()));
+            if note(&judged.held.name, deleted).is_some() {
+                tracing::info!(point = judged.held.name, policy = %name, "is kept no longer");
             }
         }
-        leave_instant(daemon, policy, points, now);
     }
+    leave_instant(daemon, policy, points, now);
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use vault::{Survey, VaultPoint};
 pub struct Trouble {
     /// What, for people.
     pub body: ErrorBody,
+    /// The vault.
+    pub vault: String,
     hides: Hides,
 }
 
@@ -21,8 +23,17 @@ enum Hides {
 }
 
 impl Trouble {
-    fn new(error: &Error, hides: Hides) -> Self {
-        Self { body: error.body(), hides }
+    fn new(named: &NamedVault, error: &Error, hides: Hides) -> Self {
+        Self { body: error.body(), vault: named.name.clone(), hides }
+    }
+
+    /// Whether a point of this disk may exist though it was not listed.
+    pub fn may_hide_one_of(&self, disk: &str) -> bool {
+        match &self.hides {
+            Hides::Nothing => false,
+            Hides::Any => true,
+            Hides::Only(hidden) => hidden.split_once('@').is_some_and(|(of, _)| of == disk),
+        }
     }
 
     /// Whether the point of this name may exist though it was not found.
@@ -61,14 +72,15 @@ impl Tiers {
         let survey =
             match named.vault().and_then(|open| open.survey().doing(|| format!("vault {}", named.name))) {
                 Ok(survey) => survey,
-                Err(error) => return (Vec::new(), vec![Trouble::new(&error, Hides::Any)]),
+                Err(error) => return (Vec::new(), vec![Trouble::new(named, &error, Hides::Any)]),
             };
         let mut trouble: Vec<Trouble> = survey.damaged.iter().map(|damage| damaged(named, damage)).collect();
         match self.lost_of(named, &survey) {
-            Ok(lost) => trouble.extend(
-                lost.iter().map(|lost| Trouble::new(&lost.lost(&named.name), Hides::Only(lost.name.clone()))),
-            ),
-            Err(error) => trouble.push(Trouble::new(&error, Hides::Nothing)),
+            Ok(lost) => trouble
+                .extend(lost.iter().map(|lost| {
+                    Trouble::new(named, &lost.lost(&named.name), Hides::Only(lost.name.clone()))
+                })),
+            Err(error) => trouble.push(Trouble::new(named, &error, Hides::Nothing)),
         }
         (survey.points, trouble)
     }
@@ -157,5 +169,5 @@ fn damaged(named: &NamedVault, damage: &vault::Damage) -> Trouble {
     let error = Error::said(Kind::Corrupt, format!("vault {}", named.name), why)
         .with_help(format!("`blockctl vault check {}` names every point that is hurt", named.name));
     // a damaged index or pack hides no point: points are listed from their own blobs
-    Trouble::new(&error, if damage.blob.starts_with("points/") { Hides::Any } else { Hides::Nothing })
+    Trouble::new(named, &error, if damage.blob.starts_with("points/") { Hides::Any } else { Hides::Nothing })
 }

@@ -8,6 +8,7 @@ mod demo;
 mod disk;
 mod failure;
 mod files;
+mod hook;
 mod inspect;
 mod job;
 mod mounts;
@@ -96,6 +97,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Unprotect(options) => policy::unprotect(&client()?, output, &options),
         Verb::Job(verb) => job::run(verb, &client()?, output),
         Verb::Inspect(verb) => inspect::run(verb, output),
+        Verb::Hook(verb) => hook::run(verb, &client()?.patient(hook::PATIENCE)),
         Verb::Completions { shell } => shell::completions(shell, output),
         Verb::Man { dir } => shell::man(dir.as_deref(), output),
     }

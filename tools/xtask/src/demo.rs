@@ -51,12 +51,12 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     run_program(bench.env("BLOCKD_BIN_DIR", release_folder()).env("BLOCKD_UNTRACKED", untracked))
 }
 
-fn build(packages: &[&str]) -> Result<()> {
+pub fn build(packages: &[&str]) -> Result<()> {
     let mut command = cargo(["build", "--release", "--locked", "--bins"]);
     run_program(command.args(packages.iter().flat_map(|package| ["--package", package])))
 }
 
-fn built(name: &str) -> Result<PathBuf> {
+pub fn built(name: &str) -> Result<PathBuf> {
     let path = release_folder().join(name);
     if !path.is_file() {
         bail!("{} was not built", path.display());

@@ -7,10 +7,12 @@ mod arrows;
 mod checks;
 mod ci;
 mod command;
+mod deb;
 mod demo;
 mod deny;
 mod docs;
 mod fuzz;
+mod install;
 mod packages;
 mod servers;
 mod sources;
@@ -47,6 +49,10 @@ enum Task {
     Docs,
     /// Run a fuzz target with cargo-fuzz
     Fuzz(fuzz::Args),
+    /// Build in release and put programs, manual pages, units and the hook of libvirt in place
+    Install(install::Args),
+    /// Build in release and pack a Debian package
+    Deb,
     /// Build in release and measure a workload beside its peers
     Bench(demo::BenchArgs),
 }
@@ -62,6 +68,8 @@ fn main() -> ExitCode {
         Task::Deny => deny::check(),
         Task::Docs => docs::check(),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Install(args) => install::run(&args),
+        Task::Deb => deb::run(),
         Task::Bench(args) => demo::bench(&args),
     };
     match outcome {

@@ -2,11 +2,13 @@
 
 mod disk;
 mod files;
+mod hook;
 mod policy;
 mod run;
 
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesVerb, FindOptions, KindName, TarOptions};
+pub use hook::HookVerb;
 pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 pub use run::{RestoreVerb, RunOptions, RunVerb};
 
@@ -80,6 +82,9 @@ pub enum Verb {
     /// A disk's files, dumped and checked without the daemon
     #[command(subcommand)]
     Inspect(InspectVerb),
+    /// Called by other programs around the life of a machine
+    #[command(subcommand)]
+    Hook(HookVerb),
     /// Completions for a shell
     Completions {
         /// Which shell

@@ -8,5 +8,7 @@ mod damage;
 mod demo;
 mod files;
 mod fixture;
+mod hooks;
 mod images;
+mod policies;
 mod runs;
