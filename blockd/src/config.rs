@@ -6,6 +6,7 @@ use block::Media;
 use control::Kind;
 use nbd::{Certificate, TlsConfig};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +65,9 @@ pub struct Config {
     cache_bytes: Option<u64>,
     /// How fast runs are hydrated together, at most.
     hydration_bytes_per_second: Option<u64>,
+    /// What prints a secret that opens a vault, by the vault's name.
+    #[serde(default)]
+    key_commands: BTreeMap<String, Vec<String>>,
 }
 
 /// The files of TLS, in PEM; relative names lie in the state directory.
@@ -140,6 +144,9 @@ impl Config {
         if config.hydration_bytes_per_second.is_some_and(|bytes| bytes < LEAST_HYDRATION) {
             return Err(wrong(format!("hydration-bytes-per-second must be at least {LEAST_HYDRATION}")));
         }
+        if let Some((name, _)) = config.key_commands.iter().find(|(_, words)| words.is_empty()) {
+            return Err(wrong(format!("key-commands.{name} names no program")));
+        }
         let reserve = config.space().reserve_of(0);
         if let Some(bytes) = config.instant_budget_bytes.filter(|&bytes| bytes < 2 * reserve) {
             let least = 2 * reserve;
@@ -158,6 +165,11 @@ impl Config {
     /// How fast runs are hydrated together, at most.
     pub fn hydration_bytes_per_second(&self) -> Option<u64> {
         self.hydration_bytes_per_second
+    }
+
+    /// Programs with their arguments that print what opens a vault, by the vault's name.
+    pub fn key_commands(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.key_commands
     }
 
     /// How much the instant tier may take.
@@ -216,6 +228,7 @@ mod tests {
         assert_eq!(error.kind(), Kind::Invalid);
         for bad in [
             "parallel-jobs = 0",
+            "[key-commands]\nmain = []",
             "instant-reserve-bytes = 16777215",
             "instant-reserve-bytes = -1",
             "instant-budget-bytes = 33554431",

@@ -17,7 +17,6 @@ use crate::points::Tiers;
 use crate::policies::Policies;
 use crate::space::Space;
 use crate::state::State;
-use crate::store;
 use crate::upkeep::Upkeep;
 use crate::vaults::Vaults;
 use block::ByteCount;
@@ -362,21 +361,17 @@ impl Daemon {
     /// # Errors
     /// `NotFound`.
     pub fn vault(&self, name: &str) -> Result<Vault> {
-        Ok(self.tiers.vaults.show(&*self.tiers.vaults.get(name)?))
+        self.tiers.vaults.show_whole(&*self.tiers.vaults.get(name)?)
     }
 
     /// Makes a vault.
     ///
     /// # Errors
-    /// `Conflict` if name or directory are taken; as [`store::path_of`] and [`store::place_for`].
+    /// As [`crate::vaults::Vaults::create`].
     pub fn create_vault(&self, request: &CreateVault) -> Result<Vault> {
-        let named = self.tiers.vaults.create(
-            &request.name,
-            &store::path_of(&request.store)?,
-            request.soft_delete_days,
-        )?;
+        let (named, sheet) = self.tiers.vaults.create(request)?;
         self.policies.born(&request.name)?;
-        Ok(self.tiers.vaults.show(&named))
+        Ok(Vault { recovery_sheet_text: sheet, ..self.tiers.vaults.show(&named) })
     }
 
     /// Brings in a vault that exists, or unlocks one that is known.
@@ -384,8 +379,7 @@ impl Daemon {
     /// # Errors
     /// As [`crate::vaults::Vaults::bring_in`].
     pub fn open_vault(&self, name: &str, request: &OpenVault) -> Result<Vault> {
-        let store = request.store.as_deref().map(store::path_of).transpose()?;
-        let named = self.tiers.vaults.bring_in(name, store.as_deref(), &request.key)?;
+        let named = self.tiers.vaults.bring_in(name, request)?;
         self.policies.born(name)?;
         if let Err(error) = self.tiers.remember_stored_in(&named) {
             // the vault is open; the next start takes note of its points

@@ -28,6 +28,7 @@ mod policies;
 mod policy;
 mod protection;
 mod recover;
+mod repair;
 mod restore;
 mod run;
 mod scrub;

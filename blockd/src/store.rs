@@ -1,12 +1,13 @@
-//! Where a vault's store may be: a directory of the host, named by its path or as `file:///path`.
+//! Where a vault's store may be: a directory of the host, several of them, or a bucket of an object store.
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result, wire_kind};
 use crate::names;
-use block::Media;
+use block::{Failure, Media};
 use control::Kind;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vault::{DirectoryStore, Vault};
+use vault::{Bucket, DirectoryStore, MAX_COPIES, Place, Vault};
 
 /// The directory in the state directory that may hold stores.
 pub const VAULTS: &str = "vaults";
@@ -14,33 +15,70 @@ pub const VAULTS: &str = "vaults";
 /// Names of what is in the way of a new store that one message holds.
 const SHOWN_STRANGERS: usize = 3;
 
-/// The directory a person named.
-///
-/// # Errors
-/// `Unsupported` naming a scheme this version does not know, `Invalid` for a path that is not absolute.
-pub fn path_of(text: &str) -> Result<PathBuf> {
-    let invalid = |why: &str| Error::said(Kind::Invalid, format!("store {text:?}"), why);
-    let path = match text.split_once("://") {
-        None => text,
-        Some(("file", path)) if path.contains('%') => {
-            return Err(
-                invalid("has a percent sign, which could mean two things").with_help("give the plain path")
-            );
+/// What a vault's own making may have left in a directory that holds no vault yet.
+const BEGUN: [&str; 2] = ["copies", "keys"];
+
+/// Where a vault lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// In a directory, or the same in each of several.
+    Directories(Vec<PathBuf>),
+    /// In a bucket.
+    Bucket(Bucket),
+}
+
+impl Location {
+    /// What a person named: a store, and further directories that are to hold copies of it.
+    ///
+    /// # Errors
+    /// `Unsupported` naming a scheme this version does not know, `Invalid` for a path that is not absolute or a bucket with
+    /// copies.
+    pub fn parse(store: &str, copies: &[String]) -> Result<Self> {
+        let mut directories = Vec::new();
+        for text in std::iter::once(store).chain(copies.iter().map(String::as_str)) {
+            match (Place::parse(text), copies.is_empty()) {
+                (Ok(Place::Directory(path)), _) => directories.push(path),
+                (Ok(Place::Bucket(bucket)), true) => return Ok(Self::Bucket(bucket)),
+                (Ok(Place::Bucket(_)), false) => {
+                    let why =
+                        "copies are kept in directories; a bucket is kept several times by its own service";
+                    return Err(Error::said(Kind::Invalid, format!("store {text:?}"), why)
+                        .with_help("give directories only, or the bucket alone"));
+                }
+                (Err(error), _) => {
+                    let kind = wire_kind(Failure::kind(&error));
+                    return Err(Error::said(kind, "where the vault is to lie", error.to_string()).with_help(
+                        "give a directory, as /srv/vault, or s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX",
+                    ));
+                }
+            }
         }
-        Some(("file", path)) => path,
-        Some((scheme, _)) => {
-            let why =
-                format!("the scheme {scheme:?} is not known: this version keeps vaults in directories only");
-            return Err(Error::said(Kind::Unsupported, format!("store {text:?}"), why)
-                .with_help("give a directory, as /srv/vault or file:///srv/vault"));
+        if directories.len() > MAX_COPIES {
+            let why = format!("{} copies are too many, {MAX_COPIES} at most are kept", directories.len());
+            return Err(Error::said(Kind::Invalid, format!("store {store:?}"), why));
         }
-    };
-    if !Path::new(path).is_absolute() {
-        return Err(
-            invalid("is not an absolute path").with_help("give one such as /srv/vault or file:///srv/vault")
-        );
+        Ok(Self::Directories(directories))
     }
-    Ok(PathBuf::from(path))
+
+    /// The directories; none of a bucket.
+    pub fn directories(&self) -> &[PathBuf] {
+        match self {
+            Self::Directories(paths) => paths,
+            Self::Bucket(_) => &[],
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directories(paths) => {
+                let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+                f.write_str(&shown.join(", "))
+            }
+            Self::Bucket(bucket) => bucket.fmt(f),
+        }
+    }
 }
 
 /// The path of a store that is to be made, without links and dots, if a vault may lie there: not among the disks and
@@ -83,7 +121,8 @@ pub fn refuse_strangers(directory: &Arc<dyn Media>, doing: impl Fn() -> String) 
     if !matches!(Vault::describe(&looked_at), Err(vault::Error::NoVault)) {
         return Ok(());
     }
-    let strangers = DirectoryStore::strangers(&**directory, "").doing(&doing)?;
+    let mut strangers = DirectoryStore::strangers(&**directory, "").doing(&doing)?;
+    strangers.retain(|name| !BEGUN.contains(&name.as_str()));
     let shown =
         strangers.iter().take(SHOWN_STRANGERS).map(|name| names::shown(name)).collect::<Vec<_>>().join(", ");
     let why = match strangers.len() {
@@ -116,20 +155,28 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_store_is_a_directory_of_this_host() {
-        assert_eq!(path_of("/srv/a b").ok(), Some("/srv/a b".into()));
-        assert_eq!(path_of("file:///srv/vault").ok(), Some("/srv/vault".into()));
-        for (text, kind, says) in [
-            ("s3://bucket/x", Kind::Unsupported, "\"s3\""),
-            ("sftp://host/x", Kind::Unsupported, "\"sftp\""),
-            ("file://host/x", Kind::Invalid, "absolute"),
-            ("file:///a%20b", Kind::Invalid, "percent"),
-            ("srv/vault", Kind::Invalid, "absolute"),
-            ("", Kind::Invalid, "absolute"),
+    fn a_store_is_a_directory_several_or_a_bucket() {
+        let parse = |store: &str, copies: &[&str]| {
+            let copies: Vec<String> = copies.iter().map(|text| (*text).to_owned()).collect();
+            Location::parse(store, &copies)
+        };
+        assert_eq!(parse("/srv/a b", &[]).ok(), Some(Location::Directories(vec!["/srv/a b".into()])));
+        let two = parse("file:///srv/vault", &["/mnt/b"]).expect("two directories");
+        assert_eq!(two.directories().len(), 2);
+        assert_eq!(two.to_string(), "/srv/vault, /mnt/b");
+        assert_eq!(parse("s3://bucket/x", &[]).expect("a bucket").to_string(), "s3://bucket/x");
+        for (text, copies, kind, says) in [
+            ("sftp://host/x", &[][..], Kind::Unsupported, "\"sftp\""),
+            ("file://host/x", &[], Kind::Invalid, "absolute"),
+            ("file:///a%20b", &[], Kind::Invalid, "percent"),
+            ("srv/vault", &[], Kind::Invalid, "absolute"),
+            ("", &[], Kind::Invalid, "absolute"),
+            ("/a", &["s3://bucket/x"], Kind::Invalid, "directories"),
+            ("/a", &["/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i"], Kind::Invalid, "too many"),
         ] {
-            let body = path_of(text).expect_err(text).body();
+            let body = parse(text, copies).expect_err(text).body();
             assert_eq!(body.kind, kind, "{text}: {}", body.message);
-            assert!(body.message.contains(says) && body.help.is_some(), "{}", body.message);
+            assert!(body.message.contains(says), "{}", body.message);
         }
     }
 

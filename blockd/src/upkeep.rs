@@ -17,6 +17,12 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Rounds for which a disk is left alone after something failed for it.
 const ROUNDS_AFTER_FAILURE: u32 = 60;
 
+/// Rounds between two tries to reach the buckets of vaults that could not be reached.
+const ROUNDS_BETWEEN_TRIES: u32 = 15;
+
+/// Rounds after which what vaults in buckets take is counted even if nothing was stored.
+const ROUNDS_BETWEEN_COUNTS: u32 = 3600;
+
 /// Pieces of at most 4 MiB are read at a time. After each comes a pause of three times what it took, and of so much at
 /// least: a quarter of one thread, and 80 MiB/s, at the most.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
@@ -34,7 +40,8 @@ impl Upkeep {
     /// The host has no thread for it.
     pub fn start(tiers: Arc<Tiers>, clock: Arc<dyn Clock>) -> Result<Self> {
         let bell = Arc::new(Bell::default());
-        let rounds = Rounds { tiers, clock, bell: bell.clone(), left_alone: HashMap::new() };
+        let rounds =
+            Rounds { tiers, clock, bell: bell.clone(), left_alone: HashMap::new(), round: 0, counted_at: 0 };
         let run = move || rounds.run();
         let thread = std::thread::Builder::new().name("upkeep".to_owned()).spawn(run);
         let thread = thread.map_err(|error| Error::host("start the upkeep of disks", error))?;
@@ -58,11 +65,16 @@ struct Rounds {
     bell: Arc<Bell>,
     /// Disks by name, and for how many rounds.
     left_alone: HashMap<String, u32>,
+    round: u32,
+    /// Backups there had been when vaults in buckets were last counted.
+    counted_at: u64,
 }
 
 impl Rounds {
     fn run(mut self) {
         while self.bell.pause(ROUND) {
+            self.round = self.round.wrapping_add(1);
+            self.look_after_buckets();
             self.left_alone.retain(|_, rounds| {
                 *rounds -= 1;
                 *rounds > 0
@@ -73,6 +85,23 @@ impl Rounds {
                     self.make_sums(&named);
                 }
             }
+        }
+    }
+
+    /// Vaults whose buckets were away are opened when they are back, and what they take is counted after backups.
+    fn look_after_buckets(&mut self) {
+        if self.round.is_multiple_of(ROUNDS_BETWEEN_TRIES) {
+            for named in self.tiers.vaults.reopen_away() {
+                if let Err(error) = self.tiers.remember_stored_in(&named) {
+                    // the vault is open; the next start takes note of its points
+                    tracing::warn!("{}", error.body().message);
+                }
+            }
+        }
+        let stored = self.tiers.stored_count();
+        if stored != self.counted_at || self.round.is_multiple_of(ROUNDS_BETWEEN_COUNTS) {
+            self.counted_at = stored;
+            self.tiers.vaults.count_buckets();
         }
     }
 

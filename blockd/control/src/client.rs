@@ -1,6 +1,7 @@
 //! A blocking client: one request at a time over the daemon's unix socket.
 
 mod policies;
+mod vaults;
 
 use crate::requests::*;
 use crate::{

@@ -19,6 +19,7 @@ mod policies;
 mod requests;
 mod runs;
 mod state_dir;
+mod vaults;
 
 pub use client::Client;
 pub use error::{Error, ErrorBody, with_causes};
@@ -37,3 +38,4 @@ pub use requests::{
 };
 pub use runs::{CacheUse, Preflight, RestoreRequest, Restored, Run, RunRequest, RunState};
 pub use state_dir::default_state_dir;
+pub use vaults::{AddKey, KeyAdded, RepairVault, VaultCopy, VaultKeySlot, VaultRepair, VaultWriter};

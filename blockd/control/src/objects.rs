@@ -1,6 +1,6 @@
 //! The objects the daemon answers with. Field names are a contract: add, never rename.
 
-use crate::{ErrorBody, KeptBy};
+use crate::{ErrorBody, KeptBy, VaultCopy, VaultRepair, VaultWriter};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`
@@ -445,7 +445,7 @@ pub enum TransferKind {
 pub struct Job {
     /// Its id.
     pub id: String,
-    /// What it does: `backup`, `restore`, `check` or `scrub`.
+    /// What it does: `backup`, `restore`, `check`, `repair` or `scrub`.
     pub operation: String,
     /// What it is about: a disk, or a vault.
     pub item: String,
@@ -498,6 +498,9 @@ pub struct Job {
     /// Where a restore took its blocks from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<crate::Restored>,
+    /// What a repair of a vault's copies did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<VaultRepair>,
 }
 
 /// A vault: where recovery points are kept apart from the disks.
@@ -507,7 +510,7 @@ pub struct Vault {
     pub name: String,
     /// Its id; absent if the store cannot be read.
     pub id: Option<String>,
-    /// The directory it lives in.
+    /// Where it lives: a directory, several with commas between, or the URL of a bucket.
     pub store: String,
     /// Whether its key is not loaded.
     pub locked: bool,
@@ -518,10 +521,25 @@ pub struct Vault {
     pub key_file: String,
     /// The printable recovery sheet made with the key.
     pub recovery_sheet: String,
-    /// Recovery points in it; absent while locked.
+    /// Recovery points in it; absent while locked. Of a bucket, when it was last counted.
     pub points: Option<u64>,
-    /// Bytes it takes; absent while locked.
+    /// Bytes it takes; absent while locked. Of a bucket, when it was last counted.
     pub stored: Option<u64>,
+    /// Copies of every blob: `none`, or `local:N`.
+    #[serde(default)]
+    pub redundancy: String,
+    /// Each copy, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<VaultCopy>,
+    /// Why nothing can be written to it from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<String>,
+    /// Who may write to it, if it lies in a bucket; only where one vault is shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writers: Vec<VaultWriter>,
+    /// The recovery sheet itself, only in the answer that made a vault whose sheet is not kept in the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_sheet_text: Option<String>,
     /// For how many days a deletion can be undone; 0 is not at all.
     #[serde(default)]
     pub soft_delete_days: u32,

@@ -142,27 +142,60 @@ pub struct BackupRequest {
 }
 
 /// `POST /v1/vaults`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVault {
     /// The new vault's name.
     pub name: String,
-    /// The directory it lives in on the daemon's host: an absolute path, or `file:///path`.
+    /// Where it lives: an absolute path on the daemon's host, `file:///path`, `s3://bucket/prefix`, `az://container/prefix` or
+    /// `gs://bucket/prefix`.
     pub store: String,
+    /// Further directories that each keep a copy of everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
+    /// How to reach a bucket: lines `name = value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_options: Option<String>,
+    /// A passphrase that opens it, instead of a key file in the daemon's state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<String>,
     /// For how many days a deletion can be undone: 14 to 180, else 14; or 0, for a lab, where it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_delete_days: Option<u32>,
 }
 
+/// Shows nothing of the secrets.
+impl std::fmt::Debug for CreateVault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreateVault")
+            .field("name", &self.name)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
 /// `POST /v1/vaults/{name}/open`
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenVault {
-    /// The directory it lives in, as for [`CreateVault`]; absent for a vault the daemon knows, which is unlocked.
+    /// Where it lives, as for [`CreateVault`]; absent for a vault the daemon knows, which is unlocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// Further directories with copies of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
+    /// How to reach a bucket, as for [`CreateVault`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_options: Option<String>,
     /// The text of its key file or recovery sheet, or the four key lines.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
+    /// Or a passphrase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<String>,
+    /// A person's word that no other appliance will write to it again.
+    #[serde(default)]
+    pub take_over: bool,
 }
 
 /// Shows nothing of the key.

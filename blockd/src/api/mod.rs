@@ -5,6 +5,7 @@ mod answer;
 mod connections;
 mod policies;
 mod routes;
+mod vaults;
 
 use crate::daemon::Daemon;
 use std::sync::Arc;

@@ -54,6 +54,7 @@ pub fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/jobs/{id}", get(job))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
         .merge(super::policies::routes())
+        .merge(super::vaults::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
 }

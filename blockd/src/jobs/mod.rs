@@ -192,6 +192,7 @@ impl Jobs {
             check: None,
             scrub: None,
             restore: None,
+            repair: None,
         })
     }
 

@@ -1,22 +1,29 @@
-//! The vaults: which there are, their keys, making them. The key lies in `keys/`, never in the vault; a vault whose
-//! key is missing is locked, and everything else serves.
+//! The vaults: which there are, their keys, making them. What opens a vault lies in `keys/` or with a person, never in the
+//! vault; a vault whose key is missing is locked, and everything else serves.
 
+mod keys;
 mod making;
+mod show;
+mod stores;
 
+use crate::config::Config;
 use crate::error::{Doing, Error, Result};
 use crate::gate::Gate;
 use crate::marks::Marks;
-use crate::store::VAULTS as DIR;
+use crate::store::{Location, VAULTS as DIR};
 use block::linux::LinuxMedia;
 use block::sync::{Mutex, lock};
-use block::{BlobStore, Media, VaultId};
+use block::{Media, VaultId};
 use control::{ErrorBody, Kind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vault::{DirectoryStore, Env, FrameCache, Options, Quiet, Vault, VaultKey};
+use stores::OpenStore;
+use vault::{
+    ApplianceId, Env, FrameCache, KeyMaterial, Options, ReplicatedStore, Usage, Vault, VaultKey, Writer,
+    unlock,
+};
 
 /// The vault that is made at the first start.
 pub const MAIN: &str = "main";
@@ -35,8 +42,14 @@ const TERM_MOST_DAYS: u32 = 180;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct VaultFile {
-    // relative to the state directory, or absolute
+    // relative to the state directory, absolute, or the URL of a bucket
     store: String,
+    // further directories, each with a copy of everything
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<String>,
+    // who this appliance is in the vault; its maker if nothing is said
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    appliance: Option<String>,
     // how long a deletion can be undone; 0 is for a vault that was made with `--lab`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     soft_delete_days: Option<u32>,
@@ -46,25 +59,38 @@ struct VaultFile {
 pub struct NamedVault {
     /// Its name.
     pub name: String,
-    store: PathBuf,
+    store: Location,
     id: Option<VaultId>,
-    open: Result<Arc<Vault>, ErrorBody>,
+    open: Result<Opened, ErrorBody>,
     locked: bool,
+    // its bucket cannot be reached, which may pass
+    away: bool,
     term_days: u32,
 }
 
-impl NamedVault {
-    fn open(name: &str, store: PathBuf, id: VaultId, vault: Vault, term_days: u32) -> Self {
-        Self {
-            name: name.to_owned(),
-            store,
-            id: Some(id),
-            open: Ok(Arc::new(vault)),
-            locked: false,
-            term_days,
-        }
-    }
+/// What a vault that can be used is used by.
+struct Opened {
+    vault: Arc<Vault>,
+    store: OpenStore,
+    // of a bucket: what it took when it was last counted
+    usage: Mutex<Option<Usage>>,
+}
 
+/// Why a vault cannot be used, and what is known of it all the same.
+struct Closed {
+    id: Option<VaultId>,
+    locked: bool,
+    away: bool,
+    error: Error,
+}
+
+impl From<Error> for Closed {
+    fn from(error: Error) -> Self {
+        Self { id: None, locked: false, away: false, error }
+    }
+}
+
+impl NamedVault {
     /// For how many days a deletion can be undone; 0 is not at all.
     pub const fn term_days(&self) -> u32 {
         self.term_days
@@ -75,7 +101,19 @@ impl NamedVault {
     /// # Errors
     /// `Unavailable` if its key is missing or another vault's; otherwise why it could not be opened.
     pub fn vault(&self) -> Result<&Arc<Vault>> {
+        self.opened().map(|opened| &opened.vault)
+    }
+
+    fn opened(&self) -> Result<&Opened> {
         self.open.as_ref().map_err(|body| Error::said_before(format!("vault {}", self.name), body))
+    }
+
+    /// The set of its copies, if it has several.
+    ///
+    /// # Errors
+    /// As [`vault`](Self::vault).
+    pub fn copies(&self) -> Result<Option<&Arc<ReplicatedStore>>> {
+        Ok(self.opened()?.store.copies.as_ref())
     }
 
     /// What the catalog knows it by: its id, which another vault under the same name would not have.
@@ -96,6 +134,8 @@ pub struct Vaults {
     env: Env,
     marks: Arc<Marks>,
     frames: Arc<FrameCache>,
+    // what prints a secret that opens a vault, by its name
+    commands: BTreeMap<String, Vec<String>>,
     table: Mutex<BTreeMap<String, Arc<NamedVault>>>,
 }
 
@@ -106,7 +146,9 @@ impl Vaults {
     /// What keeps the directory as a whole from being read, or `main` from being made.
     pub fn open(root: &Path, media: Arc<dyn Media>, env: Env, cache_bytes: u64) -> Result<Self> {
         let (marks, frames) = (Arc::new(Marks::open(media.clone())?), Arc::new(FrameCache::new(cache_bytes)));
-        let vaults = Self { root: root.to_owned(), media, env, marks, frames, table: Mutex::default() };
+        let commands = Config::load(&*media)?.key_commands().clone();
+        let (root, table) = (root.to_owned(), Mutex::default());
+        let vaults = Self { root, media, env, marks, frames, commands, table };
         for entry in vaults.media.list(DIR).doing(|| "list the vaults".to_owned())? {
             let Some(name) = entry.name.strip_suffix(".vault").filter(|_| !entry.is_dir) else { continue };
             let named = vaults.open_one(name);
@@ -116,59 +158,120 @@ impl Vaults {
             lock(&vaults.table).insert(name.to_owned(), Arc::new(named));
         }
         if !lock(&vaults.table).contains_key(MAIN) {
-            vaults.create(MAIN, &Path::new(DIR).join(MAIN), None)?;
+            vaults.create_main()?;
         }
         Ok(vaults)
     }
 
     fn open_one(&self, name: &str) -> NamedVault {
-        let failed = |store: PathBuf, id, locked, error: Error| NamedVault {
-            name: name.to_owned(),
-            store,
-            id,
-            open: Err(error.body()),
-            locked,
-            term_days: TERM_DAYS,
+        let file = self.read_file(name);
+        let term_days = file.as_ref().ok().and_then(|file| file.soft_delete_days).unwrap_or(TERM_DAYS);
+        let located = file.and_then(|file| Ok((self.location_of(&file)?, file)));
+        let (store, opened) = match located {
+            Ok((location, file)) => {
+                let opened = self.open_known(name, &location, &file);
+                (location, opened)
+            }
+            Err(error) => (Location::Directories(Vec::new()), Err(Closed::from(error))),
         };
-        let (store, term_days) = match self.read_file(name) {
-            Ok(file) => (self.root.join(file.store), file.soft_delete_days.unwrap_or(TERM_DAYS)),
-            Err(error) => return failed(PathBuf::new(), None, false, error),
+        let (id, open, locked, away) = match opened {
+            Ok(opened) => (Some(opened.vault.id()), Ok(opened), false, false),
+            Err(closed) => (closed.id, Err(closed.error.body()), closed.locked, closed.away),
         };
-        let doing = || format!("open vault {name} in {}", store.display());
-        let blobs = match self.directory(&store, false).and_then(|blobs| open_store(blobs).doing(doing)) {
-            Ok(blobs) => blobs,
-            Err(error) => return failed(store, None, false, error),
-        };
-        let id = match Vault::describe(&*blobs) {
+        NamedVault { name: name.to_owned(), store, id, open, locked, away, term_days }
+    }
+
+    fn open_known(&self, name: &str, location: &Location, file: &VaultFile) -> Result<Opened, Closed> {
+        let doing = || format!("open vault {name} in {location}");
+        let store = self.open_store(location, &self.read_options(name)?).map_err(|error| {
+            let away = matches!(location, Location::Bucket(_)) && error.kind() == Kind::Unavailable;
+            Closed { away, ..Closed::from(error) }
+        })?;
+        let id = match Vault::describe(&*store.blobs) {
             Err(vault::Error::NoVault) => {
                 let why = "its blob `vault` (the file vault.BLOB) is missing, which says which vault it is";
                 let help =
                     "mount the store's filesystem or put the file back from a copy, and restart blockd";
-                return failed(
-                    store.clone(),
-                    None,
-                    false,
-                    Error::said(Kind::Corrupt, doing(), why).with_help(help),
-                );
+                return Err(Error::said(Kind::Corrupt, doing(), why).with_help(help).into());
             }
-            id => id.doing(doing),
+            id => id.doing(doing)?,
         };
-        let id = match id {
-            Ok(id) => id,
-            Err(error) => return failed(store, None, false, error),
+        let closed = |locked: bool| move |error: Error| Closed { id: Some(id), locked, away: false, error };
+        let material = match self.material(name).map_err(closed(true))? {
+            Some(material) => material,
+            None => return Err(closed(true)(self.locked(name))),
         };
-        let key = match self.read_key(name) {
-            Ok(Some(key)) => key,
-            Ok(None) => return failed(store, Some(id), true, self.locked(name)),
-            Err(error) => return failed(store, Some(id), true, error),
+        let key = match unlock(&*store.blobs, &material) {
+            Err(vault::Error::WrongKey { .. }) => return Err(closed(true)(self.wrong_key(name, id))),
+            key => key.doing(doing).map_err(closed(false))?,
         };
-        let opened = self.options(name, id);
-        match opened.and_then(|options| Vault::open_with(blobs, key, &self.env, options).doing(doing)) {
-            Ok(vault) => NamedVault::open(name, store, id, vault, term_days),
-            Err(error) if error.kind() == Kind::Unavailable => {
-                failed(store, Some(id), true, self.wrong_key(name, id))
+        self.enter(name, location, store, key, file, false).map_err(closed(false))
+    }
+
+    /// Opens a vault with its key, to be written by this appliance.
+    fn enter(
+        &self,
+        name: &str,
+        location: &Location,
+        store: OpenStore,
+        key: VaultKey,
+        file: &VaultFile,
+        take_over: bool,
+    ) -> Result<Opened> {
+        let doing = || format!("open vault {name} in {location}");
+        let id = Vault::describe(&*store.blobs).doing(doing)?;
+        let appliance = file.appliance.as_deref().map(str::parse::<ApplianceId>).transpose().doing(doing)?;
+        let label = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let writer = Writer { appliance, label, exclusion: store.exclusion, take_over };
+        let options = Options { writer: Some(writer), ..self.options(name, id)? };
+        let vault = Vault::open_with(store.blobs.clone(), key, &self.env, options).doing(doing)?;
+        if let Some(why) = vault.read_only() {
+            tracing::warn!(vault = name, "{why}");
+        }
+        let opened = Opened { vault: Arc::new(vault), store, usage: Mutex::default() };
+        if matches!(location, Location::Bucket(_)) {
+            opened.count();
+        }
+        Ok(opened)
+    }
+
+    fn location_of(&self, file: &VaultFile) -> Result<Location> {
+        if file.store.contains("://") {
+            return Location::parse(&file.store, &file.copies);
+        }
+        let paths = std::iter::once(&file.store).chain(&file.copies).map(|path| self.root.join(path));
+        Ok(Location::Directories(paths.collect()))
+    }
+
+    /// Opens the vaults whose buckets could not be reached, if they can be now. Gives those that opened.
+    pub fn reopen_away(&self) -> Vec<Arc<NamedVault>> {
+        let mut opened = Vec::new();
+        for known in self.all().into_iter().filter(|known| known.away) {
+            let named = Arc::new(self.open_one(&known.name));
+            if named.away {
+                continue;
             }
-            Err(error) => failed(store, Some(id), false, error),
+            tracing::info!(vault = named.name, "its store can be reached again");
+            lock(&self.table).insert(named.name.clone(), named.clone());
+            opened.push(named);
+        }
+        opened
+    }
+
+    /// Counts what vaults in buckets take, which is too slow to do for whoever asks.
+    pub fn count_buckets(&self) {
+        for named in self.all() {
+            if let (Location::Bucket(_), Ok(opened)) = (&named.store, &named.open) {
+                opened.count();
+            }
+        }
+    }
+
+    /// What this host has to open a vault with: its key file, else what the configured command prints.
+    fn material(&self, name: &str) -> Result<Option<KeyMaterial>> {
+        match self.read_key(name)? {
+            Some(key) => Ok(Some(KeyMaterial::Key(key))),
+            None => self.ask_command(name),
         }
     }
 
@@ -176,13 +279,15 @@ impl Vaults {
         let key = self.root.join(key_path(name));
         Error::said(Kind::Unavailable, "locked", format!("its key file {} is missing", key.display()))
             .with_help(format!(
-                "`blockctl vault unlock {name} --key FILE` takes the key file or the recovery sheet"
+                "`blockctl vault unlock {name} --key FILE` takes the key file or the recovery sheet, --passphrase-file FILE a passphrase"
             ))
     }
 
     fn wrong_key(&self, name: &str, id: VaultId) -> Error {
         let key = self.root.join(key_path(name));
-        let why = format!("wrong key: {} is not the key of vault {id}", key.display());
+        let what =
+            if key.exists() { key.display().to_string() } else { "what its command prints".to_owned() };
+        let why = format!("wrong key: {what} is not the key of vault {id}");
         Error::said(Kind::Unavailable, "locked", why).with_help(format!(
             "`blockctl vault unlock {name} --key FILE` takes the right key file or the recovery sheet, which names the vault"
         ))
@@ -213,16 +318,6 @@ impl Vaults {
             Ok((key, _)) => Ok(Some(key)),
             Err(error) => Err(damaged(format!("is damaged: {error}"))),
         }
-    }
-
-    /// The media of a store's directory, which is made if asked for.
-    fn directory(&self, store: &Path, make: bool) -> Result<Arc<dyn Media>> {
-        let doing = || format!("open the directory {}", store.display());
-        if make && !store.is_dir() {
-            std::fs::create_dir(store)
-                .map_err(|error| Error::host(format!("make {}", store.display()), error))?;
-        }
-        Ok(Arc::new(LinuxMedia::new(store, store).doing(doing)?))
     }
 
     /// What was said of recovery points.
@@ -268,92 +363,6 @@ impl Vaults {
         let vault::CacheUse { limit, held, hits, misses } = self.frames.usage();
         control::CacheUse { limit, held, hits, misses }
     }
-
-    /// A vault as the API shows it.
-    pub fn show(&self, named: &NamedVault) -> control::Vault {
-        let usage =
-            named.open.as_ref().ok().map(|vault| vault.usage().doing(|| format!("vault {}", named.name)));
-        let (usage, failed) = match usage {
-            Some(Ok(usage)) => (Some(usage), None),
-            Some(Err(error)) => (None, Some(error.body())),
-            None => (None, named.trouble().cloned()),
-        };
-        control::Vault {
-            name: named.name.clone(),
-            id: named.id.map(|id| id.to_string()),
-            store: named.store.display().to_string(),
-            locked: named.locked,
-            error: failed,
-            key_file: self.root.join(key_path(&named.name)).display().to_string(),
-            recovery_sheet: self.root.join(sheet_path(&named.name)).display().to_string(),
-            points: usage.map(|usage| usage.points),
-            stored: usage.map(|usage| usage.bytes),
-            soft_delete_days: named.term_days,
-        }
-    }
-
-    /// What a vault takes, and how much of it nothing needs.
-    ///
-    /// # Errors
-    /// `NotFound`; what the vault reports.
-    pub fn usage(&self, name: &str) -> Result<control::VaultUsage> {
-        let named = self.get(name)?;
-        let (doing, vault) = (|| format!("vault {name}"), named.vault()?);
-        let (usage, reach) = (vault.usage().doing(doing)?, vault.reach(&Quiet).doing(doing)?);
-        Ok(control::VaultUsage {
-            vault: named.name.clone(),
-            points: usage.points,
-            packs: usage.packs,
-            bytes_stored: usage.bytes,
-            bytes_referenced: reach.referenced.get(),
-            bytes_unreferenced: reach.unreferenced.get(),
-        })
-    }
-
-    /// What is wrong with the recovery sheet of a vault, if anything is.
-    fn sheet_warning(&self, named: &NamedVault) -> Option<String> {
-        let path = sheet_path(&named.name);
-        let shown = self.root.join(&path);
-        let says = |what: String| {
-            let risk = "if nobody has a printed one, the key file is all that opens the vault";
-            Some(format!("vault {}: its recovery sheet {} {what}: {risk}", named.name, shown.display()))
-        };
-        let bytes = match self.media.read_whole(&path, LIMIT_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == block::Kind::NotFound => return says("is missing".to_owned()),
-            Err(error) => return says(format!("cannot be read ({error})")),
-        };
-        match std::str::from_utf8(&bytes).ok().map(VaultKey::from_sheet) {
-            Some(Ok((_, id))) if named.id.is_none_or(|own| own == id) => None,
-            Some(Ok((_, id))) => says(format!("is that of vault {id}")),
-            Some(Err(error)) => says(format!("is damaged ({error})")),
-            None => says("is damaged (it is not UTF-8)".to_owned()),
-        }
-    }
-
-    /// What a person should know of the vaults, one sentence each.
-    pub fn warnings(&self) -> Vec<String> {
-        let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
-        let disks = device(&self.root.join(crate::disk_file::DIR));
-        let mut warnings = Vec::new();
-        for named in self.all() {
-            if let Some(body) = named.trouble() {
-                warnings.push(format!("vault {}: {}", named.name, body.message));
-            }
-            warnings.extend(self.sheet_warning(&named));
-            if disks.is_some() && device(&named.store) == disks {
-                warnings.push(format!(
-                    "vault {} and the disks share a device: its failure takes both",
-                    named.name
-                ));
-            }
-        }
-        warnings
-    }
-}
-
-fn open_store(media: Arc<dyn Media>) -> block::Result<Arc<dyn BlobStore>> {
-    Ok(Arc::new(DirectoryStore::open(media, "")?))
 }
 
 fn file_path(name: &str) -> String {

@@ -66,8 +66,12 @@ fn requests_that_make_no_sense_are_refused() {
     for point in ["web", "web@x", "@1"] {
         assert_eq!(failure(client.point(point)).0, Kind::Invalid, "{point}");
     }
-    let relative =
-        CreateVault { name: "second".into(), store: "not/absolute".into(), soft_delete_days: None };
+    let relative = CreateVault {
+        name: "second".into(),
+        store: "not/absolute".into(),
+        soft_delete_days: None,
+        ..CreateVault::default()
+    };
     assert_eq!(failure(client.create_vault(&relative)).0, Kind::Invalid);
     assert_eq!(client.disks().expect("disks"), []);
     assert!(state.files("disks").is_empty());

@@ -135,7 +135,12 @@ fn each_vault_has_its_own_bases() {
     let path = store.path().join("second").display().to_string();
     let made = daemon
         .client()
-        .create_vault(&CreateVault { name: "second".into(), store: path, soft_delete_days: None })
+        .create_vault(&CreateVault {
+            name: "second".into(),
+            store: path,
+            soft_delete_days: None,
+            ..CreateVault::default()
+        })
         .expect("a vault");
     assert!(std::fs::read_to_string(&made.recovery_sheet).expect("a sheet").contains("second"));
     daemon.create("web", 1 << 20);

@@ -17,6 +17,7 @@ mod restart;
 mod runs;
 mod shape;
 mod space;
+mod stores;
 mod trim;
 mod vaults;
 mod worked_example;

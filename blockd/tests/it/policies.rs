@@ -148,6 +148,7 @@ fn deleting_takes_a_term_and_terms_have_bounds() {
             name: "far".into(),
             store: store.clone(),
             soft_delete_days,
+            ..CreateVault::default()
         })
     };
     assert_eq!(failure(make(13)).0, Kind::Invalid);

@@ -121,7 +121,12 @@ fn a_copied_state_and_its_original_do_not_take_each_other_for_a_base() {
     let daemon = one.start();
     daemon
         .client()
-        .create_vault(&CreateVault { name: "shared".into(), store, soft_delete_days: None })
+        .create_vault(&CreateVault {
+            name: "shared".into(),
+            store,
+            soft_delete_days: None,
+            ..CreateVault::default()
+        })
         .expect("a vault");
     daemon.create("web", 1 << 20);
     daemon.write("web", 0, &noise(1, 1 << 20));

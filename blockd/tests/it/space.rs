@@ -64,7 +64,12 @@ impl Host {
         let store = self.vault.path().join("far").to_str().expect("UTF-8").to_owned();
         daemon
             .client()
-            .create_vault(&CreateVault { name: "far".to_owned(), store, soft_delete_days: None })
+            .create_vault(&CreateVault {
+                name: "far".to_owned(),
+                store,
+                soft_delete_days: None,
+                ..CreateVault::default()
+            })
             .expect("a vault");
         daemon
     }

@@ -77,7 +77,10 @@ fn a_vault_of_another_host_is_opened_with_its_sheet_alone() {
     let elsewhere = State::new();
     let daemon = elsewhere.start();
     let open = |name: &str, store: Option<&str>, key: &str| {
-        daemon.client().open_vault(name, &OpenVault { store: store.map(str::to_owned), key: key.to_owned() })
+        daemon.client().open_vault(
+            name,
+            &OpenVault { store: store.map(str::to_owned), key: key.to_owned(), ..OpenVault::default() },
+        )
     };
     let strange = fs::read_to_string(elsewhere.file("keys/main.key")).expect("a key");
     let strange_sheet = fs::read_to_string(elsewhere.file("keys/main.sheet")).expect("a sheet");
@@ -105,7 +108,7 @@ fn a_vault_of_another_host_is_opened_with_its_sheet_alone() {
     fs::remove_file(elsewhere.file("keys/old.key")).expect("removed");
     let daemon = elsewhere.start();
     assert!(daemon.client().vault("old").expect("a vault").locked);
-    let unlock = OpenVault { store: None, key: sheet };
+    let unlock = OpenVault { key: sheet, ..OpenVault::default() };
     assert!(!daemon.client().open_vault("old", &unlock).expect("unlocked").locked);
     assert_eq!(daemon.read("web@1"), content);
 }
@@ -199,11 +202,12 @@ fn a_store_goes_where_it_harms_nothing() {
             name: name.into(),
             store: store.into(),
             soft_delete_days: None,
+            ..CreateVault::default()
         })
     };
     let in_state = |name: &str| state.file(name).display().to_string();
     for (store, kind, says) in [
-        ("s3://bucket/vault".to_owned(), Kind::Unsupported, "\"s3\""),
+        ("sftp://host/vault".to_owned(), Kind::Unsupported, "\"sftp\""),
         (in_state("disks"), Kind::Refused, "state directory"),
         (in_state("keys/second"), Kind::Refused, "state directory"),
         (in_state("vaults/main"), Kind::Conflict, "vault main"),
@@ -264,7 +268,12 @@ fn a_store_begins_in_an_empty_directory() {
     let outside = tempfile::tempdir().expect("a directory");
     let make = |name: &str| {
         let store = outside.path().join("store").display().to_string();
-        daemon.client().create_vault(&CreateVault { name: name.into(), store, soft_delete_days: None })
+        daemon.client().create_vault(&CreateVault {
+            name: name.into(),
+            store,
+            soft_delete_days: None,
+            ..CreateVault::default()
+        })
     };
     fs::create_dir(outside.path().join("store")).expect("a directory");
     let inside = |name: &str| outside.path().join("store").join(name);

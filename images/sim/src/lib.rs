@@ -28,6 +28,7 @@ mod media;
 mod model;
 mod op;
 mod rng;
+pub mod server;
 
 pub use action::Action;
 pub use blobs::SimBlobStore;

@@ -157,7 +157,8 @@ pub(crate) fn sheet(key: &VaultKey, vault: VaultId, name: &str, place: &str) -> 
         "The digits are 0-9 and A-Z without I, L, O and U; small letters, spaces and dashes do not matter.\n\
          To restore on a machine that has nothing else: install blockd, bring the store, type the lines\n\
          from \"vault:\" to \"sheet:\" into a file, and run\n\
-         blockctl vault open NAME --store DIR --key FILE\n",
+         blockctl vault rescue STORE --key FILE list\n\
+         or, with a daemon, blockctl vault open NAME --store STORE --key FILE\n",
     );
     text
 }

@@ -84,7 +84,7 @@ pub use name::{ApplianceId, ManifestId, SlotId};
 pub use pack::{MAX_PACK_LEN, PACK_TARGET};
 pub use progress::{Progress, Quiet};
 pub use reach::Reach;
-pub use slots::{KeyMaterial, Slot, SlotKind, unlock};
+pub use slots::{KeyMaterial, MAX_SECRET, Slot, SlotKind, unlock};
 pub use stores::{
     Bucket, Cloud, CopyState, CopyStatus, GivenCopy, MAX_COPIES, ObjectStore, Place, Repaired,
     ReplicatedStore, StoreOptions,

@@ -203,6 +203,20 @@ pub fn export(
     options: &ImageOptions,
     yes: bool,
 ) -> Result<Written> {
+    let source = connect(client, name)?;
+    write(&source, output, name, file, options, yes, |failure| explained(client, name, failure))
+}
+
+/// Writes a source that is called `name` as an image file. `explain` adds to a failure what is known of the source.
+pub fn write(
+    source: &dyn BlockSource,
+    output: &Output,
+    name: &str,
+    file: &Path,
+    options: &ImageOptions,
+    yes: bool,
+    explain: impl FnOnce(Failure) -> Failure,
+) -> Result<Written> {
     let format = options.format.unwrap_or_else(|| Format::of_name(file));
     let image = image(format, options)?;
     if file.is_dir() {
@@ -210,14 +224,12 @@ pub fn export(
         return Err(Failure::usage(format!("{}: is a directory, and this writes a file", file.display()))
             .with_help(format!("name a file in it, such as {}", inside.display())));
     }
-    let source = connect(client, name)?;
     let size = image.size(source.size())?.get();
     if file.metadata().is_ok_and(|meta| meta.len() > 0) {
         output.confirm(&format!("replace the file {}", file.display()), yes)?;
     }
     let mut progress = output.progress(name);
-    let bytes_written = copy::to_file(&source, file, image, &mut progress)
-        .map_err(|failure| explained(client, name, failure))?;
+    let bytes_written = copy::to_file(source, file, image, &mut progress).map_err(explain)?;
     let (name, file) = (name.to_owned(), file.display().to_string());
     Ok(Written { name, file, format: format.name(), size, bytes_written })
 }

@@ -101,6 +101,12 @@ impl From<formats::Error> for Failure {
     }
 }
 
+impl From<vault::Error> for Failure {
+    fn from(error: vault::Error) -> Self {
+        Self::new(kind(block::Failure::kind(&error)), with_causes(&error))
+    }
+}
+
 impl From<mount::Error> for Failure {
     fn from(error: mount::Error) -> Self {
         Self::new(kind(block::Failure::kind(&error)), with_causes(&error))

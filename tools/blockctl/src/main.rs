@@ -15,8 +15,10 @@ mod mounts;
 mod output;
 mod point;
 mod policy;
+mod rescue;
 mod restore;
 mod run;
+mod secret;
 mod shell;
 mod size;
 mod span;
@@ -24,7 +26,7 @@ mod status;
 mod vault;
 
 use clap::Parser;
-use cli::{Arguments, Verb};
+use cli::{Arguments, VaultVerb, Verb};
 use failure::{Failure, Result};
 use output::Output;
 use std::process::ExitCode;
@@ -91,6 +93,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Mount(options) => mounts::mount(&client()?, output, &options),
         Verb::Umount { dir } => mounts::umount(output, &dir),
         Verb::Files(verb) => files::run(verb, &client()?, output),
+        Verb::Vault(VaultVerb::Rescue(options)) => rescue::run(options, output),
         Verb::Vault(verb) => vault::run(verb, &client()?, output),
         Verb::Policy(verb) => policy::run(verb, &client()?, output),
         Verb::Protect(options) => policy::protect(&client()?, output, &options),

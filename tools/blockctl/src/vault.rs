@@ -1,45 +1,116 @@
 //! `blockctl vault …`.
 
-use crate::cli::VaultVerb;
+use crate::cli::{KeyArguments, KeyVerb, NewKey, StoreArguments, VaultVerb};
 use crate::failure::{Failure, Result};
 use crate::job;
 use crate::output::{Output, sheet, table};
-use crate::size;
-use control::{Client, CreateVault, JobState, OpenVault, Vault, VaultCheck, VaultUsage};
-use std::io::Read;
+use crate::{secret, size};
+use control::{
+    AddKey, Client, CreateVault, JobState, OpenVault, RepairVault, Vault, VaultCheck, VaultKeySlot,
+    VaultRepair, VaultUsage,
+};
 use std::path::{Path, absolute};
-
-/// A key file or a sheet is far smaller.
-const KEY_LIMIT_BYTES: u64 = 64 << 10;
 
 /// Runs the verb.
 pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
-        VaultVerb::Create { name, store, soft_delete_days, lab } => {
-            let store = if store.contains("://") { store } else { absolute_text(&store)? };
-            let vault = client.create_vault(&CreateVault {
-                name,
-                store,
-                soft_delete_days: Some(if lab { 0 } else { soft_delete_days }),
-            })?;
+        VaultVerb::Create { name, place, passphrase_file, sheet, soft_delete_days, lab } => {
+            let (store, copies, store_options) = places(place)?;
+            let passphrase = passphrase_file.as_deref().map(secret::passphrase).transpose()?;
+            let soft_delete_days = Some(if lab { 0 } else { soft_delete_days });
+            sheet.as_deref().map_or(Ok(()), secret::must_be_new)?;
+            let request = CreateVault { name, store, copies, store_options, passphrase, soft_delete_days };
+            let mut vault = client.create_vault(&request)?;
+            if let (Some(text), Some(file)) = (vault.recovery_sheet_text.take(), &sheet) {
+                secret::write_new(file, &text)?;
+                vault.recovery_sheet = absolute_text(&file.display().to_string())?;
+            }
             output.answer(&vault, |vault| {
                 format!("{}\nPrint {} and keep it away from this host.", show(vault), vault.recovery_sheet)
             })
         }
-        VaultVerb::Open { name, store, key } => {
-            let store = Some(if store.contains("://") { store } else { absolute_text(&store)? });
-            let request = OpenVault { store, key: key_text(&key)? };
+        VaultVerb::Open { name, place, key, take_over } => {
+            let (store, copies, store_options) = places(place)?;
+            let (key, passphrase) = given(&key)?;
+            let request = OpenVault { store: Some(store), copies, store_options, key, passphrase, take_over };
             output.answer(&client.open_vault(&name, &request)?, show)
         }
         VaultVerb::Unlock { name, key } => {
-            let request = OpenVault { store: None, key: key_text(&key)? };
+            let (key, passphrase) = given(&key)?;
+            let request = OpenVault { key, passphrase, ..OpenVault::default() };
             output.answer(&client.open_vault(&name, &request)?, show)
         }
+        VaultVerb::Key(verb) => key(verb, client, output),
         VaultVerb::List => output.answer(&client.vaults()?, |vaults| table_of(vaults)),
         VaultVerb::Show { name } => output.answer(&client.vault(&name)?, show),
         VaultVerb::Usage { name } => output.answer(&client.vault_usage(&name)?, usage),
         VaultVerb::Check { name } => check(client, output, &name),
+        VaultVerb::Repair { name, all, copy, store } => {
+            let store = store.as_deref().map(absolute_text).transpose()?;
+            repair(client, output, &name, &RepairVault { all, copy, store })
+        }
+        VaultVerb::Rescue(_) => Err(Failure::usage("vault rescue: needs no daemon")),
     }
+}
+
+fn key(verb: KeyVerb, client: &Client, output: &Output) -> Result<()> {
+    match verb {
+        KeyVerb::List { name } => output.answer(&client.vault_keys(&name)?, |slots| slots_of(slots)),
+        KeyVerb::Add { name, new, current_key, current_passphrase_file } => {
+            let NewKey { key_file, passphrase_file, command } = new;
+            let passphrase = passphrase_file.as_deref().map(secret::passphrase).transpose()?;
+            let kind = match (&passphrase, command) {
+                (Some(_), _) => "passphrase",
+                (None, true) => "command",
+                (None, false) => "key-file",
+            };
+            key_file.as_deref().map_or(Ok(()), secret::must_be_new)?;
+            let current_key = current_key.as_deref().map(|file| secret::text("key", file)).transpose()?;
+            let current_passphrase =
+                current_passphrase_file.as_deref().map(secret::passphrase).transpose()?;
+            let request = AddKey {
+                kind: kind.to_owned(),
+                passphrase,
+                current_key: current_key.unwrap_or_default(),
+                current_passphrase,
+            };
+            let mut added = client.add_vault_key(&name, &request)?;
+            if let (Some(text), Some(file)) = (added.key_file.take(), &key_file) {
+                secret::write_new(file, &text)?;
+                added.key_file = Some(file.display().to_string());
+            }
+            output.answer(&added, |added| match &added.key_file {
+                Some(file) => format!("vault {name}: slot {} opens with {file}", added.slot),
+                None => format!("vault {name}: slot {} opens with a {kind}", added.slot),
+            })
+        }
+        KeyVerb::Remove { name, slot, yes } => {
+            output.confirm(&format!("let slot {slot} open vault {name} no more"), yes)?;
+            output.answer(&client.remove_vault_key(&name, &slot)?, |slots| slots_of(slots))
+        }
+        KeyVerb::Rotate { name } => output.answer(&client.rotate_vault_key(&name)?, |slots| slots_of(slots)),
+    }
+}
+
+fn slots_of(slots: &[VaultKeySlot]) -> String {
+    let row = |slot: &VaultKeySlot| {
+        vec![slot.slot.clone(), slot.kind.clone(), slot.made.clone().unwrap_or_else(|| "?".to_owned())]
+    };
+    table(&["slot", "kind", "made"], slots.iter().map(row).collect())
+}
+
+/// Store, copies and options as the daemon takes them.
+fn places(place: StoreArguments) -> Result<(String, Vec<String>, Option<String>)> {
+    let one = |text: &str| if text.contains("://") { Ok(text.to_owned()) } else { absolute_text(text) };
+    let copies = place.copy.iter().map(|text| one(text)).collect::<Result<_>>()?;
+    let read = |file: &Path| secret::text("store options", file);
+    Ok((one(&place.store)?, copies, place.store_options.as_deref().map(read).transpose()?))
+}
+
+/// The text of a key, empty if there is none, and a passphrase.
+fn given(key: &KeyArguments) -> Result<(String, Option<String>)> {
+    let text = key.key.as_deref().map(|file| secret::text("key", file)).transpose()?;
+    Ok((text.unwrap_or_default(), key.passphrase_file.as_deref().map(secret::passphrase).transpose()?))
 }
 
 /// The path as the daemon understands it, whose working directory is another.
@@ -48,17 +119,30 @@ fn absolute_text(path: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// What a file with a key says; it is read here, so the daemon need not be let in to it.
-fn key_text(file: &Path) -> Result<String> {
-    let failed = |error| Failure::host(format!("key {}", file.display()), &error);
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().take(KEY_LIMIT_BYTES).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).map_err(failed)?.take(KEY_LIMIT_BYTES).read_to_string(&mut text)
-    };
-    read.map_err(failed)?;
-    Ok(text)
+fn repair(client: &Client, output: &Output, name: &str, request: &RepairVault) -> Result<()> {
+    let begun = client.repair_vault(name, request)?;
+    let job = job::follow(client, output, &begun)?;
+    if let Some(repair) = &job.repair {
+        output.answer(repair, repaired)?;
+    }
+    if job.state == JobState::Done { Ok(()) } else { Err(job::failure(&job)) }
+}
+
+fn repaired(repair: &VaultRepair) -> String {
+    let mut text = format!(
+        "vault {}: {} looked at, {} read, {} made right in a copy\n",
+        repair.vault,
+        size::count(repair.blobs, "blob"),
+        size::show(repair.bytes_read),
+        size::count(repair.repaired, "blob"),
+    );
+    if repair.hopeless > 0 {
+        text.push_str(&format!("  {} whole in no copy\n", size::count(repair.hopeless, "blob")));
+    }
+    for problem in &repair.problems {
+        text.push_str(&format!("  {}: {}\n", problem.what, problem.why));
+    }
+    text
 }
 
 fn check(client: &Client, output: &Output, name: &str) -> Result<()> {
@@ -106,6 +190,8 @@ pub fn table_of(vaults: &[Vault]) -> String {
         let state = match (&vault.error, vault.locked) {
             (_, true) => "locked",
             (Some(_), false) => "failed",
+            (None, false) if vault.read_only.is_some() => "read-only",
+            (None, false) if vault.copies.iter().any(|copy| copy.why.is_some()) => "degraded",
             (None, false) => "ready",
         };
         vec![
@@ -124,6 +210,7 @@ fn show(vault: &Vault) -> String {
         ("name", vault.name.clone()),
         ("id", vault.id.clone().unwrap_or_else(|| "?".to_owned())),
         ("store", vault.store.clone()),
+        ("redundancy", vault.redundancy.clone()),
         ("points", vault.points.map_or_else(|| "?".to_owned(), |points| points.to_string())),
         ("stored", vault.stored.map_or_else(|| "?".to_owned(), size::show)),
         ("locked", if vault.locked { "yes" } else { "no" }.to_owned()),
@@ -132,6 +219,18 @@ fn show(vault: &Vault) -> String {
     ];
     if let Some(error) = &vault.error {
         rows.push(("error", error.message.clone()));
+    }
+    if let Some(why) = &vault.read_only {
+        rows.push(("read-only", why.clone()));
+    }
+    for copy in &vault.copies {
+        let why = copy.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        rows.push(("copy", format!("{} {} {}{why}", copy.number, copy.state, copy.place)));
+    }
+    for writer in &vault.writers {
+        let label = writer.label.as_deref().unwrap_or("damaged registration");
+        let own = if writer.own { ", this one" } else { "" };
+        rows.push(("writer", format!("{} {label}{own}", writer.appliance)));
     }
     sheet(&rows)
 }

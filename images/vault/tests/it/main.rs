@@ -4,6 +4,7 @@ mod beside;
 mod copies;
 mod damage;
 mod directory;
+mod gcs;
 mod history;
 mod image;
 mod keys;

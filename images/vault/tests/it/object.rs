@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use block::linux::KernelEntropy;
 use block::{BlobStore, ByteRange, Failure, Kind};
+use sim::server::{Server, free_port};
 use vault::{ObjectStore, Quiet, StoreOptions, Vault};
 
 use super::proxy::{Proxy, Weather};
-use super::servers::{Server, azure, bucket, s3};
+use super::servers::{azure, bucket, s3};
 use super::world::{World, create, env, key};
 
 /// A vault, and the disk that is backed up to it.
@@ -131,8 +132,7 @@ fn refusals_are_told(server: &Server) {
         assert_eq!(error.kind(), Kind::Unavailable, "{error}");
     }
     assert!(store.put("a", b"x").expect_err("no bucket").to_string().contains("bucket does not exist"));
-    let nobody =
-        ObjectStore::new(&bucket("s3", "x"), &s3(super::servers::free_port(), ""), Arc::new(KernelEntropy));
+    let nobody = ObjectStore::new(&bucket("s3", "x"), &s3(free_port(), ""), Arc::new(KernelEntropy));
     let nobody = nobody.expect("a client");
     nobody.set_attempts(Some(2));
     let error = nobody.size("a").expect_err("nobody listens");
@@ -239,4 +239,11 @@ fn comes_back(server: &mut Server, options: &StoreOptions) {
         server.restart();
         backups.join().expect("every backup came through").verify();
     });
+}
+
+/// Our side of the conversation with Google Cloud Storage; its own server cannot be had here.
+#[test]
+fn gcs_by_a_server_of_the_test() {
+    let server = super::gcs::Gcs::start();
+    keeps_its_promises("gs", &server.options());
 }

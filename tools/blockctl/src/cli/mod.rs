@@ -5,12 +5,14 @@ mod files;
 mod hook;
 mod policy;
 mod run;
+mod vault;
 
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesVerb, FindOptions, KindName, TarOptions};
 pub use hook::HookVerb;
 pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 pub use run::{RestoreVerb, RunOptions, RunVerb};
+pub use vault::{KeyArguments, KeyVerb, NewKey, RescueOptions, RescueVerb, StoreArguments, VaultVerb};
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -231,60 +233,6 @@ pub struct MountOptions {
     /// Let other users look in, as far as the modes of the files allow
     #[arg(long)]
     pub allow_other: bool,
-}
-
-#[derive(Subcommand)]
-pub enum VaultVerb {
-    /// A new vault with a fresh key
-    Create {
-        /// Its name: a-z 0-9 . _ -
-        name: String,
-        /// The directory it is to live in, or file:///DIR; better on another device than the disks
-        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-        store: String,
-        /// For how many days a deleted recovery point can be undeleted, 14 to 180
-        #[arg(long, value_name = "DAYS", default_value_t = 14)]
-        soft_delete_days: u32,
-        /// For tries only: deleting is final at once
-        #[arg(long, conflicts_with = "soft_delete_days")]
-        lab: bool,
-    },
-    /// Bring in a vault that exists, of another host for instance
-    Open {
-        /// The name it is to have here: a-z 0-9 . _ -
-        name: String,
-        /// The directory it lives in, or file:///DIR
-        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-        store: String,
-        /// A file with its key: the key file, or the recovery sheet from "vault:" to "sheet:"; - is standard input
-        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-        key: PathBuf,
-    },
-    /// Unlock a vault whose key is missing, damaged or another's
-    Unlock {
-        /// Its name
-        name: String,
-        /// A file with its key, as for `open`
-        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-        key: PathBuf,
-    },
-    /// Every vault
-    List,
-    /// One vault, and where its key and recovery sheet are
-    Show {
-        /// Its name
-        name: String,
-    },
-    /// What a vault takes, and how much of it no recovery point needs
-    Usage {
-        /// Its name
-        name: String,
-    },
-    /// Read and verify everything in a vault
-    Check {
-        /// Its name
-        name: String,
-    },
 }
 
 #[derive(Subcommand)]

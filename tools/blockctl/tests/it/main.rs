@@ -11,4 +11,5 @@ mod fixture;
 mod hooks;
 mod images;
 mod policies;
+mod rescue;
 mod runs;

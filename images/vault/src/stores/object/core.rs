@@ -13,7 +13,7 @@ use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload,
 };
 
-use super::retry::{Failed, Patience, exists, once};
+use super::retry::{Failed, Patience, exists};
 
 /// How finely a body is cut, so that a bandwidth limit is smooth and a slow line is no stall.
 const PIECE: usize = 64 << 10;
@@ -106,7 +106,7 @@ impl Core {
     {
         let mut failed = 0;
         loop {
-            let error = match once(attempt()).await {
+            let error = match self.patience.once(attempt()).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_exists() => match self.marked(name).await {
                     Ok(found) if found.as_deref() == Some(mark.0.as_str()) => return Ok(()),
@@ -152,7 +152,7 @@ impl Core {
             let size = self.head(name).await.map_err(self.failed(name))?.get();
             return if range.end() > size { Err(past(size)) } else { Ok(Vec::new()) };
         }
-        let mut read = once(self.read_once(name, range)).await;
+        let mut read = self.patience.once(self.read_once(name, range)).await;
         if read.as_ref().is_err_and(|failed| !failed.is_not_found()) {
             // a range that begins past the end is an error in the words of each server
             let size = self.head(name).await.map_err(self.failed(name))?.get();
@@ -214,7 +214,7 @@ impl Core {
     ) -> Result<(Listing, Vec<(String, u64)>)> {
         let (mut page, mut failed, mut resumed) = (Vec::new(), 0, None);
         while page.len() < PAGE {
-            match once(listing.try_next()).await {
+            match self.patience.once(listing.try_next()).await {
                 Ok(None) => break,
                 Ok(Some(entry)) => {
                     failed = 0;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use object_store::PutMode;
 
 use super::core::Core;
-use super::retry::{Failed, once};
+use super::retry::Failed;
 
 /// Where probes go. No blob's name has a segment that begins with a dot.
 const PROBE: &str = ".probe";
@@ -20,17 +20,17 @@ impl Core {
     /// What keeps the probe from coming to an answer: no such bucket, no right to write, no server.
     pub(super) async fn probe(&self) -> Result<bool> {
         let (first, raced) = (format!("{PROBE}/{}", self.mark()?.0), format!("{PROBE}/{}", self.mark()?.0));
-        let refuses = self.refuses(&first, &raced).await;
+        let refuses = self.refuses(&first, &raced).await?;
         for name in [first, raced] {
             let path = self.path(&name);
             let delete = || object_store::ObjectStoreExt::delete(&*self.store, &path);
             match self.patience.try_until(delete).await {
                 Ok(()) => {}
                 Err(failed) if failed.is_not_found() => {}
-                Err(failed) => return Err(refuses.err().unwrap_or_else(|| self.failed(&name)(failed))),
+                Err(failed) => return Err(self.failed(&name)(failed)),
             }
         }
-        refuses
+        Ok(refuses)
     }
 
     async fn refuses(&self, first: &str, raced: &str) -> Result<bool> {
@@ -52,7 +52,7 @@ impl Core {
         }
         let racers = (0..RACERS).map(|racer| {
             let (bytes, mark) = (Bytes::copy_from_slice(&[racer]), &mark);
-            async move { once(self.put_once(raced, &bytes, mark, PutMode::Create)).await }
+            async move { self.patience.once(self.put_once(raced, &bytes, mark, PutMode::Create)).await }
         });
         let won = join_all(racers).await.into_iter().filter(Result::is_ok).count();
         Ok(won == 1)

@@ -21,6 +21,9 @@ pub(super) const ATTEMPTS: u32 = 14;
 /// Characters of what a server said that a message holds.
 const SHOWN: usize = 300;
 
+/// An attempt of somebody in a hurry has failed if it took this long.
+const HURRIED: Duration = Duration::from_secs(4);
+
 /// What became of one attempt.
 #[derive(Debug)]
 pub(super) enum Failed {
@@ -64,6 +67,20 @@ impl Patience {
         whole / 2 + (whole / 2) * u32::from(dice[0]) / 255
     }
 
+    /// One attempt, its failure judged. It is given up soon by who does not try often.
+    pub(super) async fn once<T>(
+        &self,
+        attempt: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, Failed> {
+        if self.attempts.load(Ordering::Relaxed) >= ATTEMPTS {
+            return once(attempt).await;
+        }
+        tokio::time::timeout(HURRIED, once(attempt)).await.unwrap_or_else(|_| {
+            let source = format!("no answer in {} seconds", HURRIED.as_secs()).into();
+            Err(Failed::Passing(Theirs::Generic { store: "request", source }))
+        })
+    }
+
     /// Makes attempts until one succeeds, fails for good, or patience ends.
     pub(super) async fn try_until<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, Failed>
     where
@@ -71,7 +88,7 @@ impl Patience {
     {
         let mut failed = 0;
         loop {
-            match once(attempt()).await {
+            match self.once(attempt()).await {
                 Err(Failed::Passing(error)) => {
                     failed += 1;
                     if !self.again(failed).await {
@@ -85,7 +102,7 @@ impl Patience {
 }
 
 /// One attempt, its failure judged.
-pub(super) async fn once<T>(attempt: impl Future<Output = object_store::Result<T>>) -> Result<T, Failed> {
+async fn once<T>(attempt: impl Future<Output = object_store::Result<T>>) -> Result<T, Failed> {
     STATUS
         .scope(Cell::new(0), async { attempt.await.map_err(|error| judge(error, STATUS.with(Cell::get))) })
         .await
