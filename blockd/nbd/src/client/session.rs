@@ -92,6 +92,7 @@ impl Session {
     pub(super) fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
         let length = u32::try_from(out.len()).unwrap_or(u32::MAX);
         let command = Command { number: wire::CMD_READ, flags: 0, offset, length };
+        self.stream.expect(out.len());
         self.send(command, &[])?;
         let mut failure = None;
         let mut pieces = RangeSet::new();
@@ -128,6 +129,7 @@ impl Session {
         extents: &mut Vec<Extent32>,
     ) -> Result<(), Fault> {
         let command = Command { number: wire::CMD_BLOCK_STATUS, flags: 0, offset, length };
+        self.stream.expect(0);
         self.send(command, &[])?;
         let mut failure = None;
         loop {

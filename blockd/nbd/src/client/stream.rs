@@ -18,12 +18,16 @@ use std::time::Duration;
 /// Received at once at most, unless a caller's own buffer is larger.
 const BUFFER: usize = 64 << 10;
 
+/// What a server sends before the data of a read: the front of a chunk and the data's offset.
+const FRONT: usize = 28;
+
 pub(super) struct Stream {
     socket: Socket,
     at: String,
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    at_once: usize,
     patience: Duration,
     deadline_ns: u64,
 }
@@ -40,6 +44,7 @@ impl Stream {
             bytes: vec![0; BUFFER],
             start: 0,
             end: 0,
+            at_once: BUFFER,
             patience: Duration::ZERO,
             deadline_ns: 0,
         };
@@ -58,6 +63,12 @@ impl Stream {
     pub(super) fn begin(&mut self) {
         let patience_ns = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
         self.deadline_ns = SystemClock.monotonic_ns().saturating_add(patience_ns);
+    }
+
+    /// So much payload is expected behind the next front of a reply. A large one is received straight into its place,
+    /// so no more than the front is received before.
+    pub(super) fn expect(&mut self, payload: usize) {
+        self.at_once = if payload >= BUFFER { FRONT } else { BUFFER };
     }
 
     pub(super) fn at(&self) -> &str {
@@ -98,7 +109,7 @@ impl Stream {
                 self.progress(received)?;
                 out = &mut out[received..];
             } else {
-                let received = self.socket.receive(&mut self.bytes);
+                let received = self.socket.receive(&mut self.bytes[..self.at_once]);
                 let received = received.map_err(|error| self.failed("receive from", error))?;
                 (self.start, self.end) = (0, received);
                 self.progress(received)?;
