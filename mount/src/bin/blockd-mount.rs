@@ -9,7 +9,7 @@ const USAGE: &str =
     "usage: blockd-mount NBD-URI... DIR [--foreground] [--allow-other]\n       blockd-mount --umount DIR";
 
 fn main() -> ExitCode {
-    mount::child_entry();
+    mount::child_entry(None);
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let (flags, rest): (Vec<_>, Vec<_>) =
         arguments.iter().partition(|argument| argument.as_encoded_bytes().starts_with(b"--"));

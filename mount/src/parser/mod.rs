@@ -13,7 +13,7 @@ pub(crate) use sandbox::close_descriptors;
 use crate::{Error, Result};
 use block::BlockSource;
 use block::sync::{Mutex, lock};
-use running::{Ended, Running};
+use running::{ANSWER_NS, Ended, Running};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,8 @@ impl Parser {
         Ok(Self { source, executable: executable.to_owned(), slots, fatal: Mutex::default() })
     }
 
-    /// Asks a question. A parser that is found dead is replaced; a question that ends two in a row, one that takes
-    /// too long and one that is answered against the protocol fail, now and whenever they are asked again.
+    /// Asks a question. A parser that is found dead or hangs is replaced, and asked again; a question that ends two in a
+    /// row and one that is answered against the protocol fail, now and whenever they are asked again.
     ///
     /// # Errors
     /// What the parser reports, or [`Error::ParserLost`].
@@ -72,7 +72,7 @@ impl Parser {
         let idle = self.slots.iter().find_map(|slot| slot.try_lock().ok());
         let mut slot = idle.unwrap_or_else(|| lock(&self.slots[0]));
         let mut ended = None;
-        for _ in 0..2 {
+        for patience_ns in ANSWER_NS {
             if !slot.as_mut().is_some_and(Running::is_alive) {
                 *slot = None;
             }
@@ -81,11 +81,11 @@ impl Parser {
                 None => Running::start(&self.executable)?,
             };
             let running = slot.insert(running);
-            match running.ask(&*self.source, request) {
+            match running.ask(&*self.source, request, patience_ns) {
                 Ok(answer) => return answer,
                 Err(end) => {
                     *slot = None;
-                    let again = matches!(end, Ended::Died(_));
+                    let again = matches!(end, Ended::Died(_) | Ended::TooSlow);
                     ended = Some(end);
                     if !again {
                         break;

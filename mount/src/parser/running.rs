@@ -13,8 +13,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How long a parser may compute for one answer, reads not counted.
-const ANSWER_NS: u64 = 10_000_000_000;
+/// How long a parser may compute for one answer, reads not counted: at first so that one that hangs is replaced within
+/// a second, then again so that one that was only slow, as on a busy host, gets there.
+pub(super) const ANSWER_NS: [u64; 2] = [1_000_000_000, 10_000_000_000];
+/// How long it may take until it takes a message.
+const SEND_NS: u64 = 1_000_000_000;
 /// How long it may take to start and lock itself in.
 const START_NS: u64 = 10_000_000_000;
 /// Bytes read for one answer.
@@ -33,7 +36,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Died(error) => write!(f, "died ({error})"),
-            Self::TooSlow => write!(f, "took longer than {} s", ANSWER_NS / 1_000_000_000),
+            Self::TooSlow => write!(f, "took too long"),
             Self::ReadTooMuch => write!(f, "read more than {READ_LIMIT} bytes"),
             Self::Malformed(malformed) => write!(f, "sent what it may not send: {malformed}"),
         }
@@ -86,14 +89,16 @@ impl Running {
         matches!(self.process.try_wait(), Ok(None))
     }
 
-    /// One question; reads are served in between. The outer error means that the parser must go.
+    /// One question, for which it may compute so long; reads are served in between. The outer error means that the
+    /// parser must go.
     pub(super) fn ask(
         &mut self,
         source: &dyn BlockSource,
         request: &Request,
+        patience_ns: u64,
     ) -> Result<Result<Answer>, Ended> {
         self.send(&ToParser::Ask(request.clone()))?;
-        let mut deadline = Deadline::new(ANSWER_NS);
+        let mut deadline = Deadline::new(patience_ns);
         let mut left = READ_LIMIT;
         loop {
             match self.receive(&mut deadline)? {
@@ -117,7 +122,7 @@ impl Running {
         frame.extend((body.len() as u32).to_le_bytes());
         frame.extend(body);
         // a parser that does not take what it asked for must not hold the supervisor
-        let patience = Some(Duration::from_nanos(ANSWER_NS));
+        let patience = Some(Duration::from_nanos(SEND_NS));
         self.pipe.set_write_timeout(patience).map_err(Ended::Died)?;
         self.pipe.write_all(&frame).map_err(ended)
     }

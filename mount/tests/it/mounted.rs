@@ -5,14 +5,15 @@ use crate::seen::{assert_same, through_kernel};
 use block::{Failure, Kind};
 use mount::{Mount, Options};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
-const OWN: &str = env!("CARGO_BIN_EXE_blockd-mount");
+pub const OWN: &str = env!("CARGO_BIN_EXE_blockd-mount");
 
 /// nbdkit serving a file read-only, until dropped.
 pub struct Server {
@@ -238,6 +239,26 @@ fn a_dead_parser_is_replaced_under_the_living_mount() {
 }
 
 #[test]
+fn a_hanging_parser_is_replaced_within_a_second() {
+    let scene = Scene::partitioned();
+    let server = scene.server();
+    let here = Here::new(&server.uri(), &scene.point);
+    assert_eq!(fs::read(here.at("files/1/deep/er/still/file")).unwrap(), b"here");
+    let hanging = here.mount().parsers();
+    for parser in &hanging {
+        run("kill", &["-STOP".as_ref(), parser.to_string().as_ref()]);
+    }
+    #[expect(clippy::disallowed_methods, reason = "a test times what it waits for")]
+    let start = Instant::now();
+    let path = here.at("files/1/many/a name that takes some room 7");
+    assert_eq!(fs::symlink_metadata(path).unwrap().len(), 0);
+    let waited = start.elapsed();
+    // a second, and room for a host that starts processes slowly
+    assert!(waited < Duration::from_millis(2500), "{waited:?}");
+    assert!(here.mount().parsers().iter().all(|parser| !hanging.contains(parser)));
+}
+
+#[test]
 fn in_the_background_and_gone_on_umount() {
     let scene = Scene::whole("-t ext4");
     let server = scene.server();
@@ -270,6 +291,41 @@ fn in_the_background_and_gone_on_umount() {
     let (code, message) = own(&["--umount", dir]);
     assert_eq!(code, Some(1));
     assert!(message.contains("no recovery point is mounted there"), "{message}");
+}
+
+/// Without root, through fusermount3: whoever mounts looks in, and nobody else, root included.
+#[test]
+fn any_user_mounts_for_itself_alone() {
+    const USER: u32 = 4242;
+    let scene = Scene::whole("-t ext4");
+    let server = scene.server();
+    let open_to_all = |path: &Path| fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+    open_to_all(scene.dir.path());
+    open_to_all(&server.socket);
+    std::os::unix::fs::chown(&scene.point, Some(USER), Some(USER)).unwrap();
+    // this folder may be closed to others
+    let own = scene.dir.path().join("blockd-mount");
+    fs::copy(OWN, &own).unwrap();
+    let as_user = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR").current_dir("/");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let dir = scene.point.to_str().unwrap();
+    as_user(&own, &[&server.uri(), dir]);
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(dir)).unwrap();
+    let has = |option: &str| line.split([',', ' ']).any(|word| word == option);
+    assert!(has("ro") && has("nosuid") && has("nodev") && has("user_id=4242"), "{line}");
+    assert!(!has("allow_other"), "{line}");
+    let refused = fs::read_dir(&scene.point).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    let read = as_user(Path::new("/bin/cat"), &[scene.point.join("files/0/file").to_str().unwrap()]);
+    assert_eq!(read, noise(1, 200_000));
+    as_user(&own, &["--umount", dir]);
+    assert_eq!(names(&scene.point), [""; 0]);
 }
 
 fn supervisor(dir: &Path) -> String {
