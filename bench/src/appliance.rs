@@ -26,6 +26,15 @@ pub struct Setting {
     dir: PathBuf,
 }
 
+impl Setting {
+    /// `blockctl` against a daemon.
+    pub fn blockctl(&self, appliance: &Appliance) -> Command {
+        let mut command = Command::new(self.bin_dir.join("blockctl"));
+        command.arg("--state").arg(appliance.state());
+        command
+    }
+}
+
 /// A running daemon.
 pub struct Appliance {
     program: PathBuf,
@@ -99,6 +108,11 @@ impl Appliance {
     /// Its folder of disks.
     pub fn state(&self) -> PathBuf {
         state(&self.place)
+    }
+
+    /// The folder around its state, for what a workload makes beside it.
+    pub fn place(&self) -> &Path {
+        self.place.path()
     }
 
     /// Makes an empty disk.

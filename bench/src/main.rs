@@ -8,6 +8,7 @@ mod appliance;
 mod fio;
 mod fold;
 mod many_points;
+mod mount;
 mod nbd;
 mod report;
 mod run;
@@ -43,6 +44,8 @@ enum Workload {
     /// A recovery point that runs: how soon, how fast it reads beside qemu-nbd, and how fast it is hydrated
     #[command(name = "run")]
     Run(run::Options),
+    /// Files through our mount beside the kernel's own and other FUSE programs
+    Mount(mount::Options),
     /// What keeping the change map costs, beside a build that does not
     #[command(name = "tracking")]
     Tracking(tracking::Options),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Workload::Fold(options) => fold::run(&options),
         Workload::ManyPoints(options) => many_points::run(&options),
         Workload::Run(options) => run::run(&options),
+        Workload::Mount(options) => mount::run(&options),
         Workload::Tracking(options) => tracking::run(&options),
         Workload::Vault(options) => vault::run(&options),
     };
