@@ -1,6 +1,8 @@
 //! `mount` as a command: in the foreground until its end, or leaving a process behind once the mount is usable.
 
 use crate::parser::close_descriptors;
+use crate::points::PointsFrom;
+use crate::serve::{Item, own_executable};
 use crate::{Error, Mount, Options, Result, Unmounter, log};
 use block::Kind;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,6 +18,9 @@ const ARGUMENT: &str = "--blockd-mount-supervisor";
 const READY: &str = "ready";
 const ALLOW_OTHER: &str = "allow-other";
 const FOR_OWNER: &str = "for-owner";
+const POINT: &str = "point";
+const ITEM: &str = "item";
+const MACHINE: &str = "machine:";
 /// How often a signal tries to unmount, and how long it waits in between: five seconds in all.
 const UNMOUNT_TRIES: usize = 50;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,9 +42,9 @@ pub fn run(options: &Options) -> Result<Option<PathBuf>> {
 }
 
 /// Becomes the supervisor if this process was started as one, and then does not return.
-pub(crate) fn supervisor_entry() {
+pub(crate) fn supervisor_entry(points: Option<PointsFrom>) {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let [_, marker, uri, dir, who, its_log, name, beside @ ..] = arguments.as_slice() else { return };
+    let [_, marker, uri, dir, who, what, its_log, name, beside @ ..] = arguments.as_slice() else { return };
     if marker.as_os_str() != OsStr::new(ARGUMENT) {
         return;
     }
@@ -52,6 +57,7 @@ pub(crate) fn supervisor_entry() {
         foreground: true,
         allow_other: who.as_os_str() == OsStr::new(ALLOW_OTHER),
         executable: None,
+        item: points.and_then(|points| item(&what.to_string_lossy(), points)),
     };
     log::start(Some(log::LIMIT_BYTES));
     let served = detach().and_then(|()| serve(&options, || report(READY)));
@@ -61,6 +67,22 @@ pub(crate) fn supervisor_entry() {
         // nobody may be there to read it any more, and then nothing is left to tell
         Err(error) => i32::from(report(&describe(&error)).is_ok()),
     });
+}
+
+/// What is mounted, as the supervisor is told it.
+fn what(item: Option<&Item>) -> String {
+    match item {
+        None => POINT.to_owned(),
+        Some(Item { machine: None, .. }) => ITEM.to_owned(),
+        Some(Item { machine: Some(machine), .. }) => format!("{MACHINE}{machine}"),
+    }
+}
+
+fn item(what: &str, points: PointsFrom) -> Option<Item> {
+    match what.strip_prefix(MACHINE) {
+        Some(machine) => Some(Item { machine: Some(machine.to_owned()), points }),
+        None => (what == ITEM).then_some(Item { machine: None, points }),
+    }
 }
 
 /// A session of its own: no terminal's hang-up or interrupt ends the mount. Nothing of whoever started it stays open either,
@@ -104,7 +126,7 @@ fn unmount_in_time(unmounter: &Unmounter) -> Result<()> {
 
 /// Starts the supervisor and waits for its word.
 fn leave_behind(options: &Options) -> Result<PathBuf> {
-    let own = PathBuf::from("/proc/self/exe");
+    let own = own_executable();
     let executable = options.executable.as_ref().unwrap_or(&own);
     let failed = |source| Error::host("start the process that serves", &options.dir, source);
     // the supervisor's working directory is another
@@ -115,6 +137,7 @@ fn leave_behind(options: &Options) -> Result<PathBuf> {
         .arg(&options.uri)
         .arg(&dir)
         .arg(if options.allow_other { ALLOW_OTHER } else { FOR_OWNER })
+        .arg(what(options.item.as_ref()))
         .arg(&its_log)
         .arg(&options.name)
         .args(options.beside.iter().flat_map(|(name, uri)| [name, uri]))

@@ -1,7 +1,11 @@
 //! A mount from its start to its end: connect, start the parser, mount, serve, unmount.
 
+use crate::history::History;
+use crate::points::PointsFrom;
 use crate::tree::Tree;
 use crate::tree::fuse::Served;
+use crate::tree::item::Item as ItemTree;
+use crate::tree::shown::Shown;
 use crate::umount::{Unmounter, resolve};
 use crate::{Error, Result};
 use block::{BlockSource, Failure};
@@ -22,12 +26,14 @@ const CONNECTIONS: usize = LOOPS;
 /// What to mount, and where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The NBD URI of the recovery point.
+    /// The NBD URI of the recovery point; of an item, the text that `points` knows it by.
     pub uri: String,
     /// What the disk is called in the tree, where there are several; empty for one alone.
     pub name: String,
     /// Further disks of the same machine, as (name, URI): what is put together of all of them is shown.
     pub beside: Vec<(String, String)>,
+    /// For a mount of all points of an item.
+    pub item: Option<Item>,
     /// An empty directory.
     pub dir: PathBuf,
     /// Serve in this process, until unmounted or interrupted, instead of leaving a process behind.
@@ -40,6 +46,15 @@ pub struct Options {
     pub executable: Option<PathBuf>,
 }
 
+/// An item whose points are to be mounted.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its name, if it is a machine, whose disks are told apart.
+    pub machine: Option<String>,
+    /// Makes its points of [`Options::uri`]; the same as in [`child_entry`](crate::child_entry).
+    pub points: PointsFrom,
+}
+
 impl Options {
     /// A mount of `uri` at `dir`, in the background, for the user alone.
     pub fn new(uri: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
@@ -47,6 +62,7 @@ impl Options {
             uri: uri.into(),
             name: String::new(),
             beside: Vec::new(),
+            item: None,
             dir: dir.into(),
             foreground: false,
             allow_other: false,
@@ -57,7 +73,7 @@ impl Options {
 
 /// A mount being served by threads of this process.
 pub struct Mount {
-    tree: Arc<Tree>,
+    tree: Option<Arc<Tree>>,
     unmounter: Unmounter,
     session: JoinHandle<std::io::Result<()>>,
     dir: PathBuf,
@@ -71,6 +87,14 @@ impl Mount {
     /// [`Error::Sandbox`] if guests' bytes cannot be read safely; [`Error::Fuse`] saying what is missing.
     pub fn start(options: &Options) -> Result<Self> {
         check_dir(&options.dir)?;
+        if let Some(item) = &options.item {
+            let history = History::new((item.points)(&options.uri)?, options.executable.as_deref());
+            // whoever cannot be asked later can most often not be asked now
+            history.points()?;
+            let tree = Arc::new(ItemTree::new(history, item.machine.clone()));
+            ItemTree::close_idle(&tree);
+            return Self::show(tree, options);
+        }
         let mut disks = vec![(options.name.clone(), connect(&options.uri)?)];
         for (name, uri) in &options.beside {
             disks.push((name.clone(), connect(uri)?));
@@ -88,21 +112,25 @@ impl Mount {
 
     fn over(disks: Vec<(String, Arc<dyn BlockSource>)>, options: &Options) -> Result<Self> {
         check_dir(&options.dir)?;
-        // looking at it takes an answer of ours once it is mounted
-        let path = resolve(&options.dir)?;
         let own = own_executable();
         let tree = Arc::new(Tree::start(disks, options.executable.as_deref().unwrap_or(&own))?);
-        let failed = |error| mount_failed(&options.dir, error);
-        let session =
-            Session::new(Served(Arc::clone(&tree)), &options.dir, &config(options)).map_err(failed)?;
-        let unmounter = Unmounter::new(&options.dir, path)?;
-        let session = std::thread::Builder::new().name("mount".to_owned()).spawn(move || session.run());
-        Ok(Self { tree, unmounter, session: session.map_err(failed)?, dir: options.dir.clone() })
+        let parsed = Some(Arc::clone(&tree));
+        Ok(Self { tree: parsed, ..Self::show(tree, options)? })
     }
 
-    /// The parser processes alive now.
+    fn show(tree: Arc<dyn Shown>, options: &Options) -> Result<Self> {
+        // looking at it takes an answer of ours once it is mounted
+        let path = resolve(&options.dir)?;
+        let failed = |error| mount_failed(&options.dir, error);
+        let session = Session::new(Served(tree), &options.dir, &config(options)).map_err(failed)?;
+        let unmounter = Unmounter::new(&options.dir, path)?;
+        let session = std::thread::Builder::new().name("mount".to_owned()).spawn(move || session.run());
+        Ok(Self { tree: None, unmounter, session: session.map_err(failed)?, dir: options.dir.clone() })
+    }
+
+    /// The parser processes of a mounted point alive now.
     pub fn parsers(&self) -> Vec<u32> {
-        self.tree.parsers()
+        self.tree.as_ref().map(|tree| tree.parsers()).unwrap_or_default()
     }
 
     /// Something to unmount with from elsewhere, a handler of signals for instance.

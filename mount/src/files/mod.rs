@@ -10,23 +10,29 @@ mod walk;
 pub use lost::{Lost, LostKind, Tally};
 pub use walk::{Found, MAX_DEPTH, Step, Walk};
 
-use crate::guest::{Entry, Node, NodeKind};
+use crate::guest::{Entry, Node, NodeKind, Piece, Place as Where};
+use crate::history::Recorded;
 use crate::serve::{connect, own_executable};
 use crate::tree::{Place, Tree};
 use crate::{Error, Result};
-use block::BlockSource;
+use block::{BlockSource, RangeSet};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Links followed on the way to one file, as many as Linux follows.
 const MAX_LINKS: usize = 40;
+/// Pieces of one file that are compared; more take more memory than a guest may make us use.
+const MAX_PIECES: usize = 1 << 20;
 /// Content is moved in parts of this many bytes.
 const PART: usize = 1 << 20;
 
 /// The files of one recovery point. Nodes handed out have the numbers of the mounted tree (`docs/tree.md`).
 pub struct Files {
     tree: Tree,
+    /// What the parser read, where that is of interest.
+    recorded: Option<Arc<Recorded>>,
 }
 
 /// A name in a directory, and what it names or why that cannot be told.
@@ -55,7 +61,26 @@ impl Files {
     /// [`Error::Sandbox`] if guests' bytes cannot be read safely.
     pub fn over(source: Arc<dyn BlockSource>, executable: Option<&Path>) -> Result<Self> {
         let own = own_executable();
-        Ok(Self { tree: Tree::start(vec![(String::new(), source)], executable.unwrap_or(&own))? })
+        let tree = Tree::start(vec![(String::new(), source)], executable.unwrap_or(&own))?;
+        Ok(Self { tree, recorded: None })
+    }
+
+    /// As [`over`](Self::over), and remembers what is read.
+    pub(crate) fn recorded(source: Arc<dyn BlockSource>, executable: &Path) -> Result<Self> {
+        let recorded = Arc::new(Recorded::new(source));
+        let disk = Arc::clone(&recorded) as Arc<dyn BlockSource>;
+        let tree = Tree::start(vec![(String::new(), disk)], executable)?;
+        Ok(Self { tree, recorded: Some(recorded) })
+    }
+
+    /// What was read since it was opened by [`recorded`](Self::recorded): all that any answer of the parser depends on,
+    /// and content that somebody looked at.
+    pub(crate) fn read_so_far(&self) -> RangeSet {
+        self.recorded.as_ref().map(|recorded| recorded.so_far()).unwrap_or_default()
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
     }
 
     /// The numbers of the partitions, each with what it holds or why it cannot be read.
@@ -186,6 +211,25 @@ impl Files {
         let Some(start) = self.tree.seek(place, from, true)? else { return Ok(None) };
         let end = self.tree.seek(place, start, false)?.unwrap_or(file.size);
         Ok(Some(start..end))
+    }
+
+    /// Where all of a file's bytes are within its partition, and which bytes of the disk these are.
+    pub(crate) fn pieces(&self, file: &Node) -> Result<(Vec<Piece>, RangeSet)> {
+        self.tree.pieces(place(file)?, file.size, MAX_PIECES)
+    }
+
+    /// What stands for the bytes of a file where they are coded, so that nobody can tell from where they lie which of them
+    /// changed; nothing where they are not.
+    pub(crate) fn coded(&self, file: &Node, pieces: &[Piece]) -> Result<Option<u64>> {
+        if pieces.iter().all(|piece| piece.place != Where::Coded) {
+            return Ok(None);
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.content(file, &mut |at, bytes| {
+            (at, bytes).hash(&mut hasher);
+            Ok(())
+        })?;
+        Ok(Some(hasher.finish()))
     }
 
     /// Calls `take` with every stored part of a file, in order, and its offset.

@@ -5,7 +5,7 @@ use super::{Held, Tree, unexpected};
 use crate::guest::{MAX_CONTENT, Piece, Place as Where};
 use crate::parser::wire::{Answer, Question};
 use crate::{Error, Result};
-use block::{BlockSource, ByteOffset, ByteRange, ExtentKind};
+use block::{BlockSource, ByteOffset, ByteRange, ExtentKind, RangeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -130,6 +130,36 @@ impl Tree {
             }
         }
         Ok(None)
+    }
+
+    /// Where all bytes of a file are in its volume, and which bytes of the disks these are.
+    pub(crate) fn pieces(&self, place: Place, size: u64, limit: usize) -> Result<(Vec<Piece>, RangeSet)> {
+        let Place::Guest(volume, ino) = place else {
+            return Err(Error::invalid("a file", "it is not a guest's"));
+        };
+        let held = self.held(volume)?;
+        let (mut pieces, mut at) = (Vec::new(), 0);
+        while at < size {
+            let question = Question::Pieces { ino, from: at, to: size };
+            let Answer::Pieces(found) = self.ask(held, question)? else { return Err(unexpected()) };
+            let Some(last) = found.last() else { break };
+            at = last.at + last.len;
+            if pieces.len() + found.len() > limit {
+                return Err(Error::unsupported(
+                    format!("inode {ino}"),
+                    format!("it is in more than {limit} pieces"),
+                ));
+            }
+            pieces.extend(found);
+        }
+        let mut data = RangeSet::new();
+        for piece in &pieces {
+            if let Where::Volume(at) = piece.place {
+                let start = held.volume.range.start() + at;
+                self.source.on_disks(ByteRange::between(start, start + piece.len), &mut data)?;
+            }
+        }
+        Ok((pieces, data))
     }
 
     /// The next data, or the next hole, at or after `offset`: what `lseek` answers. `None` means there is none.

@@ -1,7 +1,6 @@
-//! The tree as FUSE asks for it. The content of a recovery point never changes, so the kernel may keep everything.
+//! A tree as a FUSE filesystem. The content of a recovery point never changes, so the kernel may keep everything.
 
-use super::Tree;
-use super::number::Place;
+use super::shown::{Add, Shown};
 use crate::guest::{Node, NodeKind, Stamp};
 use crate::{Error, Result};
 use block::Kind;
@@ -16,8 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How long the kernel may keep what it was told: for as long as it likes.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The top directory.
+const TOP: u64 = 1;
 /// Not at all: ask again.
 const NEVER: Duration = Duration::ZERO;
 /// The root of the mount tells the process that serves it under this name, for those who wait for its end.
@@ -32,75 +31,34 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The tree as a filesystem.
-pub(crate) struct Served(pub(crate) Arc<Tree>);
+/// A tree as a filesystem.
+pub(crate) struct Served(pub(crate) Arc<dyn Shown>);
 
 impl Served {
-    fn place(&self, ino: INodeNo) -> Result<Place> {
-        Place::of(ino.0).ok_or_else(|| Error::not_found(format!("inode {}", ino.0)))
-    }
-
-    fn extended(&self, ino: INodeNo, name: &OsStr) -> Result<Vec<u8>> {
-        match self.place(ino)? {
-            Place::Top if name == SUPERVISOR => Ok(std::process::id().to_string().into_bytes()),
-            place => self.0.attribute(place, name.as_bytes()),
+    fn extended(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>> {
+        match ino {
+            TOP if name == SUPERVISOR => Ok(std::process::id().to_string().into_bytes()),
+            ino => self.0.attribute(ino, name.as_bytes()),
         }
     }
 
-    fn extended_names(&self, ino: INodeNo) -> Result<Vec<u8>> {
-        let names = self.0.attribute_names(self.place(ino)?)?;
+    fn extended_names(&self, ino: u64) -> Result<Vec<u8>> {
+        let names = self.0.attribute_names(ino)?;
         Ok(names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())
     }
 
     /// Calls `add` with (inode, offset of the next, kind, name, node) until it says that the reply is full.
-    fn list(&self, ino: INodeNo, offset: u64, add: &mut Add<'_>) -> Result<()> {
+    fn list(&self, ino: u64, offset: u64, add: &mut Add<'_>) -> Result<()> {
         for (at, name) in [(1, "."), (2, "..")] {
             if offset < at && add(ino, at, NodeKind::Directory, name.as_bytes(), None) {
                 return Ok(());
             }
         }
-        let from = offset.saturating_sub(DOTS);
-        match self.place(ino)? {
-            Place::Guest(volume, dir) => self.list_guest(volume, dir, from, add),
-            place => {
-                let names = self.0.names(place)?;
-                for (at, (name, place)) in (DOTS + 1..).zip(names).skip(from as usize) {
-                    let node = self.0.node(place)?;
-                    if add(INodeNo(place.number()), at, node.kind, name.as_bytes(), Some(&node)) {
-                        break;
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn list_guest(&self, volume: u32, dir: u64, mut cookie: u64, add: &mut Add<'_>) -> Result<()> {
-        let mut any = false;
-        loop {
-            let (page, first) = match self.0.page(volume, dir, cookie) {
-                Ok(page) => page,
-                // names already given are better than none; the error comes with the next call
-                Err(_) if any => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            for (entry, node) in page.entries.get(first..).unwrap_or_default() {
-                let kind = node.as_ref().map(|node| node.kind).or(entry.kind).unwrap_or(NodeKind::File);
-                let next = entry.next.saturating_add(DOTS);
-                if add(INodeNo(entry.ino), next, kind, &entry.name, node.as_ref()) {
-                    return Ok(());
-                }
-                any = true;
-            }
-            match page.next {
-                Some(next) => cookie = next,
-                None => return Ok(()),
-            }
-        }
+        self.0.list(ino, offset.saturating_sub(DOTS), &mut |ino, next, kind, name, node| {
+            add(ino, next.saturating_add(DOTS), kind, name, node)
+        })
     }
 }
-
-type Add<'a> = dyn FnMut(INodeNo, u64, NodeKind, &[u8], Option<&Node>) -> bool + 'a;
 
 impl Filesystem for Served {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -111,6 +69,8 @@ impl Filesystem for Served {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+            // lists of an item's points are kept until their time changes
+            InitFlags::FUSE_AUTO_INVAL_DATA,
         ];
         for flag in wanted {
             if let Err(missing) = config.add_capabilities(flag) {
@@ -124,24 +84,31 @@ impl Filesystem for Served {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.place(parent).and_then(|parent| self.0.lookup(parent, name.as_bytes()));
-        match found {
-            Ok(Some(node)) => reply.entry(&FOREVER, &attr(&node), Generation(u64::from(node.generation))),
+        let keep = self.0.keep(parent.0);
+        match self.0.lookup(parent.0, name.as_bytes()) {
+            Ok(Some(node)) => {
+                self.0.remember(node.ino);
+                reply.entry(&keep, &attr(&node), Generation(u64::from(node.generation)));
+            }
             // that a name is missing may be kept as well
-            Ok(None) => reply.entry(&FOREVER, &missing(), Generation(0)),
+            Ok(None) => reply.entry(&keep, &missing(), Generation(0)),
             Err(error) => reply.error(errno("look up", &error)),
         }
     }
 
+    fn forget(&self, _request: &Request, ino: INodeNo, times: u64) {
+        self.0.forget(ino.0, times);
+    }
+
     fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        match self.place(ino).and_then(|place| self.0.node(place)) {
-            Ok(node) => reply.attr(&FOREVER, &attr(&node)),
+        match self.0.node(ino.0) {
+            Ok(node) => reply.attr(&self.0.keep(ino.0), &attr(&node)),
             Err(error) => reply.error(errno("stat", &error)),
         }
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.place(ino).and_then(|place| self.0.link(place)) {
+        match self.0.link(ino.0) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno("read a link", &error)),
         }
@@ -172,7 +139,7 @@ impl Filesystem for Served {
                 buffer.resize(size as usize, 0);
             }
             let buffer = &mut buffer[..size as usize];
-            match self.place(ino).and_then(|place| self.0.read(place, offset, buffer)) {
+            match self.0.read(ino.0, offset, buffer) {
                 Ok(count) => reply.data(&buffer[..count]),
                 Err(error) => reply.error(errno("read", &error)),
             }
@@ -187,8 +154,8 @@ impl Filesystem for Served {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = self.list(ino, offset, &mut |ino, next, kind, name, _| {
-            reply.add(ino, next, file_type(kind), OsStr::from_bytes(name))
+        let listed = self.list(ino.0, offset, &mut |ino, next, kind, name, _| {
+            reply.add(INodeNo(ino), next, file_type(kind), OsStr::from_bytes(name))
         });
         match listed {
             Ok(()) => reply.ok(),
@@ -204,14 +171,21 @@ impl Filesystem for Served {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.list(ino, offset, &mut |ino, next, kind, name, node| {
+        let keep = self.0.keep(ino.0);
+        let listed = self.list(ino.0, offset, &mut |number, next, kind, name, node| {
+            let ino = INodeNo(number);
             let (ttl, attr, generation) = match node {
-                Some(node) => (FOREVER, attr(node), node.generation),
+                Some(node) => (keep, attr(node), node.generation),
                 // a name whose inode cannot be read: asking for it gives the error
                 None => (NEVER, FileAttr { ino, kind: file_type(kind), ..missing() }, 0),
             };
             let generation = Generation(u64::from(generation));
-            reply.add(ino, next, OsStr::from_bytes(name), &ttl, &attr, generation)
+            let full = reply.add(ino, next, OsStr::from_bytes(name), &ttl, &attr, generation);
+            // the kernel holds what it was given with its attributes, but for `.` and `..`
+            if !full && next > DOTS {
+                self.0.remember(number);
+            }
+            full
         });
         match listed {
             Ok(()) => reply.ok(),
@@ -220,7 +194,7 @@ impl Filesystem for Served {
     }
 
     fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        match self.place(ino).and_then(|place| self.0.space(place)) {
+        match self.0.space(ino.0) {
             Ok(space) => reply.statfs(
                 space.blocks,
                 space.free,
@@ -236,7 +210,7 @@ impl Filesystem for Served {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.extended(ino, name) {
+        match self.extended(ino.0, name) {
             Ok(value) => sized(&value, size, reply),
             Err(error) if error.kind() == Kind::NotFound => reply.error(Errno::ENODATA),
             Err(error) => reply.error(errno("read an attribute", &error)),
@@ -244,7 +218,7 @@ impl Filesystem for Served {
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.extended_names(ino) {
+        match self.extended_names(ino.0) {
             Ok(names) => sized(&names, size, reply),
             Err(error) => reply.error(errno("list attributes", &error)),
         }
@@ -265,7 +239,7 @@ impl Filesystem for Served {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match self.place(ino).and_then(|place| self.0.seek(place, offset, data)) {
+        match self.0.seek(ino.0, offset, data) {
             // sizes are below 2^63, checked where nodes come from
             Ok(Some(found)) => reply.offset(found.cast_signed()),
             Ok(None) => reply.error(Errno::ENXIO),

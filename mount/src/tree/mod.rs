@@ -3,8 +3,11 @@
 
 mod content;
 pub(crate) mod fuse;
+pub(crate) mod item;
 mod number;
 mod recent;
+pub(crate) mod shown;
+mod table;
 
 use crate::guest::{Entry, Node, NodeKind, Space, Stamp};
 use crate::parser::Parser;
@@ -16,7 +19,7 @@ use block::sync::{Mutex, lock};
 use block::{BlockSource, ByteRange, Clock, Kind};
 use content::{MAX_WINDOWS, Window};
 pub(crate) use number::Place;
-use recent::Recent;
+pub(crate) use recent::Recent;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -124,8 +127,7 @@ impl Tree {
         let held = |volume| Held { volume, state: Mutex::new(None) };
         let volumes = volumes.into_iter().map(held).collect();
         let (windows, pages) = (Recent::new(MAX_WINDOWS), Recent::new(MAX_PAGES));
-        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let made = now();
+        let (owner, made) = (owner(), now());
         Self { source, disks, parser, volumes, owner, made, windows, pages }
     }
 
@@ -408,6 +410,11 @@ impl Tree {
         let bytes = self.disks.iter().map(|disk| disk.range.end()).max().unwrap_or_default();
         Ok(Space { block_size: 4096, blocks: bytes.div_ceil(4096), ..Space::default() })
     }
+}
+
+/// Whoever mounts; what is not the guest's belongs to them.
+fn owner() -> (u32, u32) {
+    (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
 }
 
 fn now() -> Stamp {

@@ -6,17 +6,17 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 /// Up to twice `limit` values.
-pub(super) struct Recent<K, V> {
+pub(crate) struct Recent<K, V> {
     limit: usize,
     generations: Mutex<[HashMap<K, Arc<V>>; 2]>,
 }
 
 impl<K: Hash + Eq, V> Recent<K, V> {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { limit, generations: Mutex::new([HashMap::new(), HashMap::new()]) }
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
+    pub(crate) fn get(&self, key: &K) -> Option<Arc<V>> {
         let mut generations = lock(&self.generations);
         let [young, old] = &mut *generations;
         if let Some(value) = young.get(key) {
@@ -27,7 +27,13 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         Some(value)
     }
 
-    pub(super) fn insert(&self, key: K, value: Arc<V>) {
+    /// Forgets what was not used since this was called last.
+    pub(crate) fn age(&self) {
+        let [young, old] = &mut *lock(&self.generations);
+        *old = std::mem::take(young);
+    }
+
+    pub(crate) fn insert(&self, key: K, value: Arc<V>) {
         let mut generations = lock(&self.generations);
         let [young, old] = &mut *generations;
         if young.len() >= self.limit {
@@ -50,5 +56,9 @@ mod tests {
         }
         assert!(recent.get(&50).is_none());
         assert!(recent.get(&99).is_some());
+        recent.age();
+        assert!(recent.get(&99).is_some());
+        recent.age();
+        assert!(recent.get(&99).is_some() && recent.get(&0).is_none());
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{MAX_LEGS, MAX_PARTS};
 use block::{
-    BlockSource, ByteCount, ByteOffset, ByteRange, Error, Extent, ExtentKind, Result, Visit, check_range,
+    BlockSource, ByteCount, ByteOffset, ByteRange, Error, Extent, ExtentKind, RangeSet, Result, Visit,
+    check_range,
 };
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
@@ -84,6 +85,20 @@ impl Space {
             Volume { range, starts: parts.iter().map(start).collect(), parts }
         });
         self.volumes.get_or_init(|| volumes.collect());
+    }
+
+    /// Adds the bytes of the disks that these addresses stand for.
+    ///
+    /// # Errors
+    /// `OutOfRange` if there is nothing at one of them.
+    pub fn on_disks(&self, range: ByteRange, disks: &mut RangeSet) -> Result<()> {
+        let mut at = range.start();
+        while at < range.end() {
+            let (address, count) = self.resolve(at, range.end() - at)?;
+            disks.insert(ByteRange::between(address, address + count));
+            at += count;
+        }
+        Ok(())
     }
 
     /// Where the bytes from `address` on are: on the disks, in one piece of this length.

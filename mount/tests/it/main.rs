@@ -8,6 +8,7 @@ mod exercise;
 mod ext4;
 mod fat;
 mod files;
+mod history;
 mod hostile;
 mod image;
 mod iso;

@@ -47,7 +47,9 @@ fn no_attempt_to_get_out_succeeds() {
 fn every_attempt_succeeds_without_the_sandbox() {
     let listed = Command::new(REDTEAM).output().unwrap().stdout;
     for name in std::str::from_utf8(&listed).unwrap().lines() {
-        assert_eq!(attempt("none", name), ("done".to_owned(), None), "{name}");
+        let (said, signal) = attempt("none", name);
+        // one of them writes to the same socket
+        assert!(said.ends_with("done") && signal.is_none(), "{name}: {said}, {signal:?}");
     }
     assert!(fs::remove_file("/tmp/redteam").is_ok(), "one of them wrote a file");
 }

@@ -8,6 +8,7 @@ mod demo;
 mod disk;
 mod failure;
 mod files;
+mod history;
 mod hook;
 mod inspect;
 mod job;
@@ -37,7 +38,7 @@ const START_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // the sandboxed child of a mount is this very program and begins here
-    mount::child_entry();
+    mount::child_entry(Some(history::points));
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return misused(&error),

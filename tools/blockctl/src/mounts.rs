@@ -2,6 +2,7 @@
 
 use crate::cli::MountOptions;
 use crate::failure::{Failure, Result};
+use crate::history;
 use crate::output::Output;
 use control::{Client, Kind};
 use mount::Options;
@@ -17,9 +18,40 @@ struct Mounted {
 
 /// Shows a recovery point as a tree of files.
 pub fn mount(client: &Client, output: &Output, options: &MountOptions) -> Result<()> {
-    if let Some(point) = options.points.iter().find(|point| !point.contains('@')) {
-        return Err(Failure::usage(format!("mount {point}: only a recovery point can be mounted"))
-            .with_help(format!("`blockctl snapshot {point}` makes one")));
+    let (named, mut how) = match options.points.as_slice() {
+        [item] if !item.contains('@') => item_of(client, item, options)?,
+        _ => points(client, options)?,
+    };
+    how.foreground = options.foreground;
+    how.allow_other = options.allow_other;
+    let log = mount::run(&how).map_err(|error| {
+        let failure = Failure::from(error);
+        match failure.kind {
+            Kind::Conflict => {
+                failure.with_help("mount at an empty directory; `blockctl umount DIR` ends a mount")
+            }
+            Kind::NotFound => failure.with_help("the directory must exist: `mkdir -p DIR` makes it"),
+            _ => failure,
+        }
+    })?;
+    if options.foreground {
+        return Ok(());
+    }
+    let log = log.map(|log| log.display().to_string());
+    let mounted = Mounted { point: named, dir: options.dir.display().to_string(), log };
+    output.answer(&mounted, |mounted| {
+        let log = mounted.log.as_deref().unwrap_or_default();
+        format!("{} is at {}; what cannot be read is explained in {log}", mounted.point, mounted.dir)
+    })
+}
+
+/// A point, or the points of several disks of one machine.
+fn points(client: &Client, options: &MountOptions) -> Result<(String, Options)> {
+    if let Some(item) = options.points.iter().find(|point| !point.contains('@')) {
+        return Err(Failure::usage(format!(
+            "mount {item}: beside others only recovery points can be mounted"
+        ))
+        .with_help(format!("`blockctl mount {item} DIR` alone shows all its points")));
     }
     let mut disks = Vec::new();
     for point in &options.points {
@@ -41,33 +73,29 @@ pub fn mount(client: &Client, output: &Output, options: &MountOptions) -> Result
     if !how.beside.is_empty() {
         how.name = name;
     }
-    how.foreground = options.foreground;
-    how.allow_other = options.allow_other;
-    let log = mount::run(&how).map_err(|error| {
-        let failure = Failure::from(error);
-        match failure.kind {
-            Kind::Conflict => {
-                failure.with_help("mount at an empty directory; `blockctl umount DIR` ends a mount")
-            }
-            Kind::NotFound => failure.with_help("the directory must exist: `mkdir -p DIR` makes it"),
-            _ => failure,
-        }
-    })?;
-    if options.foreground {
-        return Ok(());
-    }
-    let log = log.map(|log| log.display().to_string());
-    let mounted = Mounted { point: points, dir: options.dir.display().to_string(), log };
-    output.answer(&mounted, |mounted| {
-        let log = mounted.log.as_deref().unwrap_or_default();
-        format!("{} is at {}; what cannot be read is explained in {log}", mounted.point, mounted.dir)
-    })
+    Ok((points, how))
 }
 
 /// What a disk is called among those of its machine: the last part of its name.
 fn disk_name(point: &str) -> &str {
     let disk = point.split('@').next().unwrap_or_default();
     disk.rsplit('/').next().unwrap_or_default()
+}
+
+/// All points of a disk or machine.
+fn item_of(client: &Client, name: &str, options: &MountOptions) -> Result<(String, Options)> {
+    let points = client.points(Some(name))?.points;
+    if points.is_empty() {
+        return Err(Failure::new(Kind::NotFound, format!("mount {name}: there is no recovery point of it"))
+            .with_help(format!(
+                "`blockctl snapshot {name}` makes one; `blockctl disk list` shows the disks"
+            )));
+    }
+    // a machine's disks have names of their own
+    let machine = points.iter().any(|point| point.disk != name).then(|| name.to_owned());
+    let mut how = Options::new(history::name(client, name)?, &options.dir);
+    how.item = Some(mount::Item { machine, points: history::points });
+    Ok((name.to_owned(), how))
 }
 
 /// Ends a mount.

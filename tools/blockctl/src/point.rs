@@ -3,6 +3,7 @@
 use crate::cli::{BackupOptions, PointVerb, TierName};
 use crate::disk;
 use crate::failure::Result;
+use crate::history;
 use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::policy::reasons;
@@ -26,10 +27,13 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&found.points, |points| list(points))
         }
         PointVerb::Show { point } => output.answer(&client.point(&point)?, show),
-        PointVerb::Diff { a, b } => {
+        PointVerb::Diff { a, b, files } => {
             let (mut older, mut newer) = (client.point(&a)?, client.point(&b)?);
             if older.epoch > newer.epoch {
                 std::mem::swap(&mut older, &mut newer);
+            }
+            if files {
+                return history::files_diff(client, output, &older, &newer);
             }
             let query = ChangesQuery { since: Some(older.name), until: Some(newer.name) };
             output.answer(&client.changes(&newer.disk, &query)?, disk::changes)

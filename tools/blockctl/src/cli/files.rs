@@ -20,6 +20,11 @@ pub enum FilesVerb {
     },
     /// Copy out, with owners, modes, times, attributes, access lists, hard links and holes as far as you may set them
     Cp(CopyOptions),
+    /// Which points hold another version of a file or directory, found from the blocks that changed
+    History {
+        /// DISK:N:/path
+        path: OsString,
+    },
     /// Every file below a directory that fits
     Find(FindOptions),
     /// An archive of a directory or file, which keeps everything whoever makes it

@@ -57,7 +57,8 @@ pub enum Verb {
     Restore(RestoreVerb),
     /// A writable disk that reads from a recovery point, at once; the rest is brought in the background
     Run(RunOptions),
-    /// A recovery point as a tree of files: disk.raw, partitions/N.raw, files/N/
+    /// A recovery point as a tree of files, disk.raw, partitions/N.raw, files/N/; or all points of a disk or machine,
+    /// by-time/ and by-file/
     Mount(MountOptions),
     /// End a mount
     Umount {
@@ -162,6 +163,9 @@ pub enum PointVerb {
         a: String,
         /// Another point of the same disk; which of both is older does not matter
         b: String,
+        /// The files instead of the bytes: + added, - removed, * changed, ~ only owner, mode, times or attributes
+        #[arg(long)]
+        files: bool,
     },
     /// Hold a recovery point: nothing deletes it, whatever a policy says
     Hold {
@@ -219,7 +223,8 @@ pub struct BackupOptions {
 
 #[derive(Args)]
 pub struct MountOptions {
-    /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
+    /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z); a disk or machine
+    /// without @ for all its points
     ///
     /// Several are the disks of one machine, whose LVM volumes and MD arrays are put together: vm/web/vda@3 vm/web/vdb@3
     #[arg(required = true, num_args = 1.., value_name = "POINT")]

@@ -7,7 +7,7 @@ mod glob;
 mod ls;
 mod show;
 
-pub use show::parse_time;
+pub use show::{Shown, escaped, parse_time};
 
 use crate::cli::FilesVerb;
 use crate::failure::{Failure, Result};
@@ -24,6 +24,11 @@ pub fn run(verb: FilesVerb, client: &Client, output: &Output) -> Result<()> {
         FilesVerb::Ls { path } => ls::run(client, output, &path),
         FilesVerb::Cat { paths } => bytes::cat(client, output, &paths),
         FilesVerb::Cp(options) => copy::run(client, output, &options),
+        FilesVerb::History { path } => {
+            let named = Named::parse(&path)?;
+            let item = named.point.split('@').next().unwrap_or_default();
+            crate::history::versions(client, output, item, named.volume, &named.path)
+        }
         FilesVerb::Find(options) => find::run(client, output, &options),
         FilesVerb::Tar(options) => bytes::tar(client, output, &options),
     }

@@ -12,6 +12,9 @@ pub struct Shown {
     /// The same in hexadecimal digits, where the text is not exact.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_hex: Option<String>,
+    /// The same for a terminal.
+    #[serde(skip)]
+    escaped: String,
     #[serde(flatten)]
     facts: Option<Facts>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,10 +56,22 @@ impl Shown {
         Self { facts: Some(facts), target, ..Self::unknown(path, None) }
     }
 
+    /// Size and time of the last change, for a table.
+    pub fn summary(&self) -> (String, String) {
+        let facts = self.facts.as_ref();
+        facts.map(|facts| (facts.size.to_string(), facts.mtime.clone())).unwrap_or_default()
+    }
+
+    /// The path for a terminal.
+    pub fn path_escaped(&self) -> String {
+        self.escaped.clone()
+    }
+
     /// A name whose file cannot be read.
     pub fn unknown(path: &[u8], error: Option<String>) -> Self {
+        let escaped = escaped(path);
         let (path, path_hex) = text(path);
-        Self { path, path_hex, facts: None, target: None, error }
+        Self { path, path_hex, escaped, facts: None, target: None, error }
     }
 }
 

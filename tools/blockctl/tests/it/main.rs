@@ -8,6 +8,7 @@ mod damage;
 mod demo;
 mod files;
 mod fixture;
+mod history;
 mod hooks;
 mod images;
 mod policies;
