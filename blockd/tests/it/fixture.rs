@@ -191,6 +191,10 @@ impl Daemon {
         self.client.follow(&job.id, &mut |_| {}).expect("its end")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("a signal");
     }

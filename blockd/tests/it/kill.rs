@@ -1,6 +1,6 @@
-//! The SIGKILL loop: the real daemon is killed under load, round after round, at random times and at random system
-//! calls. Two connections write, trim, zero and flush at once, down to single sectors of one block, and every round
-//! takes a recovery point under that load. After each restart:
+//! The SIGKILL loop: the real daemon is killed under load, round after round, at random system calls of its own and at
+//! random times. In every round two connections write single sectors, trim, zero and flush at once, down to sectors of one
+//! block, and a recovery point is taken under that load. After each restart:
 //!
 //! - every acknowledged write is there; a request that was under way is there or not, byte by byte,
 //! - the last recovery point holds what was acknowledged before it was asked for and nothing issued after it returned,
@@ -14,17 +14,33 @@ use block::linux::{KernelEntropy, LinuxMedia};
 use block::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, Entropy, Media, Provision};
 use control::{ChangesQuery, DeletePointQuery, JobState};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rounds unless the environment says otherwise.
 const ROUNDS: u64 = 200;
 
-/// Every so often the daemon is killed by a system call of its own.
-const TRACED_EVERY: u64 = 5;
+/// Every so often the daemon is killed at a random time instead of by a system call of its own.
+const UNTRACED_EVERY: u64 = 5;
+
+/// System calls that kill, and how many of them a thread makes at most before. Points of a few rounds only.
+const CALLS: [(&str, u64); 7] = [
+    ("pwrite64", 60),
+    ("fdatasync", 3),
+    ("fsync", 4),
+    ("rename", 2),
+    ("fallocate", 12),
+    ("sendmsg", 60),
+    ("ftruncate", 3),
+];
+
+/// How long a call that kills is waited for; then the daemon is killed without.
+const PATIENCE: Duration = Duration::from_millis(150);
 
 /// Every so often a backup runs too, and what the vault has is compared.
 const BACKUP_EVERY: u64 = 10;
@@ -81,9 +97,16 @@ fn blocks(range: &Range<u64>) -> Range<u64> {
     range.start / BLOCK_SIZE..range.end.div_ceil(BLOCK_SIZE)
 }
 
-/// Draws a request of this writer.
-fn draw(dice: &mut Dice, writer: u64) -> (Range<u64>, Action) {
-    if dice.below(2) == 0 {
+/// The requests every round begins with: a write of one sector in a block that both write to, and a trim.
+const FIRST: u64 = 2;
+
+/// Draws a request of this writer, the so many-th of the round.
+fn draw(dice: &mut Dice, writer: u64, number: u64) -> (Range<u64>, Action) {
+    if number == 1 {
+        let at = SHARED + writer * ZONE + BLOCK_SIZE * dice.below(8);
+        return (at..at + BLOCK_SIZE * (1 + dice.below(8)), Action::Trim);
+    }
+    if number == 0 || dice.below(2) == 0 {
         let sector = dice.below(SHARED / SECTOR / 2) * 2 + writer;
         return (sector * SECTOR..(sector + 1) * SECTOR, Action::Write);
     }
@@ -111,10 +134,25 @@ enum Action {
     Trim,
 }
 
-/// Writes until the daemon is gone.
-fn load(export: &nbd::Client, journal: &Mutex<Journal>, mut dice: Dice, writer: u64, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        let (range, action) = draw(&mut dice, writer);
+/// Writes until the daemon is gone. Says so when the first requests of the round are acknowledged.
+fn load(
+    export: &nbd::Client,
+    journal: &Mutex<Journal>,
+    mut dice: Dice,
+    writer: u64,
+    (begun, stop): (Sender<()>, &AtomicBool),
+) {
+    let mut begun = Some(begun);
+    for count in 0.. {
+        if count == FIRST
+            && let Some(begun) = begun.take()
+        {
+            begun.send(()).expect("the round waits");
+        }
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let (range, action) = draw(&mut dice, writer, count);
         let mut bytes = vec![0; (range.end - range.start) as usize];
         if action == Action::Write {
             dice.fill(&mut bytes);
@@ -130,7 +168,8 @@ fn load(export: &nbd::Client, journal: &Mutex<Journal>, mut dice: Dice, writer: 
             Action::Zero => export.zero(whole, Provision::Sparse),
             Action::Trim => export.discard(whole),
         };
-        if sent.is_err() {
+        if let Err(error) = sent {
+            assert!(count >= FIRST, "nobody killed the daemon yet: {error}");
             return;
         }
         let mut journal = lock(journal);
@@ -209,35 +248,59 @@ fn judge_point(daemon: &Daemon, sealed: &Sealed, journal: &Journal) {
     }
 }
 
-/// Starts the daemon so that a system call of its own kills it, sooner or later.
-fn start_traced(state: &State, dice: &mut Dice) -> Option<Daemon> {
-    let calls = ["pwrite64", "fdatasync", "fsync", "rename", "fallocate", "sendmsg", "ftruncate"];
-    let call = calls[dice.below(calls.len() as u64) as usize];
-    let when = 1 + dice.below(if matches!(call, "pwrite64" | "sendmsg") { 300 } else { 12 });
+/// Lets a system call of the running daemon kill it, sooner or later. It is armed when this returns.
+fn arm(daemon: &Daemon, dice: &mut Dice) -> Child {
+    let (call, most) = CALLS[dice.below(CALLS.len() as u64) as usize];
+    let when = 1 + dice.below(most);
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    strace.args(["-e", &format!("inject={call}:signal=KILL:when={when}"), "--"]);
-    // killed before it was ready is a kill too: the next start recovers from that
-    Daemon::start_under(strace, &state.path()).ok()
+    strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    strace.args(["-e", &format!("inject={call}:signal=KILL:when={when}"), "-p", &daemon.pid().to_string()]);
+    let mut strace = strace.stderr(Stdio::piped()).spawn().expect("strace");
+    let mut said = String::new();
+    BufReader::new(strace.stderr.as_mut().expect("its output")).read_line(&mut said).expect("a line");
+    assert!(said.contains("attached"), "strace: {said}");
+    strace
 }
 
-/// One round: load, a recovery point, a kill. Gives the point if it was acknowledged.
-fn round(mut daemon: Daemon, journal: &Mutex<Journal>, dice: &mut Dice) -> Option<Sealed> {
-    let stop = AtomicBool::new(false);
+/// How a round ended.
+struct Ended {
+    // the last point that was acknowledged
+    sealed: Option<Sealed>,
+    by_a_call: bool,
+}
+
+/// One round: load, recovery points, a kill. Where a call kills, a point is asked for after that is armed; before it too, most
+/// of the time, so that what follows a point is killed as well as what makes one.
+fn round(mut daemon: Daemon, journal: &Mutex<Journal>, dice: &mut Dice, is_traced: bool) -> Ended {
+    let (stop, (begin, begun)) = (AtomicBool::new(false), channel());
     std::thread::scope(|scope| {
         for writer in 0..2 {
-            if let Ok(export) = daemon.try_export(DISK) {
-                let (own, stop) = (Dice::new(dice.next()), &stop);
-                scope.spawn(move || load(&export, journal, own, writer, stop));
-            }
+            let (export, own, said) = (daemon.export(DISK), Dice::new(dice.next()), (begin.clone(), &stop));
+            scope.spawn(move || load(&export, journal, own, writer, said));
         }
-        std::thread::sleep(Duration::from_millis(dice.below(15)));
-        let sealed = seal(&daemon, journal);
-        std::thread::sleep(Duration::from_micros(dice.below(20_000)));
-        let killed_itself = daemon.has_ended();
-        stop.store(killed_itself, Ordering::Relaxed);
+        drop(begin);
+        (0..2).for_each(|_| begun.recv().expect("both write"));
+        std::thread::sleep(Duration::from_micros(dice.below(5_000)));
+        let mut sealed = None;
+        if !is_traced || dice.below(3) > 0 {
+            sealed = Some(seal(&daemon, journal).expect("nobody killed the daemon yet"));
+        }
+        let mut strace = is_traced.then(|| arm(&daemon, dice));
+        let armed = Instant::now();
+        std::thread::sleep(Duration::from_micros(dice.below(5_000)));
+        if is_traced {
+            sealed = seal(&daemon, journal).or(sealed);
+        }
+        let left = if is_traced { PATIENCE } else { Duration::from_micros(dice.below(10_000)) };
+        while !daemon.has_ended() && armed.elapsed() < left {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let by_a_call = daemon.has_ended();
+        assert!(is_traced || !by_a_call, "it died by itself: {}", daemon.log());
+        stop.store(true, Ordering::Relaxed);
         daemon.kill();
-        sealed
+        strace.as_mut().map(|strace| strace.wait().expect("its end"));
+        Ended { sealed, by_a_call }
     })
 }
 
@@ -263,7 +326,7 @@ fn nothing_acknowledged_is_lost_by_a_kill() {
     daemon.create(DISK, SIZE);
     daemon.kill();
     let journal = Mutex::new(Journal { content: vec![0; SIZE as usize], ops: Vec::new() });
-    let (mut last, mut sealed_rounds) = (None::<Sealed>, 0);
+    let (mut last, mut sealed_rounds, mut by_a_call) = (None::<Sealed>, 0, 0);
     for number in 0..rounds {
         judge_files(&state);
         let daemon = state.start();
@@ -284,17 +347,12 @@ fn nothing_acknowledged_is_lost_by_a_kill() {
             daemon.client().delete_point(&point.name, &DeletePointQuery::default()).expect("deleted");
         }
         lock(&journal).ops.clear();
-        let daemon = if number % TRACED_EVERY == 0 {
-            daemon.kill();
-            match start_traced(&state, &mut dice) {
-                Some(daemon) => daemon,
-                None => continue,
-            }
-        } else {
-            daemon
-        };
-        last = round(daemon, &journal, &mut dice);
+        let ended = round(daemon, &journal, &mut dice, number % UNTRACED_EVERY != 0);
+        last = ended.sealed;
+        by_a_call += u64::from(ended.by_a_call);
     }
-    // rounds whose point was cut off prove less; most must prove it all
+    println!("{rounds} rounds: {by_a_call} killed by a call under load, {sealed_rounds} points acknowledged");
+    // rounds whose point was cut off, or that no call ended, prove less; most must prove it all
     assert!(sealed_rounds * 2 > rounds, "{sealed_rounds} of {rounds} rounds had an acknowledged point");
+    assert!(by_a_call * 2 > rounds, "{by_a_call} of {rounds} rounds were ended by a system call under load");
 }
