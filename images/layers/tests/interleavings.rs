@@ -89,21 +89,49 @@ fn scenes_pass_and_planted_races_are_caught() {
         println!("{}: {iterations} interleavings pass", scene.name);
         for bug in scene.bugs {
             match block::planted::with(bug, || hunt(scene.run)) {
-                true => println!("  {bug}: caught"),
-                false => missed.push(*bug),
+                Some(why) => println!("  {bug}: {why}"),
+                None => missed.push(*bug),
             }
         }
     }
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
-/// Whether an interleaving fails. Most of these races need one thread held back for long: a scheduler by priorities
-/// finds them, at a depth of so many changes of priority, where a fair one hardly ever does.
-fn hunt(scene: fn()) -> bool {
-    [1, 2, 3, 4]
-        .iter()
-        .any(|&depth| catch_unwind(AssertUnwindSafe(|| shuttle::check_pct(scene, 2_500, depth))).is_err())
-        || catch_unwind(AssertUnwindSafe(|| shuttle::check_random(scene, 2_500))).is_err()
+/// What a scene found wrong. A panic of anything else, in product or harness, leaves it empty and counts for nothing.
+static WRONG: std::sync::Mutex<Option<String>> = std::sync::Mutex::new(None);
+
+/// Ends a scene that found something wrong.
+fn wrong(why: String) -> ! {
+    *WRONG.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(why.clone());
+    panic!("{why}");
+}
+
+macro_rules! must {
+    ($right:expr, $($why:tt)+) => {
+        if !$right {
+            wrong(format!($($why)+));
+        }
+    };
+}
+
+/// What a scene finds wrong in some interleaving. Most of these races need one thread held back for long: a scheduler by
+/// priorities finds them, at a depth of so many changes of priority, where a fair one hardly ever does.
+fn hunt(scene: fn()) -> Option<String> {
+    let found = |explore: &dyn Fn()| {
+        *WRONG.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+        catch_unwind(AssertUnwindSafe(explore)).err()?;
+        WRONG.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    };
+    let by_priorities = |depth: &usize| {
+        found(&|| {
+            shuttle::check_pct(scene, 2_500, *depth);
+        })
+    };
+    [1, 2, 3, 4].iter().find_map(by_priorities).or_else(|| {
+        found(&|| {
+            shuttle::check_random(scene, 2_500);
+        })
+    })
 }
 
 fn env(media: &SimMedia) -> Env {
@@ -266,7 +294,7 @@ fn halves() {
     two.join().unwrap();
     sealer.join().unwrap();
     let found = block(&*disk, 0);
-    assert!(is_all(&found[..2048], 2) && is_all(&found[2048..], 3), "a half is lost");
+    must!(is_all(&found[..2048], 2) && is_all(&found[2048..], 3), "a half is lost");
 }
 
 /// A zeroed block and a write of a part of it: nothing of the layer below may come back.
@@ -279,8 +307,8 @@ fn zero_against_write() {
     disk.zero(ByteRange::between(BLOCK, 2 * BLOCK), Provision::Sparse).unwrap();
     writer.join().unwrap();
     let found = block(&*disk, 1);
-    assert!(is_all(&found[512..], 0), "zeroed bytes read as before");
-    assert!(is_all(&found[..512], 0) || is_all(&found[..512], 2), "neither zero nor written");
+    must!(is_all(&found[512..], 0), "zeroed bytes read as before");
+    must!(is_all(&found[..512], 0) || is_all(&found[..512], 2), "neither zero nor written");
 }
 
 /// One thread writes and flushes, another only writes. After a power cut the flushed block is there, and the other is
@@ -308,11 +336,11 @@ fn flush_against_writers() {
     for seed in 0..2 {
         let media = media.power_cut(&mut Rng::new(seed));
         let disk = Disk::open(&env(&media), "d").unwrap();
-        assert!(is_all(&block(&*disk, 0), 2), "a flushed write is lost");
-        assert!(is_all(&block(&*disk, 2), 0), "a flushed zero is lost");
+        must!(is_all(&block(&*disk, 0), 2), "a flushed write is lost");
+        must!(is_all(&block(&*disk, 2), 0), "a flushed zero is lost");
         for (number, new) in [(33, 3), (35, 4)] {
             for word in block(&*disk, number).chunks(8) {
-                assert!(is_all(word, OLD) || is_all(word, new), "block {number} is garbage: {word:?}");
+                must!(is_all(word, OLD) || is_all(word, new), "block {number} is garbage: {word:?}");
             }
         }
     }
@@ -335,8 +363,8 @@ fn seal_against_writer() {
     let at_once: Vec<_> = (0..4).map(|number| block(&*source, number)).collect();
     writer.join().unwrap();
     let later: Vec<_> = (0..4).map(|number| block(&*source, number)).collect();
-    assert!(at_once == later, "the point changed after it was made");
-    assert!(
+    must!(at_once == later, "the point changed after it was made");
+    must!(
         is_all(&block(&*disk, 0), 2) && is_all(&block(&*disk, 1)[..512], 3),
         "an acknowledged write is lost"
     );
@@ -344,7 +372,7 @@ fn seal_against_writer() {
     let media = media.power_cut(&mut Rng::new(1));
     let disk = Disk::open(&env(&media), "d").unwrap();
     let source = disk.point_source(point.state).unwrap();
-    assert!(
+    must!(
         (0..4).all(|number| block(&*source, number) == later[number as usize]),
         "a power cut changed the point"
     );
@@ -368,8 +396,8 @@ fn resize_against_writer() {
     drop(disk);
     let media = media.power_cut(&mut Rng::new(1));
     let disk = Disk::open(&env(&media), "d").unwrap();
-    assert!(is_all(&block(&*disk, 0), 2) && is_all(&block(&*disk, 1)[..512], 3), "a flushed write is lost");
-    assert!(is_all(&block(&*disk, 9), OLD) && is_all(&block(&*disk, 10), 0), "what was cut off is back");
+    must!(is_all(&block(&*disk, 0), 2) && is_all(&block(&*disk, 1)[..512], 3), "a flushed write is lost");
+    must!(is_all(&block(&*disk, 9), OLD) && is_all(&block(&*disk, 10), 0), "what was cut off is back");
 }
 
 /// A writer writes to one disk and, once that is acknowledged, to another: a point of both never has only the second.
@@ -390,7 +418,7 @@ fn group_against_writer() {
     writer.join().unwrap();
     let is_in = |disk: &Arc<Disk>, state| is_all(&block(&*disk.point_source(state).unwrap(), 0), 2);
     let (first_in, second_in) = (is_in(&first, points[0].state), is_in(&second, points[1].state));
-    assert!(first_in || !second_in, "only the later write is in");
+    must!(first_in || !second_in, "only the later write is in");
 }
 
 /// A disk with two points: of [`OLD`] everywhere, and of 5 in the second half.
@@ -411,14 +439,14 @@ fn reader_against_fold() {
         thread::spawn(move || {
             for _ in 0..2 {
                 let is_right = is_all(&block(&*reader, 1), OLD) && is_all(&block(&*reader, BLOCKS - 1), 5);
-                assert!(is_right, "a fold changed what is read");
+                must!(is_right, "a fold changed what is read");
             }
         })
     });
     disk.delete_point(oldest).unwrap();
     disk.fold_all().unwrap();
     readers.into_iter().for_each(|reader| reader.join().unwrap());
-    assert!(is_all(&block(&*disk.point_source(newer).unwrap(), 0), OLD));
+    must!(is_all(&block(&*disk.point_source(newer).unwrap(), 0), OLD), "a fold changed a point");
 }
 
 /// While two layers are folded, a part of a block is written, which brings the rest of it up from below, and a point is
@@ -443,13 +471,10 @@ fn writer_and_seal_against_fold() {
     let is_right = |source: &dyn BlockSource, written: Option<bool>| {
         let found = block(source, 2);
         let is_written = is_all(&found[..512], 2);
-        assert!(is_written || is_all(&found[..512], OLD), "what was never written");
-        assert!(is_all(&found[512..], OLD), "the rest of the block is lost");
-        assert!(written.is_none_or(|written| written == is_written));
-        assert!(
-            is_all(&block(source, 3), OLD) && is_all(&block(source, BLOCKS - 2), 5),
-            "a fold lost blocks"
-        );
+        must!(is_written || is_all(&found[..512], OLD), "what was never written");
+        must!(is_all(&found[512..], OLD), "the rest of the block is lost");
+        must!(written.is_none_or(|written| written == is_written), "a point changed, or a write is lost");
+        must!(is_all(&block(source, 3), OLD) && is_all(&block(source, BLOCKS - 2), 5), "a fold lost blocks");
         is_written
     };
     is_right(&*disk, Some(true));
