@@ -1,41 +1,49 @@
 //! `blockd-mount NBD-URI... DIR [--foreground] [--allow-other]` and `blockd-mount --umount DIR`: the files inside any NBD
 //! export, without the daemon. `blockctl mount` does the same for recovery points by name.
 
+use clap::Parser;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: blockd-mount NBD-URI... DIR [--foreground] [--allow-other]\n       blockd-mount --umount DIR";
+/// Show the files inside NBD exports as a tree: disk.raw, partitions/N.raw, files/N/.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// The disks of one machine, such as nbd://localhost/web or nbd+unix:///web?socket=PATH, and the directory to mount at.
+    #[arg(value_names = ["NBD-URI", "DIR"], num_args = 2.., required_unless_present = "umount")]
+    disks_and_dir: Vec<OsString>,
+    /// Stay in the foreground until the mount ends.
+    #[arg(long)]
+    foreground: bool,
+    /// Let other users look in too.
+    #[arg(long)]
+    allow_other: bool,
+    /// End the mount at this directory.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["disks_and_dir", "foreground", "allow_other"])]
+    umount: Option<PathBuf>,
+}
 
 fn main() -> ExitCode {
     mount::child_entry(None);
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let (flags, rest): (Vec<_>, Vec<_>) =
-        arguments.iter().partition(|argument| argument.as_encoded_bytes().starts_with(b"--"));
-    let has = |flag: &str| flags.iter().any(|argument| *argument == flag);
-    let known =
-        flags.iter().all(|flag| ["--foreground", "--allow-other", "--umount"].iter().any(|its| *flag == its));
-    let done = match (rest.as_slice(), known) {
-        ([dir], true) if has("--umount") => mount::umount(Path::new(dir)).map(|()| None),
-        ([uri, beside @ .., dir], true) => {
+    let arguments = Arguments::parse();
+    let done = match (&arguments.umount, arguments.disks_and_dir.as_slice()) {
+        (Some(dir), _) => mount::umount(dir).map(|()| None),
+        (None, [uri, beside @ .., dir]) => {
             // several are called by their place
-            let disk = |(number, uri): (usize, &&OsString)| {
+            let disk = |(number, uri): (usize, &OsString)| {
                 (format!("disk{number}"), uri.to_string_lossy().into_owned())
             };
-            let options = mount::Options {
+            mount::run(&mount::Options {
                 name: if beside.is_empty() { String::new() } else { "disk1".to_owned() },
                 beside: (2..).zip(beside).map(disk).collect(),
-                foreground: has("--foreground"),
-                allow_other: has("--allow-other"),
+                foreground: arguments.foreground,
+                allow_other: arguments.allow_other,
                 ..mount::Options::new(uri.to_string_lossy(), dir.as_os_str())
-            };
-            mount::run(&options)
+            })
         }
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
+        // the parser asks for two at least
+        (None, _) => return ExitCode::from(2),
     };
     match done {
         Ok(log) => {

@@ -1,9 +1,10 @@
 //! The sandbox of the parser. Entered by a process with one thread, before it reads the first guest byte; there is no
 //! way out of it but to exit.
 //!
-//! Each of its walls would do alone: limits on resources, Landlock (no file may be opened, no network port used),
-//! and an allow-list of system calls that has no call to open, connect, start or signal anything. A call that is not
-//! on the list ends the process.
+//! Limits on resources, Landlock (no file may be opened), and an allow-list of system calls that has no call to open, connect,
+//! start or signal anything: a host that lacks one of these cannot mount. A call that is not on the list ends the process, so
+//! what only newer kernels can deny by Landlock too (ports, signals) is a second wall where it is there, and is not needed.
+//! `docs/decisions/parser-process.md` has the table.
 
 use crate::{Error, Result};
 use landlock::{
@@ -86,7 +87,7 @@ pub fn deny_files() -> Result<()> {
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))
         .map_err(landlock)?
-        // what newer kernels can deny besides
+        // what newer kernels can deny besides: the list of calls denies all of it already
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V5))
         .map_err(landlock)?
