@@ -52,7 +52,7 @@ impl Output {
     /// A bar for something that may take long.
     pub fn progress(&self, what: &str) -> Progress {
         let visible = !self.json && std::io::stderr().is_terminal();
-        Progress { what: what.to_owned(), started: visible.then(now), bar: None }
+        Progress { what: what.to_owned(), started: visible.then(now), bar: None, is_shown: false }
     }
 
     /// A line that counts, for something that may take long and whose end is not known.
@@ -97,20 +97,26 @@ pub struct Progress {
     // none where nobody would see it
     started: Option<Instant>,
     bar: Option<ProgressBar>,
+    is_shown: bool,
 }
 
 impl Progress {
     /// So far.
     pub fn at(&mut self, done: u64, total: u64) {
         let Some(started) = self.started else { return };
-        if self.bar.is_none() && started.elapsed() > BAR_AFTER {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        if self.bar.is_none() {
+            // from the beginning, so that its rate is that of the whole time, and hidden at first
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
             let template = "{msg}  {bar:30}  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸ "));
             }
             bar.set_message(self.what.clone());
             self.bar = Some(bar);
+        }
+        if let Some(bar) = self.bar.as_ref().filter(|_| !self.is_shown && started.elapsed() > BAR_AFTER) {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.is_shown = true;
         }
         if let Some(bar) = &self.bar {
             bar.set_length(total);

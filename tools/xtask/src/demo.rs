@@ -52,6 +52,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
 }
 
 pub fn build(packages: &[&str]) -> Result<()> {
+    eprintln!("building {} in release; the first time this takes some minutes", packages.join(", "));
     let mut command = cargo(["build", "--release", "--locked", "--bins"]);
     run_program(command.args(packages.iter().flat_map(|package| ["--package", package])))
 }

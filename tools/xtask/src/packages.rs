@@ -26,10 +26,7 @@ pub fn ensure(list: &str) -> Result<()> {
         return Ok(());
     }
     if !is_root()? {
-        bail!(
-            "Debian packages are missing\nhelp: sudo apt-get install --no-install-recommends {}",
-            missing.join(" ")
-        );
+        bail!("Debian packages are missing\nhelp: {}", lines_for_root(&missing)?);
     }
     let suites: BTreeSet<Option<&str>> = missing.iter().map(|entry| split(entry).1).collect();
     suites.iter().flatten().try_for_each(|suite| add_suite(suite, "deb"))?;
@@ -43,6 +40,21 @@ pub fn ensure(list: &str) -> Result<()> {
         run(install.args(of_suite.map(|(name, _)| name)).env("DEBIAN_FRONTEND", "noninteractive"))?;
     }
     Ok(())
+}
+
+/// What somebody who may become root types: a line for each suite that apt does not know, and the one that installs.
+fn lines_for_root(missing: &[&str]) -> Result<String> {
+    let known = output(&mut program("apt-cache", ["policy"]))?;
+    let suites: BTreeSet<&str> = missing.iter().filter_map(|entry| split(entry).1).collect();
+    let unknown = suites.into_iter().filter(|suite| !known.contains(&format!("n={suite}")));
+    let add = unknown.map(|suite| {
+        format!(
+            "echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian {suite} main' \
+             | sudo tee /etc/apt/sources.list.d/{suite}.list && sudo apt-get update\n      "
+        )
+    });
+    let add: String = add.collect();
+    Ok(format!("{add}sudo apt-get install --no-install-recommends {}", missing.join(" ")))
 }
 
 /// An entry's name and suite.

@@ -114,8 +114,8 @@ impl Stage {
             let points = client.snapshot(&[DISK.to_owned()])?;
             let point =
                 points.into_iter().next().ok_or_else(|| Failure::new(Kind::Io, "no point was made"))?;
-            let held = point.seal_ns.unwrap_or(0) as f64 / 1e6;
-            let text = format!("recovery point {}, writes held for {held:.2} ms", point.name);
+            let held = point.seal_ns.unwrap_or(0) as f64 / 1e3;
+            let text = format!("recovery point {}, writes held for {held:.0} µs", point.name);
             Ok((point, text))
         })?;
         let vault = story.step(|output| {
@@ -125,7 +125,7 @@ impl Stage {
             let changed = size::show(done.bytes_changed);
             let text = match &done.base {
                 Some(base) => format!(
-                    "backup {}, incremental since {base}: {changed} changed, {} stored",
+                    "backup {}, incremental since {base}: {changed} changed, {} stored, compressed",
                     name(&done)?,
                     size::show(done.bytes_stored)
                 ),
@@ -166,7 +166,7 @@ impl Stage {
     fn restore(&self, story: &mut Story<'_>, first: &Pair) -> Result<()> {
         let client = self.daemon.client();
         story.step(|_| {
-            let query = DeletePointQuery { tier: Some(Tier::Instant) };
+            let query = DeletePointQuery::from(Tier::Instant);
             let deleted = client.delete_point(&first.vault.name, &query)?;
             Ok(((), format!("{} deleted from the disk: only the vault holds it now", deleted.name)))
         })?;

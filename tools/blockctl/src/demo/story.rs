@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Columns of the text before the time.
-const WIDTH: usize = 82;
+const WIDTH: usize = 92;
 
 /// How often a waiting story looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
