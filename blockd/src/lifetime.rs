@@ -27,8 +27,10 @@ impl Daemon {
             (None, true) => disks.fill(&request.name, size)?,
             (None, false) => disks.create(disks.fresh_id()?, &request.name, size, |_| Ok(()))?,
         };
-        tracing::info!(disk = request.name, size = request.size, fill = request.fill, "made");
-        Ok(self.show(&named))
+        let disk = self.show(&named);
+        let on = disk.base.as_ref().map(|base| base.name.as_str());
+        tracing::info!(disk = request.name, size = disk.size, on, fill = request.fill, "made");
+        Ok(disk)
     }
 
     fn create_on(&self, request: &CreateDisk, base: &NewBase) -> Result<Arc<Named>> {

@@ -72,7 +72,15 @@ pub fn check_disk(name: &str) -> Result<()> {
             "is the name of a machine, which is not one disk",
         )
         .with_help(format!("its disks are called like {name}/vda; `blockctl disk list` shows them"))),
-        None => Err(no_word("disk", name)),
+        None => match PointName::parse(name) {
+            Ok(point) => Err(Error::said(
+                Kind::Invalid,
+                format!("disk {name:?}"),
+                "is a recovery point, and this takes a disk",
+            )
+            .with_help(format!("its disk is {}; `blockctl point show {name}` shows the point", point.item))),
+            Err(_) => Err(no_word("disk", name)),
+        },
     }
 }
 

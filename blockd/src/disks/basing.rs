@@ -13,6 +13,7 @@ use block::{BlockSource, ByteCount, DiskId, StateId, VaultId};
 use control::Kind;
 use layers::{Base, Disk};
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use vault::ManifestId;
@@ -250,6 +251,11 @@ impl Disks {
         asked: &Asked<'_>,
     ) -> Result<Arc<Named>> {
         let (held, image) = HeldImage::begin(asked)?;
+        // nobody else adopts it in between
+        let _tree = lock(&self.tree);
+        if asked.adopted {
+            self.refuse_adopted(name, &image)?;
+        }
         let state = StateId::random(&*self.env.entropy).doing(|| "draw an id for a base".to_owned())?;
         let record = BaseRecord { state: state.to_string(), on: On::Image(image) };
         let ground = Ground::Image(Arc::new(held));
@@ -329,6 +335,26 @@ impl Disks {
                 Err(error) => tracing::error!(disk = child.name, %error, "what it stands on cannot be read"),
             }
         }
+    }
+
+    /// A file is one disk's own: two that went their own ways from it would each be handed back as that file.
+    fn refuse_adopted(&self, name: &str, image: &ImageRecord) -> Result<()> {
+        let Some(file) = image.files.first() else { return Ok(()) };
+        let number = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        let ours = number(&file.path);
+        let all = self.all();
+        let other = all.iter().find(|other| {
+            let adopted = other.base.as_ref().and_then(BaseRecord::adopted);
+            adopted.is_some_and(|other| {
+                other.path == file.path || (ours.is_some() && number(&other.path) == ours)
+            })
+        });
+        let Some(other) = other else { return Ok(()) };
+        let why = format!("{} is the file of disk {} already", file.path, other.name);
+        Err(Error::said(Kind::Conflict, format!("adopt disk {name}"), why).with_help(format!(
+            "`blockctl disk create {name} --base {}` makes another disk on it; `blockctl disk rename` gives a disk another name",
+            file.path
+        )))
     }
 
     /// Whether another disk stands on this file too.

@@ -77,14 +77,15 @@ impl Disks {
     fn adopted_alone(&self, named: &Named) -> Result<String> {
         let doing = || format!("delete disk {} with its file", named.name);
         let Some(file) = named.base.as_ref().and_then(BaseRecord::adopted) else {
-            return Err(Error::said(Kind::Invalid, doing(), "it adopted none"));
+            return Err(Error::said(Kind::Invalid, doing(), "it adopted none").with_help(
+                "leave --adopted-file away; what a disk stands on otherwise is never deleted with it",
+            ));
         };
         if let Some(other) = self.is_shared_file(&file.path, named) {
-            return Err(Error::said(
-                Kind::Conflict,
-                doing(),
-                format!("disk {other} stands on {} too", file.path),
-            ));
+            let why = format!("disk {other} stands on {} too", file.path);
+            return Err(Error::said(Kind::Conflict, doing(), why).with_help(format!(
+                "delete disk {other} first, or leave --adopted-file away and the file there"
+            )));
         }
         let now = Stamp::of(Path::new(&file.path)).doing(doing)?;
         if now.inode.cast_signed() != file.inode {

@@ -40,6 +40,8 @@ impl Failure {
         };
         let mut failure = Self::new(kind, format!("{what}: {source}"));
         failure.is_broken_pipe = source.kind() == io::ErrorKind::BrokenPipe;
+        // files are opened here, and the daemon knows nothing of them
+        failure.help = (kind == Kind::NotFound).then(|| "check the path; it is one of this host".to_owned());
         failure
     }
 

@@ -103,8 +103,9 @@ pub fn umount(output: &Output, dir: &Path) -> Result<()> {
     mount::umount(dir).map_err(|error| {
         let failure = Failure::from(error);
         match failure.kind {
-            Kind::Conflict | Kind::NotFound => failure
+            Kind::Conflict => failure
                 .with_help("`findmnt -t fuse.blockd` lists the mounts; `fuser -vm DIR` says who uses one"),
+            Kind::NotFound => failure.with_help("check the path; `findmnt -t fuse.blockd` lists the mounts"),
             _ => failure,
         }
     })?;

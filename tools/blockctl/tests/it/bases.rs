@@ -437,3 +437,21 @@ fn children_of_a_point_outlive_it_and_keep_their_parent() {
     let (exit, said) = stage.failure(&["disk", "create", "no", "--base", "third@1"]);
     assert!(exit == Some(7) && said.contains("restore disk"), "a vault's point: {exit:?} {said}");
 }
+
+#[test]
+fn a_file_is_adopted_once() {
+    let stage = Stage::set();
+    let file = raw(&stage, "old.raw");
+    stage.text(&["disk", "adopt", "web", &file]);
+    let link = stage.path("link.raw");
+    fs::hard_link(&file, &link).expect("another name");
+    for path in [&file, &link] {
+        let (exit, said) = stage.failure(&["disk", "adopt", "again", path]);
+        assert!(exit == Some(4) && said.contains("disk web") && said.contains("--base"), "{exit:?} {said}");
+    }
+    assert_eq!(stage.json(&["disk", "list"]).as_array().map(Vec::len), Some(1));
+    stage.text(&["disk", "create", "other", "--base", &file]);
+    stage.text(&["disk", "delete", "other", "--yes"]);
+    stage.text(&["disk", "delete", "web", "--yes"]);
+    stage.text(&["disk", "adopt", "again", &file]);
+}
