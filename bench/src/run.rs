@@ -84,7 +84,7 @@ impl<'a> Stage<'a> {
         let job = appliance.client().backup(&request)?;
         finished(&appliance, &job.id)?;
         appliance.snapshot(DISK)?;
-        let instant = DeletePointQuery { tier: Some(Tier::Instant) };
+        let instant = DeletePointQuery::from(Tier::Instant);
         appliance.client().delete_point(STORED, &instant)?;
         let mut convert = Command::new("qemu-img");
         convert.args(["convert", "-f", "raw", "-O", "qcow2", "-c", "-o", "compression_type=zstd"]);

@@ -65,6 +65,8 @@ impl Catalog {
                  vault TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (vault, state));
              CREATE TABLE IF NOT EXISTS hurt (
                  vault TEXT NOT NULL, manifest TEXT NOT NULL, PRIMARY KEY (vault, manifest));
+             CREATE TABLE IF NOT EXISTS checks (
+                 vault TEXT PRIMARY KEY, time TEXT NOT NULL, problems INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS stored (
                  vault TEXT NOT NULL, manifest TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, manifest));",
         )?;
@@ -207,6 +209,7 @@ mod tests {
     use crate::jobs::tests::job;
     use crate::points::Stored;
     use control::JobState;
+    use control::LastCheck;
     use std::collections::HashSet;
 
     #[test]
@@ -238,8 +241,11 @@ mod tests {
     fn a_check_replaces_what_the_last_one_said() {
         let dir = tempfile::tempdir().expect("a directory");
         let (catalog, _) = Catalog::open(dir.path()).expect("a catalog");
-        catalog.set_checked("main", &["a".into(), "b".into()], &["c".into()]).expect("written");
-        catalog.set_checked("main", &["b".into()], &["a".into()]).expect("written");
+        let check = |time: &str, problems| LastCheck { time: time.to_owned(), problems };
+        catalog
+            .set_checked("main", &check("yesterday", 1), &["a".into(), "b".into()], &["c".into()])
+            .expect("written");
+        catalog.set_checked("main", &check("today", 2), &["b".into()], &["a".into()]).expect("written");
         let seen = catalog.verified().expect("read");
         assert_eq!(seen, HashSet::from([("main".to_owned(), "b".to_owned())]));
         let hurt = catalog.hurt().expect("read");

@@ -19,10 +19,10 @@ use crate::space::Space;
 use crate::state::State;
 use crate::upkeep::Upkeep;
 use crate::vaults::Vaults;
-use block::ByteCount;
+use block::{ByteCount, Clock};
 use control::{
-    CreateVault, Disk, Job, OpenVault, Point, PointDeleted, Points, PointsQuery, RecoverQuery, ResizeDisk,
-    Status, Tier, Vault,
+    CreateVault, DeletePointQuery, Disk, Job, OpenVault, Point, PointDeleted, Points, PointsQuery,
+    RecoverQuery, ResizeDisk, Status, Vault,
 };
 use nbd::{Limits, Listener, Server};
 use std::os::fd::OwnedFd;
@@ -59,6 +59,8 @@ impl Daemon {
     /// # Errors
     /// What keeps the daemon as a whole from serving. A single damaged disk or vault does not.
     pub fn start(state: State, config: &Config, sockets: Vec<OwnedFd>) -> Result<Arc<Self>> {
+        // first: an address in use leaves no key and no vault behind. Clients that come early wait in the kernel's queue
+        let (listeners, nbd_listen) = listen(&state, config, sockets)?;
         let (catalog, notice) = Catalog::open(state.dir())?;
         let catalog = Arc::new(catalog);
         let layers_env = layers::Env {
@@ -82,7 +84,6 @@ impl Daemon {
         notices.extend(tiers.remember_stored());
         let done = |job: &Job| tiers.has_outcome(job);
         let jobs = Jobs::open(catalog, state.clock(), state.entropy(), config.parallel_jobs(), &done)?;
-        let (listeners, nbd_listen) = listen(&state, config, sockets)?;
         let connections =
             Limits::default().connections.min(nbd_connections(api::ConnectionLimits::default().connections));
         let limits = Limits { connections, ..Limits::default() };
@@ -120,6 +121,11 @@ impl Daemon {
     /// The state directory.
     pub fn dir(&self) -> &Path {
         self.state.dir()
+    }
+
+    /// The appliance's clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.state.clock()
     }
 
     /// The jobs.
@@ -191,6 +197,7 @@ impl Daemon {
         warnings.extend(self.tiers.disks.all().iter().filter_map(|named| base_warning(named)));
         warnings.extend(self.tiers.vaults.warnings());
         warnings.extend(trouble.into_iter().map(|trouble| trouble.body.message));
+        warnings.extend(self.tiers.damage_warnings(&points)?);
         warnings.extend(self.space.warning());
         warnings.extend(self.policies.warnings());
         warnings.extend(self.tiers.vaults.marks().warnings());
@@ -204,7 +211,7 @@ impl Daemon {
             daemon,
             disks,
             points: points.len() as u64,
-            vaults: self.vaults(),
+            vaults: self.vaults()?,
             space: self.space.show(used),
             runs: self.runs(),
             cache: self.tiers.vaults.cache_use(),
@@ -281,12 +288,24 @@ impl Daemon {
 
     /// Every export that was used since the start.
     pub fn exports(&self) -> Vec<control::Export> {
-        metrics::exports(&self.server.stats())
+        metrics::exports(&self.used_exports())
     }
 
     /// The same for Prometheus.
     pub fn metrics(&self) -> String {
-        metrics::prometheus(&self.server.stats())
+        metrics::prometheus(&self.used_exports())
+    }
+
+    /// The exports that were used, without those of disks that are gone and that nobody reads any more.
+    fn used_exports(&self) -> Vec<nbd::server::ExportStatus> {
+        let disks = self.tiers.disks.all();
+        let is_there = |export: &nbd::server::ExportStatus| {
+            let item = export.name.split('@').next().unwrap_or_default();
+            item.is_empty() || !export.connections.is_empty() || disks.iter().any(|named| named.name == item)
+        };
+        let mut used = self.server.stats();
+        used.retain(is_there);
+        used
     }
 
     /// Points of one item or of all; or, where the item is the name of a point, that point, and of a machine's point
@@ -345,15 +364,18 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`Tiers::delete_point`].
-    pub fn delete_point(&self, name: &str, tier: Option<Tier>) -> Result<PointDeleted> {
-        let deleted = self.tiers.delete_point(name, tier)?;
+    pub fn delete_point(&self, name: &str, query: &DeletePointQuery) -> Result<PointDeleted> {
+        let deleted = self.tiers.delete_point(name, query)?;
         self.consolidation.wake();
         Ok(deleted)
     }
 
     /// Every vault, by name.
-    pub fn vaults(&self) -> Vec<Vault> {
-        self.tiers.vaults.all().iter().map(|named| self.tiers.vaults.show(named)).collect()
+    ///
+    /// # Errors
+    /// What the catalog reports.
+    pub fn vaults(&self) -> Result<Vec<Vault>> {
+        self.tiers.vaults.all().iter().map(|named| self.tiers.show_vault(named)).collect()
     }
 
     /// One vault.
@@ -361,7 +383,7 @@ impl Daemon {
     /// # Errors
     /// `NotFound`.
     pub fn vault(&self, name: &str) -> Result<Vault> {
-        self.tiers.vaults.show_whole(&*self.tiers.vaults.get(name)?)
+        self.tiers.show_whole_vault(&*self.tiers.vaults.get(name)?)
     }
 
     /// Makes a vault.
@@ -371,7 +393,7 @@ impl Daemon {
     pub fn create_vault(&self, request: &CreateVault) -> Result<Vault> {
         let (named, sheet) = self.tiers.vaults.create(request)?;
         self.policies.born(&request.name)?;
-        Ok(Vault { recovery_sheet_text: sheet, ..self.tiers.vaults.show(&named) })
+        Ok(Vault { recovery_sheet_text: sheet, ..self.tiers.show_vault(&named)? })
     }
 
     /// Brings in a vault that exists, or unlocks one that is known.
@@ -385,7 +407,7 @@ impl Daemon {
             // the vault is open; the next start takes note of its points
             tracing::warn!("{}", error.body().message);
         }
-        Ok(self.tiers.vaults.show(&named))
+        self.tiers.show_vault(&named)
     }
 
     /// Ends everything in an order that loses nothing: jobs, clients, disks.
@@ -476,7 +498,12 @@ fn listen(state: &State, config: &Config, sockets: Vec<OwnedFd>) -> Result<(Vec<
     if let Some(address) = config.nbd_listen
         && listeners.iter().all(Listener::is_unix)
     {
-        listeners.push(Listener::tcp(address).doing(doing)?);
+        let tcp = Listener::tcp(address).doing(doing).map_err(|error| {
+            error.with_help(
+                "choose an address of this host and a free port; `ss -ltnp` shows who listens where",
+            )
+        });
+        listeners.push(tcp?);
     }
     let tls = config.tls(state.dir())?;
     let address = listeners.iter().find(|listener| !listener.is_unix());

@@ -216,14 +216,13 @@ impl Client {
     /// Deletes a recovery point.
     ///
     /// # Errors
-    /// As [`status`](Self::status); `conflict` while it is read. The message says what is gone if only a part is.
+    /// As [`status`](Self::status); `conflict` while it is read, `refused` if only damaged copies would be left. The
+    /// message says what is gone if only a part is.
     pub fn delete_point(&self, name: &str, query: &DeletePointQuery) -> Result<PointDeleted, Error> {
         let tier = query.tier.map(crate::Tier::name);
-        self.send(
-            Method::DELETE,
-            &format!("/v1/points/{}{}", encode(name), query_text(&[("tier", tier)])),
-            NOTHING,
-        )
+        let last_copy = query.last_copy.then_some("true");
+        let query = query_text(&[("tier", tier), ("last_copy", last_copy)]);
+        self.send(Method::DELETE, &format!("/v1/points/{}{query}", encode(name)), NOTHING)
     }
 
     /// Recovery point now, then its transfer as a job.

@@ -26,8 +26,8 @@ pub use error::{Error, ErrorBody, with_causes};
 pub use kind::Kind;
 pub use objects::{
     Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
-    ExportCommand, Hurt, Job, JobState, Point, PointDeleted, Points, Problem, Shed, Space, SpaceState,
-    Status, Tier, TransferKind, Vault, VaultCheck, VaultUsage,
+    ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points, Problem, Shed, Space,
+    SpaceState, Status, Tier, TransferKind, Vault, VaultCheck, VaultUsage,
 };
 pub use policies::{
     HoldPoint, Item, KeptBy, PlannedPoint, Policy, PolicyPlan, PolicyText, Protect, UnprotectQuery,

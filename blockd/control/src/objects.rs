@@ -318,6 +318,9 @@ pub struct Point {
     pub consistency: String,
     /// Whether a check has read every byte of it in a vault and found it right.
     pub verified: bool,
+    /// The vaults whose copy of it is damaged, as their last check or a read since the daemon started found.
+    #[serde(default)]
+    pub damaged: Vec<String>,
     /// The id of the state, equal wherever a copy of it lives.
     pub state: String,
     /// The id of the state before it.
@@ -543,6 +546,18 @@ pub struct Vault {
     /// For how many days a deletion can be undone; 0 is not at all.
     #[serde(default)]
     pub soft_delete_days: u32,
+    /// How its last check ended; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<LastCheck>,
+}
+
+/// How the last check of a vault ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCheck {
+    /// When it ended.
+    pub time: String,
+    /// How many problems it found.
+    pub problems: u64,
 }
 
 /// Something a check found wrong.

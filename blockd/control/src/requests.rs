@@ -122,6 +122,16 @@ pub struct DeletePointQuery {
     /// Only from this tier; without it, from every tier that holds the point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
+    /// Also if that leaves only copies that are known to be damaged.
+    #[serde(default)]
+    pub last_copy: bool,
+}
+
+impl DeletePointQuery {
+    /// Only from this tier.
+    pub const fn from(tier: Tier) -> Self {
+        Self { tier: Some(tier), last_copy: false }
+    }
 }
 
 /// `POST /v1/backups`

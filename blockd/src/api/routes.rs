@@ -151,7 +151,7 @@ async fn delete_point(
     query: Asked<DeletePointQuery>,
 ) -> Answer<PointDeleted> {
     let (Path(name), Query(query)) = (name?, query?);
-    call(daemon, move |daemon| daemon.delete_point(&name, query.tier)).await
+    call(daemon, move |daemon| daemon.delete_point(&name, &query)).await
 }
 
 async fn backup(State(daemon): Ours, body: Body<BackupRequest>) -> Answer<Job> {
@@ -194,7 +194,7 @@ async fn discard(State(daemon): Ours, name: Name) -> Answer<Disk> {
 }
 
 async fn vaults(State(daemon): Ours) -> Answer<Vec<Vault>> {
-    call(daemon, |daemon| Ok(daemon.vaults())).await
+    call(daemon, |daemon| daemon.vaults()).await
 }
 
 async fn create_vault(State(daemon): Ours, body: Body<CreateVault>) -> Answer<Vault> {

@@ -4,15 +4,22 @@ use super::{Catalog, failed};
 use crate::error::Result;
 use crate::points::Stored;
 use block::sync::lock;
+use control::LastCheck;
 use rusqlite::params;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 impl Catalog {
     /// Remembers which points a check of a vault found right and which damaged, and forgets what the last one found.
     ///
     /// # Errors
     /// What the host reports.
-    pub fn set_checked(&self, vault: &str, sound: &[String], hurt: &[String]) -> Result<()> {
+    pub fn set_checked(
+        &self,
+        vault: &str,
+        check: &LastCheck,
+        sound: &[String],
+        hurt: &[String],
+    ) -> Result<()> {
         let write = || -> rusqlite::Result<()> {
             let mut connection = lock(&self.connection);
             let change = connection.transaction()?;
@@ -21,9 +28,30 @@ impl Catalog {
                 let insert = format!("INSERT OR IGNORE INTO {table} (vault, {column}) VALUES (?1, ?2)");
                 found.iter().try_for_each(|id| change.execute(&insert, params![vault, id]).map(|_| ()))?;
             }
+            change.execute(
+                "INSERT OR REPLACE INTO checks (vault, time, problems) VALUES (?1, ?2, ?3)",
+                params![vault, check.time, i64::try_from(check.problems).unwrap_or(i64::MAX)],
+            )?;
             change.commit()
         };
         write().map_err(|error| failed("write a check to", &error))
+    }
+
+    /// How the last check of each vault ended, by the vault's name.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn last_checks(&self) -> Result<HashMap<String, LastCheck>> {
+        let read = || -> rusqlite::Result<HashMap<String, LastCheck>> {
+            let connection = lock(&self.connection);
+            let mut query = connection.prepare_cached("SELECT vault, time, problems FROM checks")?;
+            let rows = query.query_map([], |row| {
+                let problems = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
+                Ok((row.get(0)?, LastCheck { time: row.get(1)?, problems }))
+            })?;
+            rows.collect()
+        };
+        read().map_err(|error| failed("read checks from", &error))
     }
 
     /// The points that the last check of their vault found damaged, with the vault.

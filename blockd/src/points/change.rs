@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gate::{self, stamp};
 use crate::names::is_machine;
 use block::Epoch;
-use control::{Change, ChangeKind, Changes, Kind, PointDeleted, Tier};
+use control::{Change, ChangeKind, Changes, DeletePointQuery, Kind, PointDeleted, Tier};
 use layers::{Disk, Numbering, Until};
 use std::sync::Arc;
 
@@ -108,8 +108,10 @@ impl Tiers {
     /// nearer copy.
     ///
     /// # Errors
-    /// `NotFound` if that tier does not hold it. After a failure half-way the message says what is gone.
-    pub fn delete_point(&self, name: &str, tier: Option<Tier>) -> Result<PointDeleted> {
+    /// `NotFound` if that tier does not hold it, `Refused` if only damaged copies would be left, unless that is asked for.
+    /// After a failure half-way the message says what is gone.
+    pub fn delete_point(&self, name: &str, query: &DeletePointQuery) -> Result<PointDeleted> {
+        let tier = query.tier;
         let held = match self.find(name) {
             Err(error) if error.kind() == Kind::Corrupt && self.forget_lost(name)? => {
                 return Ok(PointDeleted {
@@ -128,6 +130,9 @@ impl Tiers {
             let why = format!("is not in the tier {}", tier.map_or("", Tier::name));
             return Err(Error::said(Kind::NotFound, format!("point {}", held.name), why)
                 .with_help(format!("`blockctl point show {}` says which tiers hold it", held.name)));
+        }
+        if !query.last_copy {
+            self.refuse_last_sound(&held, &tiers)?;
         }
         let mut gone: Vec<String> = Vec::new();
         let partly = |error: Error, gone: &[String]| match gone {

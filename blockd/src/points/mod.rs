@@ -4,17 +4,19 @@
 //! one after the other, the number means the disk of today, and a point of the earlier one is called by its time.
 
 mod change;
+mod damage;
 mod deleted;
 mod find;
 mod shed;
 mod trouble;
 
+pub use damage::HurtCopies;
 pub use deleted::By;
 pub use trouble::{Stored, Trouble};
 
 use crate::catalog::Catalog;
 use crate::disks::{Disks, Named};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 use crate::names::{is_of, rfc3339};
 use crate::vaults::{NamedVault, Vaults};
 use block::{BlockSource, ByteCount, DiskId, Epoch, StateId, Time};
@@ -94,7 +96,7 @@ impl Held {
             if let Some(error) = &last {
                 tracing::warn!(point = self.name, "{}; asking vault {}", error.body().message, named.name);
             }
-            match named.vault().and_then(|vault| vault.image(manifest).doing(doing)) {
+            match named.image(manifest, doing) {
                 Ok(source) => return Ok(source),
                 Err(error) => last = Some(error),
             }
@@ -146,7 +148,7 @@ impl Tiers {
     /// # Errors
     /// What the catalog reports.
     pub fn show(&self, points: &[Held]) -> Result<Vec<Point>> {
-        let verified = self.catalog.verified()?;
+        let (verified, hurt) = (self.catalog.verified()?, self.hurt()?);
         let show = |held: &Held| Point {
             name: held.name.clone(),
             disk: held.item.clone(),
@@ -157,10 +159,10 @@ impl Tiers {
             tiers: held.tiers(),
             vaults: held.copies.iter().map(|(vault, _)| vault.name.clone()).collect(),
             consistency: "crash".to_owned(),
-            verified: held
-                .copies
-                .iter()
-                .any(|(vault, manifest)| verified.contains(&(vault.name.clone(), manifest.to_string()))),
+            verified: held.copies.iter().any(|(vault, manifest)| {
+                verified.contains(&(vault.name.clone(), manifest.to_string())) && !hurt.has(vault, manifest)
+            }),
+            damaged: hurt.of(held).map(|vault| vault.name.clone()).collect(),
             state: held.state.to_string(),
             parent: held.parent.map(|state| state.to_string()),
             seal_ns: held.seal_ns,

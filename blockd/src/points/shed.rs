@@ -1,7 +1,7 @@
 //! Points that leave the instant tier to make room. What leaves is the nearer copy only; the point stays, in the vault.
 
 use super::{Held, Tiers};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 use control::Kind;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -33,18 +33,10 @@ impl Tiers {
     /// # Errors
     /// `Conflict` if no vault can be seen to hold it, or if it is in use; what the host reports.
     pub fn shed(&self, held: &Held) -> Result<String> {
-        let hurt = self.catalog.hurt()?;
-        let is_sound = |vault: &str, manifest: &vault::ManifestId| {
-            !hurt.contains(&(vault.to_owned(), manifest.to_string()))
-        };
-        // what was listed a moment ago is opened: what cannot be opened is no copy
-        let holder = held.copies.iter().find(|(named, manifest)| {
-            let opened = || named.vault().and_then(|open| open.image(manifest).doing(|| held.name.clone()));
-            is_sound(&named.name, manifest) && opened().is_ok()
-        });
+        let holder = self.sound_copy(held, &self.hurt()?);
         let refused = |why: &str| Err(Error::said(Kind::Conflict, format!("shed {}", held.name), why));
         match holder {
-            None => refused("no vault has a copy that can be opened and that no check found damaged"),
+            None => refused("no vault has a copy that can be opened and that is not known to be damaged"),
             Some(_) if !self.may_shed(held) => refused("it is in use"),
             Some((named, _)) => {
                 self.delete_instant(held)?;

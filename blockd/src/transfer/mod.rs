@@ -14,10 +14,10 @@ use crate::jobs::{NewJob, Run, disk_key};
 use crate::points::{Held, Stored, Tiers};
 use crate::vaults::{MAIN, NamedVault};
 use block::{ByteCount, Delta};
-use control::{BackupRequest, Job, Kind, TransferKind};
-use plan::{Planned, plan_all, replan};
+use control::{BackupRequest, Job, TransferKind};
+use plan::{Planned, Unusable, plan_all, replan};
 use std::sync::atomic::Ordering;
-use vault::{Backup, Progress, Report, Vault, VaultPoint};
+use vault::{Backup, Progress, Report, Vault};
 
 /// Shows a job how far a vault is, and tells the vault when the job was cancelled.
 pub struct Follow<'a> {
@@ -73,11 +73,12 @@ impl Daemon {
 }
 
 fn transfer(run: &Run, tiers: &Tiers, points: &[Held], named: &NamedVault, full: bool) -> Result<()> {
-    let planned = plan_all(run, named.vault()?, points, full)?;
+    let planned = plan_all(run, tiers, named, points, full)?;
     send_all(run, tiers, named, planned)
 }
 
-/// Moves every point. A base that was deleted before its turn came is replaced by what is there then.
+/// Moves every point. A base that was deleted before its turn came, or turns out to be damaged, is replaced by what is there
+/// then.
 fn send_all(run: &Run, tiers: &Tiers, named: &NamedVault, mut planned: Vec<Planned<'_>>) -> Result<()> {
     let vault = named.vault()?;
     let mut before = 0;
@@ -85,10 +86,10 @@ fn send_all(run: &Run, tiers: &Tiers, named: &NamedVault, mut planned: Vec<Plann
         let (stored, report) = loop {
             let all = announce(run, &planned);
             let one = &mut planned[at];
-            if let Some(sent) = send(vault, named, one, &Follow { run, before, all: Some(all) })? {
-                break sent;
+            match send(vault, named, one, &Follow { run, before, all: Some(all) })? {
+                Sent::Done(stored, report) => break (stored, report),
+                Sent::WithoutBase(why) => *one = replan(run, tiers, named, one, why)?,
             }
-            *one = replan(run, vault, one)?;
         };
         account(run, &report);
         tiers.stored_count.fetch_add(1, Ordering::SeqCst);
@@ -115,13 +116,16 @@ fn announce(run: &Run, planned: &[Planned<'_>]) -> u64 {
     all
 }
 
-/// Moves one point. It is in the vault when this returns, unless its base is there no more: then nothing was done.
-fn send(
-    vault: &Vault,
-    named: &NamedVault,
-    one: &mut Planned<'_>,
-    progress: &Follow<'_>,
-) -> Result<Option<(Stored, Report)>> {
+/// How moving one point ended.
+enum Sent {
+    /// It is in the vault.
+    Done(Stored, Report),
+    /// Nothing can be built on its base. Nothing was stored.
+    WithoutBase(Unusable),
+}
+
+/// Moves one point. It is in the vault when this returns, unless its base is of no use.
+fn send(vault: &Vault, named: &NamedVault, one: &mut Planned<'_>, progress: &Follow<'_>) -> Result<Sent> {
     let point = one.point;
     let doing = || format!("back up {} to vault {}", point.name, named.name);
     let source = one.disk.point_source(point.state).doing(doing)?;
@@ -137,11 +141,20 @@ fn send(
         delta: Delta { source, changed: std::mem::take(&mut one.changed) },
         progress,
     });
-    match sent {
-        Err(vault::Error::NoPoint(gone)) if base == Some(gone) => Ok(None),
-        sent => {
+    match (base, sent) {
+        (Some(base), Err(vault::Error::NoPoint(gone))) if base == gone => {
+            Ok(Sent::WithoutBase(Unusable::Deleted))
+        }
+        // not the disk's own damage: of the vault, only what the base is made of is read
+        (Some(base), Err(error @ (vault::Error::Damaged { .. } | vault::Error::Missing { .. }))) => {
+            named.witness(&base, block::Kind::Corrupt);
+            tracing::warn!(vault = named.name, point = point.name, "its base is damaged: {error}");
+            Ok(Sent::WithoutBase(Unusable::Damaged))
+        }
+        (_, sent) => {
             let report = sent.doing(doing)?;
-            Ok(Some((Stored { manifest: report.manifest.to_string(), name: point.name.clone() }, report)))
+            let stored = Stored { manifest: report.manifest.to_string(), name: point.name.clone() };
+            Ok(Sent::Done(stored, report))
         }
     }
 }
@@ -153,93 +166,4 @@ fn account(run: &Run, report: &Report) {
         job.chunks_reused += report.chunks_reused;
         job.bytes_stored += report.bytes_stored.get();
     });
-}
-
-impl Daemon {
-    /// Reads and verifies everything in a vault, as a job.
-    ///
-    /// # Errors
-    /// `NotFound`, `Unavailable` if the vault is locked.
-    pub fn check_vault(&self, name: &str) -> Result<Job> {
-        let named = self.tiers().vaults.get(name)?;
-        named.vault()?;
-        let new = NewJob {
-            operation: "check",
-            item: name.to_owned(),
-            keys: vec![format!("check {name}")],
-            vault: Some(name.to_owned()),
-            ..NewJob::default()
-        };
-        let tiers = self.tiers().clone();
-        self.jobs().start(new, move |run| {
-            let vault = named.vault()?;
-            let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
-            let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
-            let is_hurt =
-                |point: &&VaultPoint| report.hurt.iter().any(|hurt| hurt.manifest == point.manifest);
-            let (hurt, sound): (Vec<_>, Vec<_>) = before.points.iter().partition(is_hurt);
-            let ids = |points: Vec<&VaultPoint>| -> Vec<String> {
-                points.iter().map(|point| point.manifest.to_string()).collect()
-            };
-            remember(run, &tiers, &named, &ids(sound), &ids(hurt))?;
-            let lost = tiers.lost(&named)?;
-            let found = show(&named.name, &report, &lost);
-            let broken = (!found.ok).then_some(found.problems.len());
-            run.update(|job| {
-                job.bytes_read = report.bytes_read.get();
-                job.check = Some(found);
-            });
-            match broken {
-                None => Ok(()),
-                Some(count) => {
-                    let why = format!("{count} problem{} found", if count == 1 { "" } else { "s" });
-                    Err(Error::said(Kind::Corrupt, format!("vault {}", named.name), why)
-                        .with_help("the job's `check` names them; points it does not name restore"))
-                }
-            }
-        })
-    }
-}
-
-/// Takes note of what a check found. That the host has no room for the note does not make the check fail.
-fn remember(run: &Run, tiers: &Tiers, named: &NamedVault, sound: &[String], hurt: &[String]) -> Result<()> {
-    match tiers.catalog.set_checked(&named.name, sound, hurt) {
-        Err(error) if error.kind() == Kind::NoSpace => {
-            let why = error.body().message;
-            let note = format!("points are not marked as verified, since the host is full: {why}");
-            tracing::warn!(vault = named.name, "{note}");
-            run.update(|job| job.note = Some(note));
-            Ok(())
-        }
-        done => done,
-    }
-}
-
-fn show(vault: &str, report: &vault::CheckReport, lost: &[Stored]) -> control::VaultCheck {
-    let damage = report.damage.iter().map(|damage| control::Problem {
-        what: damage.blob.clone(),
-        why: format!("damaged in its {}: {}", damage.place, damage.why),
-    });
-    let hurt = report.hurt.iter().map(|hurt| control::Problem {
-        what: format!(
-            "recovery point {} of {}",
-            hurt.manifest,
-            hurt.item.as_deref().unwrap_or("an unknown item")
-        ),
-        why: hurt.why.clone(),
-    });
-    let lost = lost.iter().map(|lost| control::Problem {
-        what: format!("recovery point {}", lost.name),
-        why: format!("it is lost: its blob {} is missing from the store", lost.manifest),
-    });
-    control::VaultCheck {
-        vault: vault.to_owned(),
-        ok: report.is_clean() && lost.len() == 0,
-        points: report.points,
-        packs: report.packs,
-        chunks: report.entries,
-        bytes_read: report.bytes_read.get(),
-        bytes_unreferenced: report.unreferenced.map(ByteCount::get),
-        problems: damage.chain(hurt).chain(lost).collect(),
-    }
 }

@@ -2,7 +2,8 @@
 
 use crate::error::{Doing, Error, Result};
 use crate::jobs::Run;
-use crate::points::Held;
+use crate::points::{Held, HurtCopies, Tiers};
+use crate::vaults::NamedVault;
 use block::{RangeSet, StateId};
 use layers::{Changes, Disk, Until};
 use std::collections::HashSet;
@@ -49,27 +50,63 @@ fn note(run: &Run, point: &Held, text: String) {
 ///
 /// # Errors
 /// What disks or vault report. Damage of what says what changed is none: everything is read then.
-pub fn plan_all<'a>(run: &Run, vault: &Vault, points: &'a [Held], full: bool) -> Result<Vec<Planned<'a>>> {
-    points.iter().map(|point| plan(run, vault, point, full)).collect()
+pub fn plan_all<'a>(
+    run: &Run,
+    tiers: &Tiers,
+    named: &NamedVault,
+    points: &'a [Held],
+    full: bool,
+) -> Result<Vec<Planned<'a>>> {
+    let into = Target { named, vault: named.vault()?, hurt: tiers.hurt()? };
+    points.iter().map(|point| plan(run, &into, point, full)).collect()
 }
 
-/// What to copy instead, as the base of this plan is not in the vault any more.
+/// What to copy instead, as nothing can be built on the base of this plan.
 ///
 /// # Errors
 /// As [`plan_all`].
-pub fn replan<'a>(run: &Run, vault: &Vault, former: &Planned<'a>) -> Result<Planned<'a>> {
+pub fn replan<'a>(
+    run: &Run,
+    tiers: &Tiers,
+    named: &NamedVault,
+    former: &Planned<'a>,
+    why: Unusable,
+) -> Result<Planned<'a>> {
     let gone = former.base_name().unwrap_or_default();
-    let anew = plan(run, vault, former.point, false)?;
-    let on = anew.base_name().map_or_else(|| "read whole".to_owned(), |base| format!("built on {base}"));
-    note(run, former.point, format!("{gone} was deleted from the vault before it could be built on: {on}"));
+    let into = Target { named, vault: named.vault()?, hurt: tiers.hurt()? };
+    let anew = plan(run, &into, former.point, false)?;
+    if let Unusable::Deleted = why {
+        let on = anew.base_name().map_or_else(|| "read whole".to_owned(), |base| format!("built on {base}"));
+        note(
+            run,
+            former.point,
+            format!("{gone} was deleted from the vault before it could be built on: {on}"),
+        );
+    }
     Ok(anew)
 }
 
-fn plan<'a>(run: &Run, vault: &Vault, point: &'a Held, full: bool) -> Result<Planned<'a>> {
+/// Why nothing can be built on a base that was there when it was chosen.
+#[derive(Clone, Copy)]
+pub enum Unusable {
+    /// It was deleted.
+    Deleted,
+    /// It turned out to be damaged; it is known to be from now on, and choosing anew says so.
+    Damaged,
+}
+
+/// Where to, and what of it is known to be damaged.
+struct Target<'a> {
+    named: &'a NamedVault,
+    vault: &'a Vault,
+    hurt: HurtCopies,
+}
+
+fn plan<'a>(run: &Run, into: &Target<'_>, point: &'a Held, full: bool) -> Result<Planned<'a>> {
     let holder = point.instant.as_ref().ok_or_else(|| Error::not_found(&point.name))?;
     let disk = holder.disk()?;
     holder.check_base_bytes()?;
-    let found = if full { Base::Missing } else { base(vault, point, disk)? };
+    let found = if full { Base::Missing } else { base(into, point, disk)? };
     let (base, changed) = match found {
         Base::Found(base, changes) => (Some(base), changes.all()),
         Base::Missing => (None, everything(run, point, disk)?),
@@ -83,6 +120,12 @@ fn plan<'a>(run: &Run, vault: &Vault, point: &'a Held, full: bool) -> Result<Pla
             let newest = named(point, &newest);
             note(run, point, format!("what changed since {newest} is not known: {why}: read whole"));
             (None, RangeSet::whole(point.size))
+        }
+        Base::Hurt(newest) => {
+            let newest = named(point, &newest);
+            let why = "is damaged in the vault, and what is built on it would be damaged too: read whole";
+            note(run, point, format!("{newest} {why}"));
+            (None, everything(run, point, disk)?)
         }
     };
     Ok(Planned { point, disk, base, bytes: changed.total().get(), changed })
@@ -120,10 +163,12 @@ enum Base {
     Foreign(VaultPoint),
     /// The history leads back to the newest point in the vault, but what was recorded since is damaged, as said.
     Unknown(VaultPoint, String),
+    /// The newest point in the vault is known to be damaged.
+    Hurt(VaultPoint),
 }
 
-fn base(vault: &Vault, point: &Held, disk: &Disk) -> Result<Base> {
-    let mut known = vault.points().doing(|| format!("find the base of {}", point.name))?;
+fn base(into: &Target<'_>, point: &Held, disk: &Disk) -> Result<Base> {
+    let mut known = into.vault.points().doing(|| format!("find the base of {}", point.name))?;
     known.retain(|known| known.disk == point.disk && known.state != point.state);
     let history: HashSet<StateId> = disk.history().into_iter().collect();
     let is_foreign = |known: &VaultPoint| !history.contains(&known.state);
@@ -137,6 +182,7 @@ fn base(vault: &Vault, point: &Held, disk: &Disk) -> Result<Base> {
             true => Ok(Base::Foreign(newest)),
             false => Ok(Base::Missing),
         },
+        Some(newest) if into.hurt.has(into.named, &newest.manifest) => Ok(Base::Hurt(newest)),
         Some(newest) => match disk.changes(Some(newest.state), Until::State(point.state)) {
             Ok(changes) => Ok(Base::Found(newest, changes)),
             Err(layers::Error::NotAnAncestor { .. }) => Ok(Base::Foreign(newest)),

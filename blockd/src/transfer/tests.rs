@@ -5,7 +5,7 @@ use crate::jobs::Jobs;
 use crate::vaults::Vaults;
 use block::linux::{KernelEntropy, LinuxMedia, SystemClock};
 use block::{BlockDevice, ByteOffset};
-use control::{JobState, Tier};
+use control::{DeletePointQuery, JobState, Tier};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const SIZE: usize = 1 << 20;
 struct Stage {
     tiers: Arc<Tiers>,
     jobs: Arc<Jobs>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Stage {
@@ -36,7 +36,7 @@ impl Stage {
         let (nbd_socket, stored_count) = (dir.path().join("nbd.sock"), AtomicU64::default());
         let tiers = Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket, stored_count };
         let jobs = Jobs::open(catalog, Arc::new(SystemClock), Arc::new(KernelEntropy), 2, &|_| false);
-        let stage = Self { tiers: Arc::new(tiers), jobs: jobs.expect("jobs"), _dir: dir };
+        let stage = Self { tiers: Arc::new(tiers), jobs: jobs.expect("jobs"), dir };
         let id = stage.tiers.disks.fresh_id().expect("an id");
         let size = ByteCount::new(SIZE as u64);
         stage.tiers.disks.create(id, "web", size, |_| Ok(())).expect("a disk");
@@ -56,12 +56,24 @@ impl Stage {
         let named = tiers.vaults.get(MAIN).expect("the vault");
         let new = NewJob { operation: "backup", item: "web".to_owned(), ..NewJob::default() };
         let work = move |run: &Run| {
-            let planned = plan_all(run, named.vault()?, &points, false)?;
+            let planned = plan_all(run, &tiers, &named, &points, false)?;
             between(&tiers);
             send_all(run, &tiers, &named, planned)
         };
         let job = self.jobs.start(new, work).expect("a job");
         self.jobs.wait_for(&job.id, LONG).expect("its end")
+    }
+
+    fn packs(&self) -> Vec<std::path::PathBuf> {
+        let (mut found, mut dirs) = (Vec::new(), vec![self.dir.path().join("vaults/main")]);
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).expect("a directory") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() { dirs.push(path) } else { found.push(path) }
+            }
+        }
+        found.retain(|path| path.to_string_lossy().contains("/packs/"));
+        found
     }
 
     /// What the vault has of a point.
@@ -76,7 +88,7 @@ impl Stage {
 }
 
 fn forget(point: &'static str) -> impl FnOnce(&Tiers) + Send + 'static {
-    move |tiers| drop(tiers.delete_point(point, Some(Tier::Vault)).expect("deleted"))
+    move |tiers| drop(tiers.delete_point(point, &DeletePointQuery::from(Tier::Vault)).expect("deleted"))
 }
 
 #[test]
@@ -110,4 +122,48 @@ fn a_base_deleted_before_its_turn_is_replaced() {
     assert_eq!(job.kind, Some(TransferKind::Full));
     assert!(job.note.is_some_and(|note| note.contains("read whole")));
     assert!(stage.stored("web@4") == expected);
+}
+
+#[test]
+fn a_damaged_base_costs_a_whole_read_and_not_the_backup() {
+    let stage = Stage::new();
+    let mut content = vec![0; SIZE];
+    for block in [1, 2] {
+        stage.write(block, block as u8);
+        content[block as usize * 4096..][..4096].fill(block as u8);
+        assert_eq!(stage.backup(|_| {}).state, JobState::Done);
+    }
+    for path in stage.packs() {
+        let mut bytes = std::fs::read(&path).expect("a pack");
+        bytes.iter_mut().step_by(64).for_each(|byte| *byte ^= 0x40);
+        std::fs::write(&path, bytes).expect("damaged");
+    }
+    stage.write(3, 3);
+    content[3 * 4096..][..4096].fill(3);
+    let job = stage.backup(|_| {});
+    assert_eq!((job.state, job.kind), (JobState::Done, Some(TransferKind::Full)), "{:?}", job.error);
+    let note = job.note.expect("it says so");
+    assert!(note.contains("web@2 is damaged in the vault") && note.contains("read whole"), "{note}");
+    assert!(stage.stored("web@3") == content);
+    // what was met is known, and the next one builds on what is whole
+    let points = stage.tiers.held(Some("web")).0;
+    let shown = stage.tiers.show(&points).expect("points");
+    let damaged: Vec<bool> = shown.iter().map(|point| !point.damaged.is_empty()).collect();
+    assert_eq!(damaged, [false, true, false], "only web@2 was looked at");
+    stage.write(4, 4);
+    assert_eq!(stage.backup(|_| {}).base.as_deref(), Some("web@3"));
+}
+
+#[test]
+fn nothing_is_built_on_what_a_check_found_damaged() {
+    let stage = Stage::new();
+    stage.write(1, 1);
+    assert_eq!(stage.backup(|_| {}).state, JobState::Done);
+    let base = stage.tiers.find("web@1").expect("a point").copies[0].1.to_string();
+    let check = control::LastCheck { time: "2026-11-28T00:00:00Z".to_owned(), problems: 1 };
+    stage.tiers.catalog.set_checked(MAIN, &check, &[], &[base]).expect("noted");
+    stage.write(2, 2);
+    let job = stage.backup(|_| {});
+    assert_eq!((job.state, job.base), (JobState::Done, None), "{:?}", job.error);
+    assert!(job.note.is_some_and(|note| note.contains("web@1 is damaged in the vault")));
 }

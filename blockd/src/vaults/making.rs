@@ -1,6 +1,6 @@
 //! Vaults that come to be known: made with a fresh key, brought in with what opens them, unlocked.
 
-use super::stores::again;
+use super::stores::{again, no_vault};
 use super::{
     DIR, MAIN, NamedVault, TERM_DAYS, TERM_MOST_DAYS, VaultFile, Vaults, file_path, key_path, sheet_path,
 };
@@ -187,7 +187,7 @@ impl Vaults {
         let (material, of) = super::keys::given(&request.key, request.passphrase.as_deref())
             .map_err(|error| invalid(error.body().message))?;
         let store = self.open_store(&location, &options)?;
-        let id = Vault::describe(&*store.blobs).doing(doing)?;
+        let id = Vault::describe(&*store.blobs).doing(doing).map_err(no_vault)?;
         if let Some(other) = of.filter(|of| *of != id) {
             return Err(invalid(format!("the sheet is of vault {other}, and {location} holds vault {id}")));
         }
@@ -271,6 +271,7 @@ impl NamedVault {
             locked: false,
             away: false,
             term_days: term_days.unwrap_or(TERM_DAYS),
+            met: Arc::default(),
         }
     }
 }

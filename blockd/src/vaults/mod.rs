@@ -3,6 +3,7 @@
 
 mod keys;
 mod making;
+mod met;
 mod show;
 mod stores;
 
@@ -15,6 +16,7 @@ use block::linux::LinuxMedia;
 use block::sync::{Mutex, lock};
 use block::{Media, VaultId};
 use control::{ErrorBody, Kind};
+use met::Met;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,6 +68,7 @@ pub struct NamedVault {
     // its bucket cannot be reached, which may pass
     away: bool,
     term_days: u32,
+    met: Arc<Met>,
 }
 
 /// What a vault that can be used is used by.
@@ -178,7 +181,7 @@ impl Vaults {
             Ok(opened) => (Some(opened.vault.id()), Ok(opened), false, false),
             Err(closed) => (closed.id, Err(closed.error.body()), closed.locked, closed.away),
         };
-        NamedVault { name: name.to_owned(), store, id, open, locked, away, term_days }
+        NamedVault { name: name.to_owned(), store, id, open, locked, away, term_days, met: Arc::default() }
     }
 
     fn open_known(&self, name: &str, location: &Location, file: &VaultFile) -> Result<Opened, Closed> {

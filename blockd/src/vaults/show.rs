@@ -65,6 +65,7 @@ impl Vaults {
             recovery_sheet: self.root.join(sheet_path(&named.name)).display().to_string(),
             points: usage.map(|usage| usage.points),
             stored: usage.map(|usage| usage.bytes),
+            checked: None,
             soft_delete_days: named.term_days,
             redundancy: if copies.is_empty() { "none".to_owned() } else { format!("local:{}", copies.len()) },
             copies,

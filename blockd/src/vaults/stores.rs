@@ -43,7 +43,7 @@ impl Vaults {
         for path in paths {
             let directory = directory(path, true)?;
             store::refuse_strangers(&directory, doing)?;
-            let store: Arc<dyn BlobStore> = Arc::new(DirectoryStore::open(directory, "").doing(doing)?);
+            let store: Arc<dyn BlobStore> = open_directory(directory, doing)?;
             stores.push((path.display().to_string(), store));
         }
         if let [(_, only)] = &stores[..] {
@@ -65,7 +65,7 @@ impl Vaults {
     fn open_directories(&self, paths: &[std::path::PathBuf]) -> Result<OpenStore> {
         let open = |path: &Path| -> Result<Arc<dyn BlobStore>> {
             let doing = || format!("open the directory {}", path.display());
-            Ok(Arc::new(DirectoryStore::open(directory(path, false)?, "").doing(doing)?))
+            open_directory(directory(path, false)?, doing)
         };
         if let [path] = paths {
             let store = open(path)?;
@@ -119,7 +119,7 @@ impl Vaults {
         let path = store::place_for(path, &self.root, &taken)?;
         let media = directory(&path, true)?;
         store::refuse_strangers(&media, doing)?;
-        let blobs = Arc::new(DirectoryStore::open(media, "").doing(doing)?);
+        let blobs = open_directory(media, doing)?;
         copies.replace(number, path.display().to_string(), blobs).doing(doing)?;
         let mut file = self.read_file(name)?;
         let shown = path.strip_prefix(&self.root).unwrap_or(&path).display().to_string();
@@ -227,6 +227,32 @@ fn several(set: ReplicatedStore) -> OpenStore {
     OpenStore { blobs: set.clone(), exclusion: Exclusion::Locked, copies: Some(set) }
 }
 
+/// Opens a directory to be written. One daemon at a time has it.
+fn open_directory(media: Arc<dyn Media>, doing: impl Fn() -> String) -> Result<Arc<dyn BlobStore>> {
+    match DirectoryStore::open(media, "") {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) if error.kind() == block::Kind::Conflict => Err(Error::said(
+            Kind::Conflict,
+            doing(),
+            "another blockd writes to it",
+        )
+        .with_help(
+            "one daemon at a time has a vault: stop that one, then restart this one or open the vault again",
+        )),
+        Err(error) => Err(Error::below(doing(), error)),
+    }
+}
+
+/// Help where a person named a directory that lacks a vault.
+pub(super) fn no_vault(error: Error) -> Error {
+    match error.kind() {
+        Kind::NotFound => error.with_help(
+            "name the directory that the vault was made in, with its filesystem mounted: the file vault.BLOB lies in it",
+        ),
+        _ => error,
+    }
+}
+
 /// The media of a store's directory, which is made if asked for.
 pub(super) fn directory(store: &Path, make: bool) -> Result<Arc<dyn Media>> {
     let doing = || format!("open the directory {}", store.display());
@@ -234,5 +260,5 @@ pub(super) fn directory(store: &Path, make: bool) -> Result<Arc<dyn Media>> {
         std::fs::create_dir(store)
             .map_err(|error| Error::host(format!("make {}", store.display()), error))?;
     }
-    Ok(Arc::new(LinuxMedia::new(store, store).doing(doing)?))
+    Ok(Arc::new(LinuxMedia::new(store, store).doing(doing).map_err(no_vault)?))
 }

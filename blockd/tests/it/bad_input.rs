@@ -136,6 +136,34 @@ fn what_cannot_be_served_is_refused_at_the_start() {
 }
 
 #[test]
+fn an_address_in_use_leaves_no_key_and_no_vault() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let state = State::new();
+    let output = refused(&state.path(), &["--nbd-listen", &address]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains(&address) && said.contains("\nhelp: ") && said.contains("ss -ltn"), "{said}");
+    assert!(state.files("keys").is_empty() && state.files("vaults").is_empty(), "nothing was made");
+    assert!(state.start().stop().success());
+}
+
+#[test]
+fn a_vault_is_written_by_one_daemon() {
+    let first = State::new();
+    let daemon = first.start();
+    let second = State::new();
+    let other = second.start();
+    let key = fs::read_to_string(first.file("keys/main.key")).expect("a key");
+    let open = control::OpenVault { store: Some(first.file("vaults/main").display().to_string()), key };
+    let error = other.client().open_vault("theirs", &open).expect_err("it is in use");
+    assert!(error.kind() == Kind::Conflict && error.to_string().contains("another blockd"), "{error}");
+    assert!(error.help().is_some_and(|help| help.contains("stop that one")), "{:?}", error.help());
+    assert!(daemon.stop().success());
+    other.client().open_vault("theirs", &open).expect("it is free");
+}
+
+#[test]
 fn a_vault_without_its_key_is_locked_and_the_disks_serve() {
     let state = State::new();
     let daemon = state.start();

@@ -154,7 +154,7 @@ fn a_damaged_change_map_costs_a_whole_read_and_nothing_else() {
     let second = daemon.snapshot("web");
     change(3);
     daemon.snapshot("web");
-    daemon.client().delete_point(&second, &control::DeletePointQuery { tier: None }).expect("deleted");
+    daemon.client().delete_point(&second, &control::DeletePointQuery::default()).expect("deleted");
     flip(&old_change_map(&daemon, &state), 70);
 
     // an increment would need it
@@ -164,7 +164,7 @@ fn a_damaged_change_map_costs_a_whole_read_and_nothing_else() {
     let note = job.note.expect("it says why");
     assert!(note.contains("since web@1") && note.contains(".map") && note.contains("read whole"), "{note}");
     let in_vault = |point: &str| {
-        let instant = control::DeletePointQuery { tier: Some(control::Tier::Instant) };
+        let instant = control::DeletePointQuery::from(control::Tier::Instant);
         daemon.client().delete_point(point, &instant).expect("deleted");
         daemon.read(point)
     };

@@ -184,7 +184,7 @@ fn a_point_leaves_one_tier_or_all() {
     daemon.write("web", 0, &noise(1, 70_000));
     let name = daemon.backup("web").point.expect("a point");
     let content = daemon.read(&name);
-    let from = |tier| control::DeletePointQuery { tier: Some(tier) };
+    let from = |tier| control::DeletePointQuery::from(tier);
     let deleted = daemon.client().delete_point(&name, &from(Tier::Instant)).expect("deleted");
     assert_eq!((deleted.deleted, deleted.remaining), (vec![Tier::Instant], vec![Tier::Vault]));
     assert_eq!(failure(daemon.client().delete_point(&name, &from(Tier::Instant))).0, Kind::NotFound);

@@ -40,7 +40,7 @@ fn in_vault(daemon: &Daemon) -> Vec<String> {
 }
 
 fn delete(daemon: &Daemon, name: &str) -> Result<control::PointDeleted, control::Error> {
-    daemon.client().delete_point(name, &DeletePointQuery { tier: Some(Tier::Vault) })
+    daemon.client().delete_point(name, &DeletePointQuery::from(Tier::Vault))
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_point_that_is_kept_by_nothing_goes_and_can_come_back() {
     let newest = daemon.client().point("web@5").expect("the newest");
     assert_eq!(newest.kept.iter().map(|kept| kept.reason.as_str()).collect::<Vec<_>>(), ["latest", "floor"]);
     // they stay in the instant tier for two days; what comes back does so from the vault
-    let instant = DeletePointQuery { tier: Some(Tier::Instant) };
+    let instant = DeletePointQuery::from(Tier::Instant);
     daemon.client().delete_point("web@1", &instant).expect("deleted");
     assert_eq!(failure(daemon.client().point("web@1")).0, Kind::NotFound);
     let gone = daemon.client().deleted_points(Some("web")).expect("deleted points").points;

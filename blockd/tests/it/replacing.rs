@@ -73,7 +73,7 @@ fn only_what_differs_is_read_and_written_and_undo_puts_it_back() {
     assert!(next.bytes_changed < 200_000, "{}", next.bytes_changed);
     // and from the vault alone
     daemon.write("web", 2 * MIB, &[7; 100]);
-    client.delete_point("web@1", &DeletePointQuery { tier: Some(Tier::Instant) }).expect("deleted");
+    client.delete_point("web@1", &DeletePointQuery::from(Tier::Instant)).expect("deleted");
     let job = done(&daemon, &of("web@1"));
     assert!(job.restore.is_some_and(|restored| restored.bytes_vault > 0 && restored.bytes_vault < MIB));
     assert!(daemon.read("web") == before);

@@ -165,7 +165,7 @@ fn a_job_killed_after_its_work_is_done_and_one_killed_before_is_not() {
         assert_eq!((seen.state, seen.error), (JobState::Done, None), "{}", seen.operation);
     }
     daemon.client().delete_disk("again").expect("deleted");
-    let vault = control::DeletePointQuery { tier: Some(control::Tier::Vault) };
+    let vault = control::DeletePointQuery::from(control::Tier::Vault);
     daemon.client().delete_point("web@1", &vault).expect("deleted");
     assert!(daemon.stop().success());
     unsay(&state, "backup");

@@ -22,7 +22,7 @@ fn stored(size: u64, config: &str) -> (State, Vec<u8>) {
     daemon.create("web", size);
     daemon.write("web", 0, &content);
     assert_eq!(daemon.backup("web").error, None);
-    let instant = DeletePointQuery { tier: Some(Tier::Instant) };
+    let instant = DeletePointQuery::from(Tier::Instant);
     daemon.client().delete_point("web@1", &instant).expect("deleted");
     assert!(daemon.stop().success());
     (state, content)

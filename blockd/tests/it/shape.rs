@@ -58,7 +58,7 @@ fn increments_follow_the_size() {
         let kind = if number == 0 { TransferKind::Full } else { TransferKind::Incremental };
         assert_eq!(job.kind, Some(kind), "{number}");
         let name = job.point.clone().expect("a point");
-        let from = control::DeletePointQuery { tier: Some(control::Tier::Instant) };
+        let from = control::DeletePointQuery::from(control::Tier::Instant);
         daemon.client().delete_point(&name, &from).expect("deleted");
         assert!(daemon.read(&name) == *content, "{name} from the vault");
     }

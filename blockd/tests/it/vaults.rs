@@ -1,6 +1,7 @@
 //! Vaults that are locked, badly placed, or have lost something.
 
 use crate::fixture::{State, failure, job_failure, noise};
+use block::{BlockSource, ByteOffset};
 use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, OpenVault, RestoreRequest};
 use std::fs;
 
@@ -12,7 +13,7 @@ fn stored() -> (State, Vec<u8>) {
     daemon.create("web", content.len() as u64);
     daemon.write("web", 0, &content);
     assert_eq!(daemon.backup("web").error, None);
-    let instant = DeletePointQuery { tier: Some(control::Tier::Instant) };
+    let instant = DeletePointQuery::from(control::Tier::Instant);
     daemon.client().delete_point("web@1", &instant).expect("deleted");
     assert!(daemon.stop().success());
     (state, content)
@@ -228,6 +229,76 @@ fn a_store_goes_where_it_harms_nothing() {
     assert_eq!(state.start().client().vaults().expect("vaults").len(), 2);
 }
 
+/// Turns a bit of every pack over, in the middle.
+fn hurt_packs(state: &State) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut packs = state.files("vaults/main");
+    packs.retain(|path| path.to_string_lossy().contains("/packs/"));
+    let hurt = |path: std::path::PathBuf| {
+        let whole = fs::read(&path).expect("a pack");
+        let mut bytes = whole.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).expect("damaged");
+        (path, whole)
+    };
+    packs.into_iter().map(hurt).collect()
+}
+
+#[test]
+fn what_a_check_found_damaged_is_known_and_its_last_sound_copy_is_kept() {
+    let state = State::new();
+    let daemon = state.start();
+    let content = noise(1, 4 << 20);
+    daemon.create("web", content.len() as u64);
+    daemon.write("web", 0, &content);
+    assert_eq!(daemon.backup("web").error, None);
+    assert_eq!(daemon.client().vault("main").expect("a vault").checked, None);
+    hurt_packs(&state);
+    let job = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    let found = job.check.expect("what was found");
+    assert!(found.problems.iter().any(|problem| problem.what == "recovery point web@1"), "{found:?}");
+    assert!(daemon.stop().success());
+
+    let daemon = state.start();
+    let client = daemon.client();
+    let point = client.point("web@1").expect("a point");
+    assert_eq!((point.damaged.as_slice(), point.verified), (&["main".to_owned()][..], false));
+    let status = client.status().expect("status");
+    let names_it = |warning: &String| warning.contains("vault main") && warning.contains("web@1");
+    assert!(status.warnings.iter().any(names_it), "{:?}", status.warnings);
+    let checked = status.vaults[0].checked.as_ref().expect("a check");
+    assert_eq!(checked.problems, found.problems.len() as u64);
+    let instant = DeletePointQuery::from(control::Tier::Instant);
+    let error = client.delete_point("web@1", &instant).expect_err("the last sound copy");
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("vault main"), "{error}");
+    assert!(error.help().is_some_and(|help| help.contains("--last-copy")), "{:?}", error.help());
+    assert_eq!(daemon.read("web@1"), content);
+    // from the vault alone it may go, and from everywhere; and what is asked for in so many words is done
+    client.delete_point("web@1", &DeletePointQuery { last_copy: true, ..instant }).expect("deleted");
+    assert_eq!(job_failure(&daemon.restore("web@1", "new")).0, Kind::Corrupt);
+    client.delete_point("web@1", &DeletePointQuery::default()).expect("deleted");
+    assert!(!client.status().expect("status").warnings.iter().any(names_it), "no longer there");
+}
+
+#[test]
+fn damage_that_a_read_meets_is_known_until_a_check_finds_none() {
+    let (state, content) = stored();
+    let whole = hurt_packs(&state);
+    let daemon = state.start();
+    let damaged = || daemon.client().point("web@1").expect("a point").damaged;
+    assert!(damaged().is_empty(), "nobody looked yet");
+    let mut bytes = vec![0; content.len()];
+    daemon.export("web@1").read_at(ByteOffset::ZERO, &mut bytes).expect_err("damaged");
+    assert_eq!(damaged(), ["main"]);
+    let warnings = daemon.client().status().expect("status").warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("damaged in it: web@1")), "{warnings:?}");
+    whole.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("put back"));
+    let job = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    assert_eq!(job.error, None);
+    assert!(damaged().is_empty());
+    assert_eq!(daemon.read("web@1"), content);
+}
+
 #[test]
 fn what_no_point_needs_is_counted() {
     let (state, content) = stored();
@@ -242,7 +313,7 @@ fn what_no_point_needs_is_counted() {
     let second = daemon.backup("web").point.expect("a point");
     let both = usage();
     assert_eq!(both.bytes_unreferenced, 0);
-    let from_vault = DeletePointQuery { tier: Some(control::Tier::Vault) };
+    let from_vault = DeletePointQuery::from(control::Tier::Vault);
     daemon.client().delete_point(&second, &from_vault).expect("deleted");
     let after = usage();
     assert_eq!(after.bytes_referenced, whole.bytes_referenced);

@@ -10,7 +10,7 @@ use crate::size;
 use block::BlockSource;
 use control::{
     ChangeKind, Changes, ChangesQuery, Client, CreateDisk, DeleteDiskQuery, Disk, DiskScrub, DiskState,
-    Export, ExportCommand, Hurt, JobState, Kind, RecoverQuery, ResizeDisk,
+    Export, ExportCommand, Hurt, JobState, Kind, RecoverQuery, ResizeDisk, Tier,
 };
 use formats::{Format, Output as Image, Reach};
 use nbd::Uri;
@@ -89,7 +89,7 @@ pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
         DiskVerb::Release { name } => output.answer(&client.release_disk(&name)?, |disk| {
             format!("{}: remote clients may write again", disk.name)
         }),
-        DiskVerb::Stats => output.answer(&client.exports()?, |exports| stats(exports)),
+        DiskVerb::Stats { name } => output.answer(&used(client, name.as_deref())?, |exports| stats(exports)),
         DiskVerb::Delete { name, adopted_file, yes } => {
             let disk = client.disk(&name)?;
             let points = size::count(disk.points, "instant recovery point");
@@ -116,6 +116,8 @@ pub struct Written {
     file: String,
     format: &'static str,
     size: u64,
+    // zeros behind the disk's end, where a format holds whole sectors only
+    bytes_added: u64,
     bytes_written: u64,
 }
 
@@ -124,7 +126,12 @@ impl Written {
     pub fn show(&self) -> String {
         let written = size::show(self.bytes_written);
         let (size, file, format) = (size::show(self.size), &self.file, self.format);
-        format!("{}: {size} as {file} ({format}), {written} of it data", self.name)
+        let mut text = format!("{}: {size} as {file} ({format}), {written} of it data", self.name);
+        if self.bytes_added > 0 {
+            let added = size::count(self.bytes_added, "zero byte");
+            text.push_str(&format!("\nnote: {added} at the end, as {format} holds whole sectors only"));
+        }
+        text
     }
 }
 
@@ -146,6 +153,12 @@ pub fn explained(client: &Client, name: &str, failure: Failure) -> Failure {
     if !matches!(failure.kind, Kind::Io | Kind::Unavailable | Kind::NotFound) {
         return failure;
     }
+    if let Some(in_vault) = damaged_in_vault(client, name).filter(|_| failure.kind == Kind::Io) {
+        let message = format!("{}: the copy in vault {in_vault} is damaged", failure.message);
+        return Failure::new(Kind::Corrupt, message).with_help(format!(
+            "`blockctl vault check {in_vault}` names every point that is hurt; others restore"
+        ));
+    }
     let item = name.split_once('@').map_or(name, |(item, _)| item);
     let Ok(disk) = client.disk(item) else { return failure };
     if let Some(body) = disk.error {
@@ -160,6 +173,12 @@ pub fn explained(client: &Client, name: &str, failure: Failure) -> Failure {
         }
         _ => failure,
     }
+}
+
+/// The vault whose copy of a point that only vaults hold is known to be damaged: a read that met it is known too.
+fn damaged_in_vault(client: &Client, name: &str) -> Option<String> {
+    let point = name.contains('@').then(|| client.point(name).ok())??;
+    (!point.tiers.contains(&Tier::Instant)).then(|| point.damaged.first().cloned())?
 }
 
 fn scrub(client: &Client, output: &Output, name: &str) -> Result<()> {
@@ -231,7 +250,8 @@ pub fn write(
     let mut progress = output.progress(name);
     let bytes_written = copy::to_file(source, file, image, &mut progress).map_err(explain)?;
     let (name, file) = (name.to_owned(), file.display().to_string());
-    Ok(Written { name, file, format: format.name(), size, bytes_written })
+    let bytes_added = size.saturating_sub(source.size().get());
+    Ok(Written { name, file, format: format.name(), size, bytes_added, bytes_written })
 }
 
 /// What the options ask to write.
@@ -294,6 +314,14 @@ fn create_from(
     })
 }
 
+fn state(disk: &Disk) -> &'static str {
+    match disk.state {
+        DiskState::Ready => "ready",
+        DiskState::Filling => "filling",
+        DiskState::Failed => "failed",
+    }
+}
+
 /// Disks for people.
 pub fn table_of(disks: &[Disk]) -> String {
     let row = |disk: &Disk| {
@@ -303,11 +331,7 @@ pub fn table_of(disks: &[Disk]) -> String {
             disk.stored.map_or_else(|| "?".to_owned(), size::show),
             disk.points.to_string(),
             disk.writers.to_string(),
-            match disk.state {
-                DiskState::Ready => "ready".to_owned(),
-                DiskState::Filling => "filling".to_owned(),
-                DiskState::Failed => "failed".to_owned(),
-            },
+            state(disk).to_owned(),
         ]
     };
     table(&["disk", ">size", ">stored", ">points", ">clients", "state"], disks.iter().map(row).collect())
@@ -317,6 +341,7 @@ fn show(disk: &Disk) -> String {
     let mut rows = vec![
         ("name", disk.name.clone()),
         ("id", disk.id.clone()),
+        ("state", state(disk).to_owned()),
         (
             "size",
             disk.size
@@ -367,10 +392,32 @@ fn clients(disk: &Disk) -> String {
     text.join("; ")
 }
 
+/// The exports that were used: all, or a disk and its points.
+fn used(client: &Client, name: Option<&str>) -> Result<Vec<Export>> {
+    let mut exports = client.exports()?;
+    if let Some(name) = name {
+        let of_disk = format!("{name}@");
+        exports.retain(|export| export.name == name || export.name.starts_with(&of_disk));
+        if exports.is_empty() {
+            // nobody used it, if there is one
+            export_uri(client, name)?;
+        }
+    }
+    Ok(exports)
+}
+
+/// `850 µs`, `41.9 ms`, `1.20 s`.
+fn duration(ns: u64) -> String {
+    match ns as f64 / 1e3 {
+        us if us < 999.5 => format!("{us:.0} µs"),
+        us if us < 999_950.0 => format!("{:.1} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
 /// How exports are used, for people.
 fn stats(exports: &[Export]) -> String {
-    let time =
-        |ns: Option<u64>| ns.map_or_else(|| "?".to_owned(), |ns| format!("{:.0} µs", ns as f64 / 1000.0));
+    let time = |ns: Option<u64>| ns.map_or_else(|| "?".to_owned(), duration);
     let row = |export: &Export, command: &ExportCommand| {
         vec![
             export.name.clone(),

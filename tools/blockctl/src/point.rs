@@ -41,7 +41,7 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
         PointVerb::Hold { point, reason } => output.answer(&client.hold_point(&point, &reason)?, show),
         PointVerb::Release { point } => output.answer(&client.release_point(&point)?, show),
         PointVerb::Undelete { point } => output.answer(&client.undelete_point(&point)?, show),
-        PointVerb::Delete { point, tier, yes } => {
+        PointVerb::Delete { point, tier, last_copy, yes } => {
             let tier = tier.map(|tier| match tier {
                 TierName::Instant => Tier::Instant,
                 TierName::Vault => Tier::Vault,
@@ -52,7 +52,7 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
                 None => tiers(&found.tiers),
             };
             output.confirm(&format!("delete recovery point {} from {from}", found.name), yes)?;
-            let deleted = client.delete_point(&found.name, &DeletePointQuery { tier })?;
+            let deleted = client.delete_point(&found.name, &DeletePointQuery { tier, last_copy })?;
             output.answer(&deleted, |deleted| {
                 let left = match deleted.remaining.as_slice() {
                     [] => String::new(),
@@ -112,13 +112,26 @@ fn list(points: &[Point]) -> String {
             size::show(point.size),
             tiers(&point.tiers),
             point.consistency.clone(),
-            if point.verified { "yes" } else { "no" }.to_owned(),
+            verified(point).to_owned(),
         ]
     };
     table(&["point", "time", ">size", "tiers", "consistency", "verified"], points.iter().map(row).collect())
 }
 
+/// What is known of its copies in vaults, in a word: damage before anything else.
+fn verified(point: &Point) -> &'static str {
+    match (point.damaged.is_empty(), point.verified) {
+        (false, _) => "damaged",
+        (true, true) => "yes",
+        (true, false) => "no",
+    }
+}
+
 fn show(point: &Point) -> String {
+    let is_verified = match point.damaged.as_slice() {
+        [] => verified(point).to_owned(),
+        vaults => format!("damaged in vault {}", vaults.join(" and in vault ")),
+    };
     let held = point.seal_ns.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
     sheet(&[
         ("name", point.name.clone()),
@@ -128,7 +141,7 @@ fn show(point: &Point) -> String {
         ("tiers", tiers(&point.tiers)),
         ("vaults", point.vaults.join(", ")),
         ("consistency", point.consistency.clone()),
-        ("verified", if point.verified { "yes" } else { "no" }.to_owned()),
+        ("verified", is_verified),
         ("writes held", held),
         ("state", point.state.clone()),
         ("uri", point.uri.clone()),

@@ -174,6 +174,7 @@ fn found(check: &VaultCheck) -> String {
 }
 
 fn usage(usage: &VaultUsage) -> String {
+    let rest = usage.bytes_stored.saturating_sub(usage.bytes_referenced + usage.bytes_unreferenced);
     sheet(&[
         ("vault", usage.vault.clone()),
         ("points", usage.points.to_string()),
@@ -181,15 +182,18 @@ fn usage(usage: &VaultUsage) -> String {
         ("stored", size::show(usage.bytes_stored)),
         ("needed", size::show(usage.bytes_referenced)),
         ("not needed", size::show(usage.bytes_unreferenced)),
+        ("rest", format!("{} (points, indexes, what packs say of themselves)", size::show(rest))),
     ])
 }
 
 /// Vaults for people.
 pub fn table_of(vaults: &[Vault]) -> String {
     let row = |vault: &Vault| {
+        let is_damaged = vault.checked.as_ref().is_some_and(|check| check.problems > 0);
         let state = match (&vault.error, vault.locked) {
             (_, true) => "locked",
             (Some(_), false) => "failed",
+            (None, false) if is_damaged => "damaged",
             (None, false) if vault.read_only.is_some() => "read-only",
             (None, false) if vault.copies.iter().any(|copy| copy.why.is_some()) => "degraded",
             (None, false) => "ready",
@@ -217,6 +221,11 @@ fn show(vault: &Vault) -> String {
         ("key file", vault.key_file.clone()),
         ("sheet", vault.recovery_sheet.clone()),
     ];
+    let found = |problems| if problems == 0 { "all as it was written" } else { "DAMAGED" };
+    rows.push(match &vault.checked {
+        Some(check) => ("checked", format!("{}: {}", check.time, found(check.problems))),
+        None => ("checked", "never".to_owned()),
+    });
     if let Some(error) = &vault.error {
         rows.push(("error", error.message.clone()));
     }

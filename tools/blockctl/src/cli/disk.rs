@@ -126,7 +126,10 @@ pub enum DiskVerb {
         name: String,
     },
     /// How the exports are used: requests, bytes, errors, latencies
-    Stats,
+    Stats {
+        /// Only those of this disk and its points, or of this point
+        name: Option<String>,
+    },
     /// Delete a disk and its instant recovery points; those in vaults stay, and so does a file it adopted
     Delete {
         /// Its name

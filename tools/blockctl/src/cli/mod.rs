@@ -192,6 +192,9 @@ pub enum PointVerb {
         /// Only from this tier
         #[arg(long)]
         tier: Option<TierName>,
+        /// Also if only damaged copies of it are left then
+        #[arg(long)]
+        last_copy: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,

@@ -116,7 +116,10 @@ fn failures_have_their_exit_code_and_say_what_to_do() {
     image(&full, 10, 10);
     let dir = stage.path("");
     let keys = stage.path("state/keys/second");
-    let cases: [(&[&str], i32, &str); 26] = [
+    let (empty, missing, key) =
+        (stage.path("empty"), stage.path("missing"), stage.path("state/keys/main.key"));
+    fs::create_dir(&empty).expect("a directory");
+    let cases: [(&[&str], i32, &str); 33] = [
         (&["disk", "show", "nope"], 3, "nope"),
         (&["point", "show", "web@7"], 3, "web@7"),
         (&["backup", "web", "--vault", "nope"], 3, "nope"),
@@ -143,6 +146,13 @@ fn failures_have_their_exit_code_and_say_what_to_do() {
         (&["job", "show", "0123"], 3, "0123"),
         (&["disk", "explode"], 2, "explode"),
         (&["umount", "/nowhere"], 3, "/nowhere"),
+        (&["disk", "adopt", "q", "/nonexist"], 3, "check the path"),
+        (&["disk", "show", "web@1"], 2, "its disk is web"),
+        (&["backup", "web@1"], 2, "point show web@1"),
+        (&["disk", "stats", "nope"], 3, "nope"),
+        (&["vault", "open", "old", "--store", &empty, "--key", &key], 3, "vault.BLOB"),
+        (&["vault", "open", "old", "--store", &missing, "--key", &key], 3, "vault.BLOB"),
+        (&["disk", "delete", "web", "--adopted-file", "--yes"], 2, "leave --adopted-file away"),
     ];
     for (arguments, code, says) in cases {
         let (exit, said) = stage.failure(arguments);
@@ -243,4 +253,44 @@ fn completions_and_man_pages_know_every_verb() {
     let dir = stage.path("man");
     stage.text(&["man", "--dir", &dir]);
     assert!(fs::metadata(format!("{dir}/blockctl-disk-create.1")).is_ok());
+}
+
+#[test]
+fn what_is_shown_is_in_sensible_units_and_of_disks_that_are_there() {
+    let stage = Stage::set();
+    for name in ["web", "gone"] {
+        stage.text(&["disk", "create", name, "--size", "513"]);
+        stage.text(&["snapshot", name]);
+        stage.text(&["disk", "export", &format!("{name}@1"), &stage.path("out.raw"), "--yes"]);
+    }
+    let shown = stage.text(&["disk", "show", "web"]);
+    assert!(shown.lines().any(|line| line.split_whitespace().eq(["state", "ready"])), "{shown}");
+    assert!(stage.text(&["disk", "stats", "gone"]).contains("gone@1"));
+    stage.text(&["disk", "delete", "gone", "--yes"]);
+    let all = stage.text(&["disk", "stats"]);
+    assert!(all.contains("web@1") && !all.contains("gone"), "{all}");
+    assert_eq!(stage.json(&["disk", "stats", "web"]).as_array().map(Vec::len), Some(1));
+    // a format of whole sectors says what it adds
+    let out = stage.path("out.qcow2");
+    let said = stage.text(&["disk", "export", "web@1", &out, "--format", "qcow2"]);
+    assert!(said.contains("511 zero bytes at the end"), "{said}");
+    let written = stage.json(&["disk", "export", "web@1", &out, "--format", "qcow2", "--yes"]);
+    assert_eq!((&written["size"], &written["bytes_added"]), (&1024.into(), &511.into()));
+    assert!(stage.text(&["vault", "usage", "main"]).contains("indexes"));
+}
+
+#[test]
+fn the_daemon_speaks_as_the_commands_do() {
+    let daemon = |arguments: &[&str]| {
+        let output = std::process::Command::new(crate::fixture::blockd()).args(arguments).output();
+        let output = output.expect("a daemon");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, said) = daemon(&["serve", "--nbd-lisen", "x"]);
+    assert!(code == Some(2) && said.starts_with("error: ") && said.contains("\nhelp: "), "{said}");
+    assert!(!said.contains("For more information"), "{said}");
+    let (code, said) = daemon(&["man"]);
+    assert!(code == Some(0) && said.contains(".TH") && said.contains("serve"), "{said}");
+    assert_eq!(daemon(&["--help"]).0, Some(0));
 }

@@ -73,3 +73,51 @@ fn a_rotten_block_ends_commands_with_6() {
     flip(&map, 70);
     assert_eq!(stage.json(&["disk", "recover", "web"])["state"], "ready");
 }
+
+#[test]
+fn a_rotten_copy_in_a_vault_ends_commands_with_6_and_is_named() {
+    let stage = Stage::set();
+    let source = stage.path("source.raw");
+    image(&source, 1 << 20, 1 << 20);
+    stage.text(&["disk", "create", "web", "--from", &source]);
+    stage.text(&["backup", "web"]);
+    stage.text(&["backup", "web"]);
+    stage.text(&["point", "delete", "web@1", "--tier", "instant", "--yes"]);
+    let mut dirs = vec![PathBuf::from(stage.path("state/vaults/main"))];
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+            match path.is_dir() {
+                true => dirs.push(path),
+                false if path.to_string_lossy().contains("/packs/") => {
+                    flip(&path, path.metadata().expect("a pack").len() / 2);
+                }
+                false => {}
+            }
+        }
+    }
+    // before any check: the read that meets it says so
+    let (out, code) = (stage.path("out.raw"), |arguments: &[&str]| stage.failure(arguments));
+    for arguments in [
+        &["restore", "disk", "web@1", "--output", &out][..],
+        &["restore", "disk", "web@1", "--to", "new"],
+        &["vault", "check", "main"],
+    ] {
+        let (code, said) = code(arguments);
+        assert_eq!(code, Some(6), "{arguments:?}: {said}");
+        assert!(said.contains("damaged") || said.contains("web@1"), "{arguments:?}: {said}");
+        assert!(!said.contains("dmesg"), "{said}");
+    }
+    let listed = stage.text(&["point", "list"]);
+    assert!(
+        listed.lines().filter(|line| line.starts_with("web@")).all(|line| line.ends_with("damaged")),
+        "{listed}"
+    );
+    assert!(stage.text(&["point", "show", "web@1"]).contains("damaged in vault main"));
+    let status = stage.text(&["status"]);
+    assert!(status.contains("damaged in it: web@1, web@2"), "{status}");
+    assert!(stage.text(&["vault", "list"]).contains("damaged"));
+    assert!(stage.text(&["vault", "show", "main"]).contains("DAMAGED"));
+    let (code, said) = code(&["point", "delete", "web@2", "--tier", "instant", "--yes"]);
+    assert!(code == Some(5) && said.contains("--last-copy"), "{said}");
+    stage.text(&["point", "delete", "web@2", "--tier", "instant", "--last-copy", "--yes"]);
+}

@@ -1,0 +1,127 @@
+//! Checks of vaults, as jobs: everything read and verified, and what was found remembered in the catalog.
+
+use crate::daemon::Daemon;
+use crate::error::{Doing, Error, Result};
+use crate::jobs::{NewJob, Run};
+use crate::names::rfc3339;
+use crate::points::{Stored, Tiers};
+use crate::transfer::Follow;
+use crate::vaults::NamedVault;
+use block::{ByteCount, Time};
+use control::{Job, Kind, LastCheck, Problem, VaultCheck};
+use std::collections::HashMap;
+use vault::{CheckReport, VaultPoint};
+
+impl Daemon {
+    /// Reads and verifies everything in a vault, as a job.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable` if the vault is locked.
+    pub fn check_vault(&self, name: &str) -> Result<Job> {
+        let named = self.tiers().vaults.get(name)?;
+        named.vault()?;
+        let new = NewJob {
+            operation: "check",
+            item: name.to_owned(),
+            keys: vec![format!("check {name}")],
+            vault: Some(name.to_owned()),
+            ..NewJob::default()
+        };
+        let (tiers, clock) = (self.tiers().clone(), self.clock());
+        self.jobs().start(new, move |run| {
+            let vault = named.vault()?;
+            let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
+            let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
+            let found = show(&tiers, &named, &report)?;
+            remember(run, &tiers, &named, &Checked { points: &before.points, report: &report }, &found, clock.now())?;
+            let broken = (!found.ok).then_some(found.problems.len());
+            run.update(|job| {
+                job.bytes_read = report.bytes_read.get();
+                job.check = Some(found);
+            });
+            match broken {
+                None => Ok(()),
+                Some(count) => {
+                    let why = format!("{count} problem{} found", if count == 1 { "" } else { "s" });
+                    Err(Error::said(Kind::Corrupt, format!("vault {}", named.name), why).with_help(
+                        "the job's `check` names them, `blockctl point list` the points that are damaged; all others restore",
+                    ))
+                }
+            }
+        })
+    }
+}
+
+/// What was looked at, and what was found.
+struct Checked<'a> {
+    points: &'a [VaultPoint],
+    report: &'a CheckReport,
+}
+
+/// Takes note of what a check found. That the host has no room for the note does not make the check fail.
+fn remember(
+    run: &Run,
+    tiers: &Tiers,
+    named: &NamedVault,
+    checked: &Checked<'_>,
+    found: &VaultCheck,
+    now: Time,
+) -> Result<()> {
+    let hurt: Vec<String> = checked.report.hurt.iter().map(|hurt| hurt.manifest.to_string()).collect();
+    let looked_at = checked.points.iter().map(|point| point.manifest.to_string());
+    let sound: Vec<String> = looked_at.filter(|manifest| !hurt.contains(manifest)).collect();
+    let last = LastCheck { time: rfc3339(now), problems: found.problems.len() as u64 };
+    match tiers.catalog.set_checked(&named.name, &last, &sound, &hurt) {
+        Err(error) if error.kind() == Kind::NoSpace => {
+            let why = error.body().message;
+            let note = format!("what was found is not kept, since the host is full: {why}");
+            tracing::warn!(vault = named.name, "{note}");
+            run.update(|job| job.note = Some(note));
+            Ok(())
+        }
+        done => done.map(|()| named.forget_met()),
+    }
+}
+
+/// What the points of a vault are called, by their ids in it: those that can be listed, and those that were.
+fn names(tiers: &Tiers, named: &NamedVault) -> Result<HashMap<String, String>> {
+    let stored = tiers.catalog.stored(&named.key())?.into_iter();
+    let mut names: HashMap<String, String> = stored.map(|point| (point.manifest, point.name)).collect();
+    let (points, _) = tiers.held(None);
+    for held in points {
+        let here = held.copies.iter().filter(|(vault, _)| vault.name == named.name);
+        names.extend(here.map(|(_, manifest)| (manifest.to_string(), held.name.clone())));
+    }
+    Ok(names)
+}
+
+fn show(tiers: &Tiers, named: &NamedVault, report: &CheckReport) -> Result<VaultCheck> {
+    let (names, lost) = (names(tiers, named)?, tiers.lost(named)?);
+    let damage = report.damage.iter().map(|damage| Problem {
+        what: damage.blob.clone(),
+        why: format!("damaged in its {}: {}", damage.place, damage.why),
+    });
+    let hurt = report.hurt.iter().map(|hurt| Problem {
+        what: match (names.get(&hurt.manifest.to_string()), &hurt.item) {
+            (Some(name), _) => format!("recovery point {name}"),
+            (None, Some(item)) => format!("recovery point {} of {item}", hurt.manifest),
+            (None, None) => format!("recovery point {}", hurt.manifest),
+        },
+        why: hurt.why.clone(),
+    });
+    let lost = lost.iter().map(|Stored { manifest, name }| Problem {
+        what: format!("recovery point {name}"),
+        why: format!("it is lost: its blob {manifest} is missing from the store"),
+    });
+    let problems: Vec<Problem> = damage.chain(hurt).chain(lost).collect();
+    Ok(VaultCheck {
+        vault: named.name.clone(),
+        ok: report.is_clean() && problems.is_empty(),
+        points: report.points,
+        packs: report.packs,
+        chunks: report.entries,
+        bytes_read: report.bytes_read.get(),
+        bytes_unreferenced: report.unreferenced.map(ByteCount::get),
+        problems,
+    })
+}
