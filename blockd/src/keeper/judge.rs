@@ -27,16 +27,15 @@ pub(super) fn judge_disk(
     now: Timestamp,
 ) -> Result<Vec<Judged>> {
     let tiers = daemon.tiers();
-    let hurt = tiers.catalog.hurt()?;
-    let copy =
-        |held: &Held| held.copies.iter().find(|(named, _)| named.name == vault).map(|(_, id)| id.to_string());
-    let mut points: Vec<Held> = points.iter().filter(|held| copy(held).is_some()).cloned().collect();
+    let hurt = tiers.hurt()?;
+    let is_here = |held: &&Held| held.copies.iter().any(|(named, _)| named.name == vault);
+    let mut points: Vec<Held> = points.iter().filter(is_here).cloned().collect();
     points.sort_by_key(|held| (held.time, held.epoch));
     let candidate = |held: &Held| {
         let mark = tiers.vaults.marks().of(held.state);
         Candidate {
             time: stamp(held.time),
-            is_good: copy(held).is_some_and(|manifest| !hurt.contains(&(vault.to_owned(), manifest))),
+            is_good: hurt.of(held).all(|named| named.name != vault),
             keep_until: mark.keep_until,
             is_held: mark.hold.is_some(),
         }
