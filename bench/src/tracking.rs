@@ -1,8 +1,9 @@
 //! What keeping the change map costs a request.
 //!
 //! Two builds of the daemon serve a disk of the same size whose every block is in the active layer: the product, and
-//! one that writes without looking at the map, as if it tracked nothing. Both are measured in turn; of each the CPU
-//! time of the server a request and, in a last pass under strace, its system calls.
+//! one that writes without looking at the map, as if it tracked nothing. Of each the CPU time of the server a request is
+//! measured, in passes that take turns, so that what else the host does falls on both alike, and, in a last pass under
+//! strace, its system calls.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,12 +11,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::appliance::{Appliance, Setting};
-use crate::fio;
+use crate::fio::{self, Access};
 use crate::report::spread;
 
 const DISK: &str = "bench";
 /// Requests that are counted under strace, which slows them down a hundredfold.
 const TRACED_BYTES: u64 = 16 << 20;
+/// They are made one at a time: in how many batches a deep queue arrives is chance.
+const TRACED: Access = Access { depth: 1, ..fio::WRITE_EACH_BLOCK_ONCE };
 
 /// Options of the workload.
 #[derive(clap::Args)]
@@ -23,7 +26,10 @@ pub struct Options {
     /// Runs of each build; the median over them is reported
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// MiB of the disk, all of which each run writes once
+    /// Passes of each build in a run, in turn
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    passes: u32,
+    /// MiB of the disk, all of which each pass writes once
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(16..))]
     size_mib: u64,
     /// The daemon built with the feature `untracked`
@@ -51,10 +57,14 @@ pub fn run(options: &Options) -> Result<()> {
     let mut ratios = Vec::new();
     let mut micros = [Vec::new(), Vec::new()];
     for round in 0..options.rounds as usize {
-        for turn in [round % 2, 1 - round % 2] {
-            micros[turn].push(cpu_us(subjects[turn], &uris[turn], size_bytes)?);
+        let mut run = [0.0; 2];
+        for pass in 0..options.passes as usize {
+            for turn in [(round + pass) % 2, 1 - (round + pass) % 2] {
+                run[turn] += cpu_us(subjects[turn], &uris[turn], size_bytes)? / f64::from(options.passes);
+            }
         }
-        ratios.push(micros[0][round] / micros[1][round]);
+        ratios.push(run[0] / run[1]);
+        micros.iter_mut().zip(run).for_each(|(all, run)| all.push(run));
     }
     let calls = [calls(&tracked, &uris[0])?, calls(&untracked, &uris[1])?];
     let [with, without] = micros.map(|micros| spread(micros).map_or(0.0, |(_, mid, _)| mid));
@@ -110,7 +120,7 @@ fn calls(appliance: &Appliance, uri: &str) -> Result<Calls> {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    fio::run(uri, TRACED_BYTES, 1, fio::WRITE_EACH_BLOCK_ONCE)?;
+    fio::run(uri, TRACED_BYTES, 1, TRACED)?;
     crate::server::run(Command::new("kill").args(["-INT", &strace.id().to_string()]))?;
     strace.wait()?;
     let table = std::fs::read_to_string(counts.path())?;
