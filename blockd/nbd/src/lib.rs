@@ -53,6 +53,7 @@ mod error;
 mod export;
 pub mod handshake;
 mod inbox;
+mod joint;
 mod limits;
 mod outbox;
 pub mod server;

@@ -5,7 +5,7 @@ use crate::wire::{COMMANDS, Request};
 use block::Stored;
 use std::io;
 
-/// Replies to be sent: bytes, and between them bytes that are sent from where they lie in a file.
+/// Replies to be sent: bytes, and between them bytes that are sent from where they lie in files.
 #[derive(Default)]
 pub struct Outbox {
     // initialised up to its length; the first `used` bytes are replies
@@ -19,14 +19,14 @@ pub struct Outbox {
     fetches: Vec<Fetch>,
 }
 
-/// A part of a reply that is sent from a file.
+/// A part of a reply that is sent from files.
 pub struct Splice {
     /// How many bytes of the replies in memory come before it.
     pub at: usize,
     /// The request it answers.
     pub request: Request,
-    /// The bytes.
-    pub stored: Stored,
+    /// The bytes, one piece after the other.
+    pub pieces: Vec<Stored>,
 }
 
 /// A read that waits for the host: the caller reads the bytes and says so to
@@ -120,10 +120,10 @@ impl Outbox {
         self.space(bytes.len()).copy_from_slice(bytes);
     }
 
-    /// Appends bytes of a file.
-    pub(crate) fn splice(&mut self, request: Request, stored: Stored) {
-        self.spliced += stored.count;
-        self.splices.push(Splice { at: self.used, request, stored });
+    /// Appends bytes of files.
+    pub(crate) fn splice(&mut self, request: Request, pieces: Vec<Stored>) {
+        self.spliced += pieces.iter().map(|piece| piece.count).sum::<u64>();
+        self.splices.push(Splice { at: self.used, request, pieces });
     }
 
     /// Asks for bytes of a file.

@@ -27,7 +27,7 @@ pub(crate) enum SpliceEnd {
     },
 }
 
-fn is_of_socket(error: &io::Error) -> bool {
+pub(crate) fn is_of_socket(error: &io::Error) -> bool {
     use io::ErrorKind as Is;
     matches!(error.kind(), Is::BrokenPipe | Is::ConnectionReset | Is::NotConnected | Is::TimedOut)
 }

@@ -34,7 +34,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(place: Place, exports: Arc<dyn Exports>, tls: Option<TlsConfig>) -> Self {
-        let transport = Transport::Plain(place.socket.clone());
+        let transport = Transport::Plain(place.socket.clone(), None);
         Self { exports, tls, transport, inbox: Inbox::for_handshake(), place }
     }
 
@@ -125,7 +125,7 @@ impl Connection {
     fn transmission(&mut self, negotiated: Negotiated) -> io::Result<String> {
         let cells = self.place.chose(&negotiated.name);
         let mut transmission = Transmission::new(negotiated, cells.clone());
-        let splice = matches!(self.transport, Transport::Plain(_));
+        let splice = matches!(self.transport, Transport::Plain(..));
         transmission.allow(Shortcuts { splice, fetch: true });
         self.inbox.enlarge();
         let (mut out, mut fetches, mut pacing) = (Outbox::new(), Fetches::default(), Pacing::default());

@@ -1,9 +1,11 @@
 //! What a connection is carried by: the socket itself, or TLS over it.
 
 use super::tls::Secured;
+use crate::joint::Joint;
 use crate::outbox::{Outbox, Splice};
 use crate::socket::{Socket, SpliceEnd};
 use crate::transmission::Transmission;
+use block::Stored;
 use block::linux::ReadRing;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -12,7 +14,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 pub(super) enum Transport {
-    Plain(Arc<Socket>),
+    /// With what joins the pieces of a reply, once there was one that has several.
+    Plain(Arc<Socket>, Option<Joint>),
     Tls(Arc<Socket>, Box<Secured>),
 }
 
@@ -20,7 +23,7 @@ impl Transport {
     /// Receives what is there, at least one byte unless the other end closed (then none).
     pub(super) fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(socket) => socket.receive(buf),
+            Self::Plain(socket, _) => socket.receive(buf),
             Self::Tls(socket, tls) => tls.receive(socket, buf),
         }
     }
@@ -28,14 +31,14 @@ impl Transport {
     /// Whether bytes are there that polling the socket does not show.
     fn has_received(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(..) => false,
             Self::Tls(_, tls) => tls.has_received(),
         }
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Plain(socket) => socket.send(bytes),
+            Self::Plain(socket, _) => socket.send(bytes),
             Self::Tls(socket, tls) => tls.send(socket, bytes),
         }
     }
@@ -44,8 +47,8 @@ impl Transport {
     pub(super) fn send_all(&mut self, out: &mut Outbox, transmission: &Transmission) -> io::Result<()> {
         let splices = out.take_splices();
         match self {
-            Self::Plain(socket) if !splices.is_empty() => {
-                let rest = send_spliced(socket, out, splices, transmission)?;
+            Self::Plain(socket, joint) if !splices.is_empty() => {
+                let rest = send_spliced(socket, joint, out, splices, transmission)?;
                 socket.send(&rest)
             }
             _ => self.send(out.filled()),
@@ -57,7 +60,7 @@ impl Transport {
         if self.has_received() {
             return Ok(true);
         }
-        let (Self::Plain(socket) | Self::Tls(socket, _)) = self;
+        let (Self::Plain(socket, _) | Self::Tls(socket, _)) = self;
         let ring = ring.as_fd();
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&ring, PollFlags::IN)];
         loop {
@@ -81,6 +84,7 @@ impl Transport {
 /// rest: a client that does not read must not keep hold of places that others want to give back.
 fn send_spliced(
     socket: &Socket,
+    joint: &mut Option<Joint>,
     out: &Outbox,
     splices: Vec<Splice>,
     transmission: &Transmission,
@@ -90,7 +94,7 @@ fn send_spliced(
     for splice in splices {
         send_now(socket, &out.filled()[from..splice.at], &mut rest)?;
         from = splice.at;
-        send_file(socket, splice, transmission, &mut rest)?;
+        send_pieces(socket, joint, splice, transmission, &mut rest)?;
     }
     send_now(socket, &out.filled()[from..], &mut rest)?;
     socket.set_waiting(true)?;
@@ -104,19 +108,20 @@ fn send_now(socket: &Socket, bytes: &[u8], rest: &mut Vec<u8>) -> io::Result<()>
     Ok(())
 }
 
-/// The same for bytes of a file. If the file fails, what is missing is made up with zeros and followed by an error; where
+/// The same for bytes of files. If a file fails, what is missing is made up with zeros and followed by an error; where
 /// replies have no room for one, the connection ends.
-fn send_file(
+fn send_pieces(
     socket: &Socket,
+    joint: &mut Option<Joint>,
     splice: Splice,
     transmission: &Transmission,
     rest: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let Splice { request, stored, .. } = splice;
-    let end = if rest.is_empty() {
-        socket.splice_now(&stored)?
-    } else {
-        SpliceEnd::Waits { missing: stored.count }
+    let Splice { request, pieces, .. } = splice;
+    let end = match &pieces[..] {
+        _ if !rest.is_empty() => SpliceEnd::Waits { missing: total(&pieces) },
+        [piece] => socket.splice_now(piece)?,
+        pieces => send_joined(socket, joint, pieces)?,
     };
     let (missing, failed) = match end {
         SpliceEnd::Whole => return Ok(()),
@@ -125,13 +130,44 @@ fn send_file(
     };
     let begin = rest.len();
     rest.resize(begin + missing as usize, 0);
-    let failed =
-        failed.or_else(|| stored.file.read_at(stored.range().end() - missing, &mut rest[begin..]).err());
+    let failed = failed.or_else(|| read_end(&pieces, &mut rest[begin..]).err());
     let Some(error) = failed else { return Ok(()) };
     rest[begin..].fill(0);
     let Some(excuse) = transmission.spliced_badly(&request, error) else {
         return Err(io::Error::other("a read failed after its reply had begun"));
     };
     rest.extend_from_slice(excuse.filled());
+    Ok(())
+}
+
+fn total(pieces: &[Stored]) -> u64 {
+    pieces.iter().map(|piece| piece.count).sum()
+}
+
+/// Sends what the socket takes of several pieces; nothing of them where the host has no pipe to give.
+fn send_joined(socket: &Socket, joint: &mut Option<Joint>, pieces: &[Stored]) -> io::Result<SpliceEnd> {
+    let made = match joint.take().map_or_else(Joint::make, Ok) {
+        Ok(made) => made,
+        Err(errno) => {
+            tracing::debug!(%errno, "no pipe to join the pieces of a reply");
+            return Ok(SpliceEnd::Waits { missing: total(pieces) });
+        }
+    };
+    let end = made.send_now(pieces, socket)?;
+    // otherwise it holds what is sent another way
+    if matches!(end, SpliceEnd::Whole) {
+        *joint = Some(made);
+    }
+    Ok(end)
+}
+
+/// Reads the last bytes of several pieces.
+fn read_end(pieces: &[Stored], mut buf: &mut [u8]) -> Result<(), block::Error> {
+    for piece in pieces.iter().rev() {
+        let count = buf.len().min(piece.count as usize);
+        let (before, end) = buf.split_at_mut(buf.len() - count);
+        piece.file.read_at(piece.range().end() - count as u64, end)?;
+        buf = before;
+    }
     Ok(())
 }

@@ -175,12 +175,16 @@ impl Transmission {
     /// Answers a piece of a read with data.
     fn put_data(&mut self, request: &Request, range: ByteRange, out: &mut Outbox) -> Put {
         let count = range.count().get();
-        let stored = self.access.source().stored(range).filter(|stored| stored.count >= count);
-        let Some(mut stored) = stored else { return self.put_read(request, range, out) };
+        let Some(mut stored) = self.access.source().stored(range) else {
+            return self.put_read(request, range, out);
+        };
+        if stored.count < count {
+            return self.put_scattered(request, range, stored, out);
+        }
         stored.count = count;
         let is_cached = |stored: &Stored| stored.file.is_cached(stored.range());
         if self.shortcuts.splice && stored.is_verified && count >= SPLICE_FROM && is_cached(&stored) {
-            self.put_spliced(request, range, stored, out);
+            self.put_spliced(request, range, vec![stored], out);
             return Put::Done;
         }
         let is_one_chunk = count == request.length && count <= READ_CHUNK;
@@ -201,6 +205,38 @@ impl Transmission {
             out.fetch(*request, stored);
         }
         put
+    }
+
+    /// Answers a piece of a read whose bytes lie in several places.
+    fn put_scattered(&self, request: &Request, range: ByteRange, first: Stored, out: &mut Outbox) -> Put {
+        match self.places(range, first) {
+            Some(pieces) => {
+                self.put_spliced(request, range, pieces, out);
+                Put::Done
+            }
+            None => self.put_read(request, range, out),
+        }
+    }
+
+    /// All places the bytes of a range lie in, of which this is the first; `None` if they cannot be sent from there. Bytes
+    /// that are not in memory are waited for, as they are when the source reads them: to ask of each piece costs more.
+    fn places(&self, range: ByteRange, first: Stored) -> Option<Vec<Stored>> {
+        if !self.shortcuts.splice || range.count().get() < SPLICE_FROM {
+            return None;
+        }
+        let (mut pieces, mut next, mut at) = (Vec::new(), first, range.start());
+        loop {
+            next.count = next.count.min(range.end() - at);
+            if !next.is_verified || next.count == 0 || next.file.fast_fd().is_none() {
+                return None;
+            }
+            at += next.count;
+            pieces.push(next);
+            if at == range.end() {
+                return Some(pieces);
+            }
+            next = self.access.source().stored(ByteRange::between(at, range.end()))?;
+        }
     }
 
     /// Appends a piece of data that the source reads.
@@ -253,9 +289,9 @@ impl Transmission {
 
     /// Appends a piece that the kernel sends from its cache. The end of the reply is a chunk of its own: until it
     /// leaves, a failure can still be told.
-    fn put_spliced(&self, request: &Request, range: ByteRange, stored: Stored, out: &mut Outbox) {
+    fn put_spliced(&self, request: &Request, range: ByteRange, pieces: Vec<Stored>, out: &mut Outbox) {
         self.put_data_header(request, range, 0, out);
-        out.splice(*request, stored);
+        out.splice(*request, pieces);
         if !is_last(request, range) {
             return;
         }

@@ -13,6 +13,7 @@ mod must_tls;
 mod must_transmission;
 mod old_client;
 mod raw;
+mod scattered;
 mod stage;
 mod strangers;
 mod transmission;
