@@ -10,13 +10,13 @@ mod exercise;
 #[allow(dead_code)]
 mod image;
 #[path = "../../tests/it/ntfs.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod ntfs;
 #[path = "../../tests/it/seen.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod seen;
 #[path = "../../tests/it/volumes.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod volumes;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
