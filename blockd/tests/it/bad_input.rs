@@ -155,7 +155,11 @@ fn a_vault_is_written_by_one_daemon() {
     let second = State::new();
     let other = second.start();
     let key = fs::read_to_string(first.file("keys/main.key")).expect("a key");
-    let open = control::OpenVault { store: Some(first.file("vaults/main").display().to_string()), key };
+    let open = control::OpenVault {
+        store: Some(first.file("vaults/main").display().to_string()),
+        key,
+        ..Default::default()
+    };
     let error = other.client().open_vault("theirs", &open).expect_err("it is in use");
     assert!(error.kind() == Kind::Conflict && error.to_string().contains("another blockd"), "{error}");
     assert!(error.help().is_some_and(|help| help.contains("stop that one")), "{:?}", error.help());

@@ -36,7 +36,7 @@ fn options(port: u16) -> String {
 }
 
 fn drop_from_instant(daemon: &Daemon, point: &str) {
-    let query = control::DeletePointQuery { tier: Some(control::Tier::Instant) };
+    let query = control::DeletePointQuery { tier: Some(control::Tier::Instant), ..Default::default() };
     daemon.client().delete_point(point, &query).expect("deleted");
 }
 

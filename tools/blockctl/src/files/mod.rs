@@ -27,7 +27,7 @@ pub fn run(verb: FilesVerb, client: &Client, output: &Output) -> Result<()> {
         FilesVerb::History { path } => {
             let named = Named::parse(&path)?;
             let item = named.point.split('@').next().unwrap_or_default();
-            crate::history::versions(client, output, item, named.volume, &named.path)
+            crate::history::versions(client, output, item, &named.volume, &named.path)
         }
         FilesVerb::Find(options) => find::run(client, output, &options),
         FilesVerb::Tar(options) => bytes::tar(client, output, &options),
