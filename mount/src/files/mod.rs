@@ -35,6 +35,17 @@ pub struct Files {
     recorded: Option<Arc<Recorded>>,
 }
 
+/// A partition, a disk without a table, or a volume put together of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its number in the mounted tree.
+    pub number: u32,
+    /// What `files/NAME` of a mount is called: the number, or a name such as `vg0-root`.
+    pub name: String,
+    /// What it holds, or why it cannot be read.
+    pub content: Result<String, String>,
+}
+
 /// A name in a directory, and what it names or why that cannot be told.
 pub struct Child {
     /// The name, bytes without slash or zero.
@@ -83,8 +94,8 @@ impl Files {
         &self.tree
     }
 
-    /// The numbers of the partitions, each with what it holds or why it cannot be read.
-    pub fn volumes(&self) -> Vec<(u32, Result<String, String>)> {
+    /// The partitions and what is put together of them, each with what it holds or why it cannot be read.
+    pub fn volumes(&self) -> Vec<Volume> {
         self.tree.contents()
     }
 
@@ -92,14 +103,6 @@ impl Files {
     /// of others, such as `vg0-root`.
     pub fn volume_named(&self, name: &str) -> Option<u32> {
         self.tree.named(name)
-    }
-
-    /// What [`volume_named`](Self::volume_named) takes for this number.
-    ///
-    /// # Errors
-    /// `NotFound` if there is no such volume.
-    pub fn volume_name(&self, volume: u32) -> Result<String> {
-        self.tree.title_of(volume)
     }
 
     /// The root directory of a partition.

@@ -1,8 +1,9 @@
 //! Guest filesystems: what a reader of one answers, whatever its format. One folder per filesystem below.
 //!
 //! A reader works over any [`BlockSource`](block::BlockSource) and trusts nothing it reads from it: every answer is
-//! either right or an error, in bounded time and memory. It never returns the content of plain files, only where
-//! that content lies ([`Piece`]); whoever holds the blocks reads them there.
+//! either right or an error, in bounded time and memory. It does not return the content of plain files, only where
+//! that content lies ([`Piece`]); whoever holds the blocks reads them there. Only content that is stored in another form, compressed,
+//! is decoded here ([`Guest::content`]).
 
 pub mod btrfs;
 pub mod ext4;
@@ -339,16 +340,54 @@ pub fn recognise(source: &dyn BlockSource) -> Result<&'static str> {
 
 /// What else a volume may be, by the marks other software looks for.
 fn foreign(start: &[u8]) -> &'static str {
-    let says = |at: usize, text: &[u8]| start.get(at..at + text.len()) == Some(text);
-    let marks: [(usize, &[u8], &str); 3] = [
+    const MARKS: [(usize, &[u8], &str); 17] = [
         (512, b"LABELONE", "it is a disk of LVM"),
         (0, b"LUKS\xba\xbe", "it is encrypted with LUKS"),
+        (3, b"-FVE-FS-", "it is encrypted with BitLocker"),
+        (0, b"SnAp", "it holds the changes of an LVM snapshot, which is not readable in this version"),
         (4086, b"SWAPSPACE2", "it is swap space"),
+        (3, b"ReFS\0", "ReFS is not readable in this version"),
+        (1024, b"\x10\x20\xf5\xf2", "F2FS is not readable in this version"),
+        (1024, b"\xe2\xe1\xf5\xe0", "EROFS is not readable in this version"),
+        (0, b"hsqs", "squashfs is not readable in this version"),
+        (32, b"NXSB", "APFS is not readable in this version"),
+        (1024, b"H+\0\x04", "HFS+ is not readable in this version"),
+        (1024, b"HX\0\x05", "HFS+ is not readable in this version"),
+        (32 << 10, b"JFS1", "JFS is not readable in this version"),
+        (0x1_0034, b"ReIsEr", "ReiserFS is not readable in this version"),
+        (4096, b"\xfc\x4e\x2b\xa9", "it is a member of an MD array that could not be read"),
+        (0, b"\xfc\x4e\x2b\xa9", "it is a member of an MD array that could not be read"),
+        (0, b"conectix", "it is an image of a virtual disk itself"),
     ];
-    let found = marks.iter().find(|(at, text, _)| says(*at, text));
+    let says = |at: usize, text: &[u8]| start.get(at..at + text.len()) == Some(text);
+    let found = MARKS.iter().find(|(at, text, _)| says(*at, text));
     match found {
         Some((_, _, what)) => what,
         None if start.iter().all(|byte| *byte == 0) => "it begins with zeros, there is no filesystem on it",
         None => "no filesystem this version knows is on it",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block::{BlockDevice, ByteCount, MemoryDisk};
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let marks: [(u64, &[u8], &str); 5] = [
+            (3, b"-FVE-FS-", "BitLocker"),
+            (0, b"LUKS\xba\xbe", "LUKS"),
+            (4086, b"SWAPSPACE2", "swap space"),
+            (0x1_0034, b"ReIsEr2Fs", "ReiserFS"),
+            (0, b"", "begins with zeros"),
+        ];
+        for (at, mark, name) in marks {
+            let disk = MemoryDisk::new(ByteCount::new(1 << 17));
+            disk.write_at(ByteOffset::new(at), mark).unwrap();
+            let why = recognise(&disk).unwrap_err().to_string();
+            assert!(why.contains(name), "{why}");
+        }
+        assert!(recognise(&MemoryDisk::new(ByteCount::new(100))).is_err());
     }
 }

@@ -47,7 +47,7 @@ pub fn differences(
     }
     let (before, after) = (history.files(older)?, history.files(newer)?);
     let volumes = |files: &Files| -> BTreeMap<u32, bool> {
-        files.volumes().into_iter().map(|(number, content)| (number, content.is_ok())).collect()
+        files.volumes().into_iter().map(|volume| (volume.number, volume.content.is_ok())).collect()
     };
     let (old, new) = (volumes(&before), volumes(&after));
     let numbers: std::collections::BTreeSet<u32> = old.keys().chain(new.keys()).copied().collect();

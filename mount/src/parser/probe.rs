@@ -2,7 +2,7 @@
 
 use super::wire::{Answer, FIRST_ASSEMBLED, MAX_REMARKS, MAX_VOLUMES, PER_DISK, Volume};
 use crate::guest::recognise;
-use crate::partition::{Partition, Scheme, Table, read_table};
+use crate::partition::{Partition, Table, read_table};
 use crate::volume::{Found, Member, Space, assemble};
 use crate::{Error, Result};
 use block::{BlockSource, ByteRange, Window};
@@ -35,7 +35,7 @@ pub(super) fn probe(all: Arc<dyn BlockSource>, disks: &[u64]) -> Result<Answer> 
 /// The partitions of one disk by their addresses; a disk without a table is its own volume 0.
 fn volumes_of(table: &Table, disk: u32, start: u64, end: u64) -> Vec<Partition> {
     let mut partitions = table.partitions.clone();
-    if table.scheme == Scheme::None && start < end {
+    if partitions.is_empty() && start < end {
         partitions.push(Partition { number: 0, range: ByteRange::between(0, end - start) });
     }
     for partition in &mut partitions {

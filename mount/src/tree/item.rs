@@ -137,12 +137,11 @@ impl Item {
                     return Ok(Vec::new());
                 };
                 let files = self.history.files(newest)?;
-                let readable = files.volumes().into_iter().filter(|(_, content)| content.is_ok());
-                let named = |(number, _): (u32, _)| {
-                    let name = files.volume_name(number)?.into_bytes();
-                    Ok((name, Key::Path(Arc::clone(disk), number, Arc::default())))
+                let readable = files.volumes().into_iter().filter(|volume| volume.content.is_ok());
+                let named = |volume: crate::files::Volume| {
+                    (volume.name.into_bytes(), Key::Path(Arc::clone(disk), volume.number, Arc::default()))
                 };
-                readable.map(named).collect::<Result<_>>()?
+                readable.map(named).collect()
             }
             Key::Path(disk, volume, path) => self.versions(disk, *volume, path)?,
             Key::In(..) => return Err(Error::invalid("a file", "it is not a directory of the item")),

@@ -137,19 +137,19 @@ impl Tree {
     }
 
     /// What each volume holds, or why it cannot be read as files.
-    pub(crate) fn contents(&self) -> Vec<(u32, Result<String, String>)> {
-        self.volumes.iter().map(|held| (held.volume.number, held.volume.content.clone())).collect()
+    pub(crate) fn contents(&self) -> Vec<crate::files::Volume> {
+        let told = |volume: &Volume| crate::files::Volume {
+            number: volume.number,
+            name: self.title(volume),
+            content: volume.content.clone(),
+        };
+        self.volumes.iter().map(|held| told(&held.volume)).collect()
     }
 
     /// The number of the volume that is called so.
     pub(crate) fn named(&self, title: &str) -> Option<u32> {
         let found = self.volumes.iter().map(|held| &held.volume).find(|volume| self.title(volume) == title);
         found.map(|volume| volume.number)
-    }
-
-    /// What a volume is called.
-    pub(crate) fn title_of(&self, number: u32) -> Result<String> {
-        Ok(self.title(&self.held(number)?.volume))
     }
 
     /// The root directory of a volume.

@@ -46,7 +46,7 @@ impl Found {
 /// `belongs`, or in the volume's parts.
 ///
 /// # Errors
-/// Only what reading the blocks reports.
+/// Only if a member is not on the disks.
 pub fn assemble(disks: &Arc<dyn BlockSource>, members: &mut [Member]) -> Result<Vec<Found>> {
     let mut found = Assembly { end: disks.size().get(), parts: 0, volumes: Vec::new() };
     arrays(disks, members, &mut found)?;
@@ -148,7 +148,14 @@ fn groups(space: &Arc<dyn BlockSource>, members: &mut [Member], found: &mut Asse
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for (place, member) in members.iter_mut().enumerate().filter(|(_, member)| member.belongs.is_none()) {
-        let Some(label) = lvm::read(&window(space, member.range)?)? else { continue };
+        let label = match lvm::read(&window(space, member.range)?) {
+            Ok(Some(label)) => label,
+            Ok(None) => continue,
+            Err(error) => {
+                member.belongs = Some(format!("whether it is a disk of LVM cannot be told: {error}"));
+                continue;
+            }
+        };
         member.belongs = Some("it is a disk of LVM that belongs to no group that could be read".to_owned());
         present.insert(label.id.clone(), member.range);
         places.insert(label.id, place);
@@ -172,13 +179,17 @@ fn groups(space: &Arc<dyn BlockSource>, members: &mut [Member], found: &mut Asse
     groups.sort_by(|a, b| a.name.cmp(&b.name));
     for group in groups {
         let mut names = Vec::new();
-        for volume in group.volumes(&present) {
-            if found.volumes.len() == MAX_VOLUMES {
-                break;
-            }
+        let volumes = group.volumes(&present);
+        let room = MAX_VOLUMES - found.volumes.len();
+        let left_out = volumes.len().saturating_sub(room);
+        for volume in volumes.into_iter().take(room) {
             names.push(found.add(&mapped(&group.name, &volume.name), volume.parts).to_owned());
         }
-        let shown = if names.is_empty() { "has no volumes".to_owned() } else { names.join(", ") };
+        let mut shown = if names.is_empty() { "it has no volumes".to_owned() } else { names.join(", ") };
+        if left_out > 0 {
+            // at the front: a long sentence is cut
+            shown = format!("{left_out} more than the {MAX_VOLUMES} volumes that are put together; {shown}");
+        }
         for id in group.physical_ids() {
             if let Some(member) = places.get(&id).and_then(|place| members.get_mut(*place)) {
                 member.belongs = Some(format!("it is a disk of the LVM group {}: {shown}", group.name));

@@ -30,15 +30,15 @@ impl Drop for Loop {
 }
 
 /// Two disks end to end in one file, each a physical volume, and the tools to make groups of them.
-struct Disks {
+pub struct Disks {
     dir: TempDir,
-    image: PathBuf,
+    pub image: PathBuf,
     size: u64,
     loops: [Loop; 2],
 }
 
 impl Disks {
-    fn new(size: u64) -> Self {
+    pub fn new(size: u64) -> Self {
         let dir = TempDir::new().unwrap();
         let image = empty(dir.path(), "disks", 2 * size);
         let loops = [Loop::new(&image, 0, size), Loop::new(&image, size, size)];
@@ -47,11 +47,11 @@ impl Disks {
         disks
     }
 
-    fn devices(&self) -> String {
+    pub fn devices(&self) -> String {
         format!("{} {}", self.loops[0].0, self.loops[1].0)
     }
 
-    fn lvm(&self, command: &str, arguments: &str) -> String {
+    pub fn lvm(&self, command: &str, arguments: &str) -> String {
         let accepted = self.loops.iter().map(|device| format!("\"a|^{}$|\"", device.0)).collect::<Vec<_>>();
         let config = format!(
             "devices {{ filter=[{}, \"r|.*|\"] use_devicesfile=0 scan=[\"/dev\"] obtain_device_list_from_udev=0 }} \
@@ -94,7 +94,7 @@ impl Disks {
     }
 
     /// Writes bytes to a volume, at the places the tools tell.
-    fn write(&self, volume: &str, bytes: &[u8]) {
+    pub fn write(&self, volume: &str, bytes: &[u8]) {
         let file = File::options().write(true).open(&self.image).unwrap();
         let mut left = bytes;
         for (size, stripe, legs) in self.segments(volume) {

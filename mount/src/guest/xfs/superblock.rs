@@ -55,6 +55,8 @@ pub(super) struct Superblock {
     pub ftype: bool,
     /// The identifier inside metadata.
     pub uuid: [u8; 16],
+    /// The one people see, which is also that of the log; it may be changed later.
+    pub visible_uuid: [u8; 16],
     /// Where the log begins, as a block number of the filesystem; 0 if it is on another device.
     pub log_start: u64,
     pub log_blocks: u32,
@@ -105,6 +107,7 @@ impl Superblock {
             v5,
             ftype: features & incompat::FTYPE != 0 || !v5 && features2 & FEATURES2_FTYPE != 0,
             uuid: array(bytes, uuid_at)?,
+            visible_uuid: array(bytes, 32)?,
             log_start: be64(bytes, 48)?,
             log_blocks: be32(bytes, 96)?,
         };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub enum FilesVerb {
     /// What is in a directory, or one file; POINT alone shows its partitions
     Ls {
-        /// POINT:N:/path, N being the partition, 0 for a disk without a table; or POINT
+        /// POINT:N:/path, N being the partition, 0 for a disk without a table, or the name of an LVM or MD volume; or POINT
         path: OsString,
     },
     /// The bytes of files, one after the other

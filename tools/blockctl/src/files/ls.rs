@@ -13,6 +13,7 @@ use std::ffi::OsStr;
 #[derive(Serialize)]
 struct Volume {
     number: u32,
+    name: String,
     readable: bool,
     content: String,
 }
@@ -63,14 +64,15 @@ fn volumes(files: &Files, output: &Output) -> Result<()> {
     let volumes: Vec<Volume> = files
         .volumes()
         .into_iter()
-        .map(|(number, content)| Volume {
+        .map(|mount::files::Volume { number, name, content }| Volume {
             number,
+            name,
             readable: content.is_ok(),
             content: content.unwrap_or_else(|why| why),
         })
         .collect();
     output.answer(&volumes, |volumes| {
-        let row = |volume: &Volume| vec![volume.number.to_string(), escaped(volume.content.as_bytes())];
+        let row = |volume: &Volume| vec![volume.name.clone(), escaped(volume.content.as_bytes())];
         table(&[">partition", "content"], volumes.iter().map(row).collect())
     })
 }

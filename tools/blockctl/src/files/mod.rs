@@ -27,7 +27,7 @@ pub fn run(verb: FilesVerb, client: &Client, output: &Output) -> Result<()> {
         FilesVerb::History { path } => {
             let named = Named::parse(&path)?;
             let item = named.point.split('@').next().unwrap_or_default();
-            crate::history::versions(client, output, item, named.volume, &named.path)
+            crate::history::versions(client, output, item, named.number(client, item)?, &named.path)
         }
         FilesVerb::Find(options) => find::run(client, output, &options),
         FilesVerb::Tar(options) => bytes::tar(client, output, &options),
@@ -37,34 +37,47 @@ pub fn run(verb: FilesVerb, client: &Client, output: &Output) -> Result<()> {
 /// A file of a recovery point, as the command line names it.
 struct Named {
     point: String,
-    volume: u32,
+    volume: String,
     path: Vec<u8>,
 }
 
 impl Named {
     /// `POINT:N:/path`, split at the last `:N:/`: names of points have colons in their times, and a path may hold
-    /// anything, so what is behind the last one is the shortest path there can be.
+    /// anything, so what is behind the last one is the shortest path there can be. Without a number, the first part
+    /// before `:/` is the name of a volume, which is never only digits.
     fn parse(text: &OsStr) -> Result<Self> {
         Self::split(text.as_bytes()).ok_or_else(|| {
             Failure::usage(format!("{}: is not of the form POINT:N:/path", text.display())).with_help(
-                "N is the number of the partition, 0 for a disk without a table: web-root@3:1:/etc/fstab; \
-                 `blockctl files ls POINT` shows the partitions",
+                "N is the number of the partition, 0 for a disk without a table, or the name of an LVM or MD volume: \
+                 web-root@3:1:/etc/fstab, web@3:vg0-root:/etc/fstab; `blockctl files ls POINT` shows them",
             )
         })
     }
 
     fn split(text: &[u8]) -> Option<Self> {
-        let ends = text.windows(2).enumerate().rev().filter(|(_, pair)| pair == b":/");
-        ends.filter_map(|(end, _)| {
-            let before = text.get(..end)?;
-            let start = before.iter().rposition(|byte| *byte == b':')?;
-            let number = std::str::from_utf8(before.get(start + 1..)?).ok()?;
-            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            let point = std::str::from_utf8(before.get(..start)?).ok().filter(|point| !point.is_empty())?;
-            let volume = if digits { number.parse().ok()? } else { return None };
-            Some(Self { point: point.to_owned(), volume, path: text.get(end + 1..)?.to_vec() })
+        let ends = || text.windows(2).enumerate().filter(|(_, pair)| pair == b":/").map(|(end, _)| end);
+        let is_number =
+            |volume: &str| volume.bytes().all(|byte| byte.is_ascii_digit()) && volume.parse::<u32>().is_ok();
+        let is_name = |volume: &str| {
+            volume.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+                && volume.contains('-')
+                && volume.bytes().any(|byte| byte.is_ascii_alphabetic())
+        };
+        let number =
+            ends().rev().filter_map(|end| Self::at(text, end)).find(|named| is_number(&named.volume));
+        number.or_else(|| {
+            ends().filter_map(|end| Self::at(text, end)).next().filter(|named| is_name(&named.volume))
         })
-        .next()
+    }
+
+    /// The three parts around the colon before `end` and the one at it.
+    fn at(text: &[u8], end: usize) -> Option<Self> {
+        let before = text.get(..end)?;
+        let start = before.iter().rposition(|byte| *byte == b':')?;
+        let volume =
+            std::str::from_utf8(before.get(start + 1..)?).ok().filter(|volume| !volume.is_empty())?;
+        let point = std::str::from_utf8(before.get(..start)?).ok().filter(|point| !point.is_empty())?;
+        Some(Self { point: point.to_owned(), volume: volume.to_owned(), path: text.get(end + 1..)?.to_vec() })
     }
 
     /// The last name of its path; none of the root, and of `.` and `..`, which name what they are not called.
@@ -73,12 +86,26 @@ impl Named {
         (name != b"." && name != b"..").then_some(name)
     }
 
+    /// The number of its volume; a name is looked up in the newest point of the disk.
+    fn number(&self, client: &Client, disk: &str) -> Result<u32> {
+        if let Ok(number) = self.volume.parse() {
+            return Ok(number);
+        }
+        let newest = format!("{disk}@latest");
+        open(client, &newest)?.volume_named(&self.volume).ok_or_else(|| {
+            Failure::from(mount::Error::not_found(format!("volume {} of {newest}", self.volume)))
+        })
+    }
+
     fn open(&self, client: &Client) -> Result<Files> {
         open(client, &self.point)
     }
 
     fn find(&self, files: &Files, follow: bool) -> Result<Node> {
-        files.find(self.volume, &self.path, follow).map_err(|error| self.failed(error, files))
+        let number = files.volume_named(&self.volume);
+        let number = number.ok_or_else(|| mount::Error::not_found(format!("partition {}", self.volume)));
+        let found = number.and_then(|number| files.find(number, &self.path, follow));
+        found.map_err(|error| self.failed(error, files))
     }
 
     /// What failed, with what helps where the partition is the trouble.
@@ -86,12 +113,12 @@ impl Named {
         let failure = Failure::from(error).while_doing(format!("{self}"));
         let volumes = files.volumes();
         let unreadable =
-            |(number, content): &(u32, Result<String, String>)| *number == self.volume && content.is_err();
-        match volumes.iter().any(|(number, _)| *number == self.volume) {
+            |volume: &mount::files::Volume| volume.name == self.volume && volume.content.is_err();
+        match volumes.iter().any(|volume| volume.name == self.volume) {
             false => failure.with_help(format!(
-                "partitions of {} are {}",
+                "partitions and volumes of {} are {}",
                 self.point,
-                volumes.iter().map(|(number, _)| number.to_string()).collect::<Vec<_>>().join(", ")
+                volumes.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>().join(", ")
             )),
             true if volumes.iter().any(unreadable) => failure.with_help(
                 "`blockctl mount POINT DIR` still shows its bytes as partitions/N.raw, or disk.raw for N = 0",
@@ -125,11 +152,21 @@ mod tests {
             Named::split(text.as_bytes())
                 .map(|named| (named.point, named.volume, String::from_utf8(named.path).expect("text")))
         };
-        let is = |point: &str, volume, path: &str| Some((point.to_owned(), volume, path.to_owned()));
+        let is = |point: &str, volume: u32, path: &str| {
+            Some((point.to_owned(), volume.to_string(), path.to_owned()))
+        };
         assert_eq!(split("web@3:1:/etc/fstab"), is("web@3", 1, "/etc/fstab"));
         assert_eq!(split("web@2026-11-20T12:00:0:/"), is("web@2026-11-20T12:00", 0, "/"));
         assert_eq!(split("vm/web/vda@latest:12:/a:b/c"), is("vm/web/vda@latest", 12, "/a:b/c"));
         assert_eq!(split("a@1:1:/x:2:/y"), is("a@1:1:/x", 2, "/y"));
+        let named = |point: &str, volume: &str, path: &str| {
+            Some((point.to_owned(), volume.to_owned(), path.to_owned()))
+        };
+        assert_eq!(split("web@3:vg0-root:/etc"), named("web@3", "vg0-root", "/etc"));
+        assert_eq!(
+            split("web@2026-11-20T12:00:a--b-c.2:/x:d-e:/y"),
+            named("web@2026-11-20T12:00", "a--b-c.2", "/x:d-e:/y")
+        );
         for bad in ["web@3", "web@3:/x", "web@3:x:/y", "web@3:1:etc", ":1:/x", "web@3:99999999999:/x"] {
             assert_eq!(split(bad), None, "{bad}");
         }
@@ -138,7 +175,7 @@ mod tests {
     #[test]
     fn the_root_has_no_name() {
         let name = |path: &str| {
-            let named = Named { point: String::new(), volume: 0, path: path.into() };
+            let named = Named { point: String::new(), volume: "0".to_owned(), path: path.into() };
             named.name().map(<[u8]>::to_vec)
         };
         assert_eq!(name("/etc/fstab"), Some(b"fstab".to_vec()));

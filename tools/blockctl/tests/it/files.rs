@@ -35,7 +35,10 @@ fn files_of_a_point_are_read_without_a_mount() {
     let stage = stage();
     // ls
     let volumes = stage.json(&["files", "ls", "web@1"]);
-    assert_eq!(volumes, serde_json::json!([{ "number": 0, "readable": true, "content": "ext4" }]));
+    assert_eq!(
+        volumes,
+        serde_json::json!([{ "number": 0, "name": "0", "readable": true, "content": "ext4" }])
+    );
     let listed = stage.json(&["files", "ls", "web@latest:0:/"]);
     let mut names: Vec<_> =
         listed.as_array().expect("an array").iter().filter_map(|it| it["path"].as_str()).collect();

@@ -89,7 +89,7 @@ impl<'a> Ring<'a> {
                 "it was written by a machine of another byte order",
             ));
         }
-        if header.uuid != sb.uuid {
+        if header.uuid != sb.visible_uuid {
             return Err(damaged("it belongs to another filesystem"));
         }
         if ring.is_unmount(last, &header)? {
