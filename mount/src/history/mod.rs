@@ -73,17 +73,6 @@ impl History {
         Ok(files)
     }
 
-    /// The number of the volume that `files/NAME` is in the newest point of a disk.
-    ///
-    /// # Errors
-    /// That point cannot be read. `NotFound` if the disk has no point, or the point no such volume.
-    pub fn volume_named(&self, disk: &str, name: &str) -> Result<u32> {
-        let newest = self.points()?.into_iter().rfind(|point| point.disk == disk);
-        let newest = newest.ok_or_else(|| Error::not_found(format!("a point of {disk}")))?;
-        let number = self.files(&newest)?.volume_named(name);
-        number.ok_or_else(|| Error::not_found(format!("volume {name} in {}", newest.name)))
-    }
-
     /// Closes the points that were not looked into since this was called last: nobody can delete one that is open.
     pub fn close_idle(&self) {
         self.open.age();

@@ -138,8 +138,10 @@ impl Item {
                 };
                 let files = self.history.files(newest)?;
                 let readable = files.volumes().into_iter().filter(|volume| volume.content.is_ok());
-                let key = |number| Key::Path(Arc::clone(disk), number, Arc::default());
-                readable.map(|volume| (volume.name.into_bytes(), key(volume.number))).collect()
+                let named = |volume: crate::files::Volume| {
+                    (volume.name.into_bytes(), Key::Path(Arc::clone(disk), volume.number, Arc::default()))
+                };
+                readable.map(named).collect()
             }
             Key::Path(disk, volume, path) => self.versions(disk, *volume, path)?,
             Key::In(..) => return Err(Error::invalid("a file", "it is not a directory of the item")),

@@ -90,10 +90,9 @@ struct Version {
 }
 
 /// `blockctl files history`: which points hold another version of a file.
-pub fn versions(client: &Client, output: &Output, item: &str, volume: &str, path: &[u8]) -> Result<()> {
+pub fn versions(client: &Client, output: &Output, item: &str, volume: u32, path: &[u8]) -> Result<()> {
     let history = History::new(points(&name(client, item)?)?, None);
-    let number = history.volume_named(item, volume)?;
-    let found = history.versions(item, number, path)?;
+    let found = history.versions(item, volume, path)?;
     if found.is_empty() {
         let kind = control::Kind::NotFound;
         return Err(Failure::new(kind, format!("{item}:{volume}:{}: no point has it", escaped(path))));

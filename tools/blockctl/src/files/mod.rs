@@ -27,7 +27,7 @@ pub fn run(verb: FilesVerb, client: &Client, output: &Output) -> Result<()> {
         FilesVerb::History { path } => {
             let named = Named::parse(&path)?;
             let item = named.point.split('@').next().unwrap_or_default();
-            crate::history::versions(client, output, item, &named.volume, &named.path)
+            crate::history::versions(client, output, item, named.number(client, item)?, &named.path)
         }
         FilesVerb::Find(options) => find::run(client, output, &options),
         FilesVerb::Tar(options) => bytes::tar(client, output, &options),
@@ -84,6 +84,17 @@ impl Named {
     fn name(&self) -> Option<&[u8]> {
         let name = self.path.split(|byte| *byte == b'/').rfind(|name| !name.is_empty())?;
         (name != b"." && name != b"..").then_some(name)
+    }
+
+    /// The number of its volume; a name is looked up in the newest point of the disk.
+    fn number(&self, client: &Client, disk: &str) -> Result<u32> {
+        if let Ok(number) = self.volume.parse() {
+            return Ok(number);
+        }
+        let newest = format!("{disk}@latest");
+        open(client, &newest)?.volume_named(&self.volume).ok_or_else(|| {
+            Failure::from(mount::Error::not_found(format!("volume {} of {newest}", self.volume)))
+        })
     }
 
     fn open(&self, client: &Client) -> Result<Files> {
