@@ -163,15 +163,15 @@ impl HydratedLayer {
         }
     }
 
-    /// The next blocks to hydrate, as (first, past), and whether a reader missed them; none if all are here or on their way.
-    pub(crate) fn next_piece(&self) -> Option<((u64, u64), bool)> {
+    /// The next blocks to hydrate, as (first, past): what readers missed first. None if all are here or on their way.
+    pub(crate) fn next_piece(&self) -> Option<(u64, u64)> {
         while let Some(window) = { lock(&self.wanted).pop_front() } {
             let start = window * WINDOW_BLOCKS;
             // whoever reads on finds the next window here
             for first in [start, start + WINDOW_BLOCKS] {
                 let past = (first + WINDOW_BLOCKS).min(self.blocks);
                 if first < past && self.lacks(first, past) {
-                    return Some(((first, past), true));
+                    return Some((first, past));
                 }
             }
         }
@@ -183,7 +183,7 @@ impl HydratedLayer {
         };
         let past = ((first / PIECE_BLOCKS + 1) * PIECE_BLOCKS).min(self.blocks);
         *cursor = past;
-        Some(((first, past), false))
+        Some((first, past))
     }
 
     fn lacks(&self, first: u64, past: u64) -> bool {

@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::names::Numbered;
 use crate::{Error, Result};
 use block::sync::{Arc, lock};
-use block::{BLOCK_SIZE, ByteCount, ByteOffset, ByteRange, ExtentKind, planted};
+use block::{BLOCK_SIZE, ByteCount, ByteOffset, ExtentKind, planted};
 use std::ops::ControlFlow;
 
 /// Extents are asked for so far ahead where the base is empty: 1 GiB.
@@ -102,7 +102,7 @@ impl Disk {
 
     fn bring_next(&self, ground: &Ground, hydrated: &HydratedLayer) -> Result<Hydrating> {
         match hydrated.next_piece() {
-            Some(((first, past), _)) => Ok(Hydrating::Working(self.bring(ground, hydrated, first, past)?)),
+            Some((first, past)) => Ok(Hydrating::Working(self.bring(ground, hydrated, first, past)?)),
             None if hydrated.present().0 == hydrated.present().1 => Ok(Hydrating::Whole),
             None => Ok(Hydrating::Idle),
         }
@@ -196,15 +196,15 @@ fn empty_until(ground: &Ground, first: u64) -> Result<u64> {
     if ahead.is_empty() {
         return Ok(first);
     }
-    let mut until: ByteRange = ByteRange::between(ahead.start(), ahead.start());
+    let mut until = ahead.start();
     ground.source().extents(ahead, &mut |extent| {
         if extent.kind == ExtentKind::Data {
             return ControlFlow::Break(());
         }
-        until = ByteRange::between(until.start(), extent.range.end());
+        until = extent.range.end();
         ControlFlow::Continue(())
     })?;
     // the last block may end with the base
-    let is_all = until.end() == ground.bytes_of(0, ground.blocks()).end();
-    Ok(if is_all { ground.blocks() } else { until.end() / BLOCK_SIZE })
+    let is_all = until == ground.bytes_of(0, ground.blocks()).end();
+    Ok(if is_all { ground.blocks() } else { until / BLOCK_SIZE })
 }
