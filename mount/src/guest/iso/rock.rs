@@ -85,9 +85,11 @@ impl Rock {
             b"TF" => self.stamps(field)?,
             b"PN" => {
                 let (high, low) = (le32(field, 4)?, le32(field, 12)?);
-                // older writers put all of it into the low half
-                let (major, minor) = if high == 0 { (low >> 8 & 0xff, low & 0xff) } else { (high, low) };
-                self.rdev = minor & 0xff | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12;
+                // as a rule all of it is in the low half, in the form that is wanted here
+                self.rdev = match high {
+                    0 => low,
+                    major => low & 0xff | (major & 0xfff) << 8 | (low & 0xf_ff00) << 12,
+                };
             }
             b"CL" => self.child = Some(u64::from(le32(field, 4)?)),
             b"RE" => self.moved = true,
