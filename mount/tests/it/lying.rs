@@ -97,8 +97,9 @@ fn a_read_outside_the_disk_is_refused_and_no_more() {
 fn a_parser_that_thinks_for_ever_is_ended() {
     let liar = Liar::new(&format!("{POLITE} sleep 600"));
     let error = liar.ask(2);
-    assert!(error.to_string().contains("took longer than 10 s"), "{error}");
-    assert_eq!(liar.times_asked(), 1);
+    assert!(error.to_string().contains("took too long"), "{error}");
+    // one that hangs is replaced, and the second may think for long
+    assert_eq!(liar.times_asked(), 2);
 }
 
 #[test]

@@ -296,7 +296,8 @@ fn in_the_background_and_gone_on_umount() {
 /// Without root, through fusermount3: whoever mounts looks in, and nobody else, root included.
 #[test]
 fn any_user_mounts_for_itself_alone() {
-    const USER: u32 = 4242;
+    // nobody: fusermount3 wants a user with a name
+    const USER: u32 = 65534;
     let scene = Scene::whole("-t ext4");
     let server = scene.server();
     let open_to_all = |path: &Path| fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
@@ -318,7 +319,7 @@ fn any_user_mounts_for_itself_alone() {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().find(|line| line.contains(dir)).unwrap();
     let has = |option: &str| line.split([',', ' ']).any(|word| word == option);
-    assert!(has("ro") && has("nosuid") && has("nodev") && has("user_id=4242"), "{line}");
+    assert!(has("ro") && has("nosuid") && has("nodev") && has("user_id=65534"), "{line}");
     assert!(!has("allow_other"), "{line}");
     let refused = fs::read_dir(&scene.point).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);

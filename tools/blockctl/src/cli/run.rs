@@ -57,10 +57,10 @@ pub enum RestoreVerb {
         #[command(flatten)]
         image: ImageOptions,
         /// With --replace: put back what the disk held before it was replaced last
-        #[arg(long, requires = "replace", conflicts_with = "point")]
+        #[arg(long, requires = "replace", conflicts_with_all = ["point", "to", "output"])]
         undo: bool,
         /// With --replace: cut off the client that uses the disk, instead of refusing
-        #[arg(long, requires = "replace")]
+        #[arg(long, requires = "replace", conflicts_with_all = ["to", "output"])]
         force_disconnect: bool,
         /// Read back what was written and compare it with the recovery point
         #[arg(long)]

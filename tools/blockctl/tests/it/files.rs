@@ -102,7 +102,7 @@ fn what_cannot_be_is_said() {
         assert!(said.contains(part), "{arguments:?}: {said}");
     };
     fails(&["files", "ls", "web@1:0:/none"], 3, "none does not exist");
-    fails(&["files", "ls", "web@1:3:/"], 3, "partitions of web@1 are 0");
+    fails(&["files", "ls", "web@1:3:/"], 3, "partitions and volumes of web@1 are 0");
     fails(&["files", "ls", "web"], 2, "web@latest");
     fails(&["files", "cat", "web@1:0:etc"], 2, "POINT:N:/path");
     fails(&["files", "cat", "web@1:0:/etc"], 2, "it is a directory");

@@ -54,7 +54,7 @@ fn rescue(store: &[&str], key: &[&str], raw: &str, out: &str) {
 #[test]
 fn a_directory_copies_of_it_and_a_bucket_are_rescued_with_the_sheet() {
     let server = Server::moto();
-    let stage = Stage::set();
+    let mut stage = Stage::set();
     let (raw, out) = (stage.path("web.raw"), stage.path("out.raw"));
     image(&raw, 3_000_001, 8 << 20);
     stage.json(&["disk", "create", "web", "--from", &raw]);
@@ -118,6 +118,7 @@ fn a_directory_copies_of_it_and_a_bucket_are_rescued_with_the_sheet() {
         "list",
     ]);
     assert!(exit == Some(7) && said.contains("bucket does not exist"), "{exit:?} {said}");
+    stage.start_again();
 }
 
 /// Passphrase and sheet of a vault that leaves nothing on the host; keys that come and go.
