@@ -1,6 +1,6 @@
 //! Guest filesystems: what a reader of one answers, whatever its format. One folder per filesystem below.
 //!
-//! A reader works over any [`BlockSource`](block::BlockSource) and trusts nothing it reads from it: every answer is
+//! A reader works over any [`BlockSource`] and trusts nothing it reads from it: every answer is
 //! either right or an error, in bounded time and memory. It does not return the content of plain files, only where
 //! that content lies ([`Piece`]); whoever holds the blocks reads them there. Only content that is stored in another form, compressed,
 //! is decoded here ([`Guest::content`]).
