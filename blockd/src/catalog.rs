@@ -65,6 +65,8 @@ impl Catalog {
                  vault TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (vault, state));
              CREATE TABLE IF NOT EXISTS hurt (
                  vault TEXT NOT NULL, manifest TEXT NOT NULL, PRIMARY KEY (vault, manifest));
+             CREATE TABLE IF NOT EXISTS damaged (
+                 vault TEXT NOT NULL, pack TEXT NOT NULL, PRIMARY KEY (vault, pack));
              CREATE TABLE IF NOT EXISTS checks (
                  vault TEXT PRIMARY KEY, time TEXT NOT NULL, problems INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS stored (

@@ -71,7 +71,8 @@ fn remember(
     let looked_at = checked.points.iter().map(|point| point.manifest.to_string());
     let sound: Vec<String> = looked_at.filter(|manifest| !hurt.contains(manifest)).collect();
     let last = LastCheck { time: rfc3339(now), problems: found.problems.len() as u64 };
-    match tiers.catalog.set_checked(&named.name, &last, &sound, &hurt) {
+    let kept = named.keep_damaged(&tiers.catalog);
+    match kept.and_then(|()| tiers.catalog.set_checked(&named.name, &last, &sound, &hurt)) {
         Err(error) if error.kind() == Kind::NoSpace => {
             let why = error.body().message;
             let note = format!("what was found is not kept, since the host is full: {why}");

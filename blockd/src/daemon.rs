@@ -72,7 +72,8 @@ impl Daemon {
             budget: layers::Budget::default(),
         };
         let vault_env = vault::Env { clock: state.clock(), entropy: state.entropy() };
-        let vaults = Vaults::open(state.dir(), state.media().clone(), vault_env, config.cache_bytes())?;
+        let (media, cache_bytes) = (state.media().clone(), config.cache_bytes());
+        let vaults = Vaults::open(state.dir(), media, vault_env, catalog.clone(), cache_bytes)?;
         let vaults = Arc::new(vaults);
         // after the vaults, whose points they may stand on
         let (disks, mut notices) = Disks::open(layers_env, Some(vaults.clone()))?;

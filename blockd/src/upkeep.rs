@@ -1,5 +1,5 @@
 //! What is done for the disks in the background, at a pace that no guest notices: the checksums of sealed layers are made,
-//! and disks that could not be opened for lack of room are opened when there is some.
+//! disks that could not be opened for lack of room are opened when there is some, and what was found damaged in vaults is noted.
 
 use crate::bell::Bell;
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ struct Rounds {
     tiers: Arc<Tiers>,
     clock: Arc<dyn Clock>,
     bell: Arc<Bell>,
-    /// Disks by name, and for how many rounds.
+    /// Disks by name, vaults as `vault NAME`, and for how many rounds.
     left_alone: HashMap<String, u32>,
     round: u32,
     /// Backups there had been when vaults in buckets were last counted.
@@ -79,6 +79,7 @@ impl Rounds {
                 *rounds -= 1;
                 *rounds > 0
             });
+            self.keep_damaged();
             self.tiers.disks.reopen_what_lacked_room();
             for named in self.tiers.disks.all() {
                 if !self.left_alone.contains_key(&named.name) {
@@ -102,6 +103,20 @@ impl Rounds {
         if stored != self.counted_at || self.round.is_multiple_of(ROUNDS_BETWEEN_COUNTS) {
             self.counted_at = stored;
             self.tiers.vaults.count_buckets();
+        }
+    }
+
+    /// What reads found damaged in vaults is known after a restart too.
+    fn keep_damaged(&mut self) {
+        for named in self.tiers.vaults.all() {
+            let key = format!("vault {}", named.name);
+            if self.left_alone.contains_key(&key) {
+                continue;
+            }
+            if let Err(error) = named.keep_damaged(&self.tiers.catalog) {
+                tracing::warn!(vault = named.name, "{}; it is written later", error.body().message);
+                self.left_alone.insert(key, ROUNDS_AFTER_FAILURE);
+            }
         }
     }
 

@@ -82,6 +82,37 @@ impl Catalog {
 }
 
 impl Catalog {
+    /// Remembers which packs of a vault are damaged, by the vault's id, instead of those it had.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn set_damaged(&self, vault: &str, packs: &[String]) -> Result<()> {
+        let write = || -> rusqlite::Result<()> {
+            let mut connection = lock(&self.connection);
+            let change = connection.transaction()?;
+            change.execute("DELETE FROM damaged WHERE vault = ?1", params![vault])?;
+            for pack in packs {
+                change.execute("INSERT INTO damaged (vault, pack) VALUES (?1, ?2)", params![vault, pack])?;
+            }
+            change.commit()
+        };
+        write().map_err(|error| failed("write damaged packs to", &error))
+    }
+
+    /// The packs of a vault that are damaged.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn damaged(&self, vault: &str) -> Result<Vec<String>> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let connection = lock(&self.connection);
+            let mut query = connection.prepare_cached("SELECT pack FROM damaged WHERE vault = ?1")?;
+            let rows = query.query_map([vault], |row| row.get(0))?;
+            rows.collect()
+        };
+        read().map_err(|error| failed("read damaged packs from", &error))
+    }
+
     /// Remembers points a vault holds, by the vault's id.
     ///
     /// # Errors

@@ -31,14 +31,17 @@ impl Stage {
         let (disks, _) = Disks::open(disks, None).expect("no disks yet");
         let media: Arc<dyn block::Media> = Arc::new(LinuxMedia::new(dir.path(), &volatile).expect("a media"));
         let env = vault::Env { clock: Arc::new(SystemClock), entropy: Arc::new(KernelEntropy) };
-        let open = || Vaults::open(dir.path(), media.clone(), env.clone(), 1 << 20).expect("a vault");
+        let catalog = Arc::new(Catalog::open(dir.path()).expect("a catalog").0);
+        let open = || {
+            let (media, env) = (media.clone(), env.clone());
+            Vaults::open(dir.path(), media, env, catalog.clone(), 1 << 20).expect("a vault")
+        };
         drop(open());
         // one in which deleting is final at once
         let file = dir.path().join("vaults/main.vault");
         let text = std::fs::read_to_string(&file).expect("a vault's file");
         std::fs::write(&file, text + "soft-delete-days = 0\n").expect("written");
         let vaults = Arc::new(open());
-        let catalog = Arc::new(Catalog::open(dir.path()).expect("a catalog").0);
         let (nbd_socket, stored_count) = (dir.path().join("nbd.sock"), AtomicU64::default());
         let tiers = Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket, stored_count };
         let jobs = Jobs::open(catalog, Arc::new(SystemClock), Arc::new(KernelEntropy), 2, &|_| false);

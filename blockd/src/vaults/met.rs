@@ -1,6 +1,7 @@
 //! Damage that reads of recovery points in a vault have met since the daemon started. A check finds all.
 
 use super::NamedVault;
+use crate::catalog::Catalog;
 use crate::error::{Doing, Result};
 use block::sync::{Mutex, lock};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Failure, Kind, Visit};
@@ -30,6 +31,22 @@ impl NamedVault {
     /// Whether a read found this copy damaged.
     pub fn has_met_damage(&self, point: &ManifestId) -> bool {
         lock(&self.met.0).contains(point)
+    }
+
+    /// Has the catalog remember which packs are known to be damaged, if those are others than it has: no backup may rely on them, also
+    /// after a restart.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn keep_damaged(&self, catalog: &Catalog) -> Result<()> {
+        let Ok(opened) = self.opened() else { return Ok(()) };
+        let mut kept = lock(&opened.kept);
+        let packs = opened.vault.damaged_packs();
+        if *kept != packs {
+            catalog.set_damaged(&self.key(), &packs)?;
+            *kept = packs;
+        }
+        Ok(())
     }
 
     /// Forgets what reads have met, as a check has looked at everything.

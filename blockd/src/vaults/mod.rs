@@ -7,6 +7,7 @@ mod met;
 mod show;
 mod stores;
 
+use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Doing, Error, Result};
 use crate::gate::Gate;
@@ -77,6 +78,8 @@ struct Opened {
     store: OpenStore,
     // of a bucket: what it took when it was last counted
     usage: Mutex<Option<Usage>>,
+    // the damaged packs the catalog has
+    kept: Mutex<Vec<String>>,
 }
 
 /// Why a vault cannot be used, and what is known of it all the same.
@@ -137,6 +140,7 @@ pub struct Vaults {
     env: Env,
     marks: Arc<Marks>,
     frames: Arc<FrameCache>,
+    catalog: Arc<Catalog>,
     // what prints a secret that opens a vault, by its name
     commands: BTreeMap<String, Vec<String>>,
     table: Mutex<BTreeMap<String, Arc<NamedVault>>>,
@@ -147,11 +151,17 @@ impl Vaults {
     ///
     /// # Errors
     /// What keeps the directory as a whole from being read, or `main` from being made.
-    pub fn open(root: &Path, media: Arc<dyn Media>, env: Env, cache_bytes: u64) -> Result<Self> {
+    pub fn open(
+        root: &Path,
+        media: Arc<dyn Media>,
+        env: Env,
+        catalog: Arc<Catalog>,
+        cache_bytes: u64,
+    ) -> Result<Self> {
         let (marks, frames) = (Arc::new(Marks::open(media.clone())?), Arc::new(FrameCache::new(cache_bytes)));
         let commands = Config::load(&*media)?.key_commands().clone();
         let (root, table) = (root.to_owned(), Mutex::default());
-        let vaults = Self { root, media, env, marks, frames, commands, table };
+        let vaults = Self { root, media, env, marks, frames, catalog, commands, table };
         for entry in vaults.media.list(DIR).doing(|| "list the vaults".to_owned())? {
             let Some(name) = entry.name.strip_suffix(".vault").filter(|_| !entry.is_dir) else { continue };
             let named = vaults.open_one(name);
@@ -231,7 +241,8 @@ impl Vaults {
         if let Some(why) = vault.read_only() {
             tracing::warn!(vault = name, "{why}");
         }
-        let opened = Opened { vault: Arc::new(vault), store, usage: Mutex::default() };
+        let kept = Mutex::new(vault.damaged_packs());
+        let opened = Opened { vault: Arc::new(vault), store, usage: Mutex::default(), kept };
         if matches!(location, Location::Bucket(_)) {
             opened.count();
         }
@@ -338,7 +349,8 @@ impl Vaults {
         let dir = self.root.join(CACHE).join(name);
         let cache = Arc::new(LinuxMedia::new(&dir, &dir).doing(doing)?);
         let frames = self.frames.clone();
-        Ok(Options { gate: Arc::new(gate), cache: Some(cache), frames, ..Options::default() })
+        let damaged_packs = self.catalog.damaged(&id.to_string())?;
+        Ok(Options { gate: Arc::new(gate), cache: Some(cache), frames, damaged_packs, ..Options::default() })
     }
 
     /// Every vault, by name.

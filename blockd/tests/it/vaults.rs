@@ -4,6 +4,7 @@ use crate::fixture::{State, failure, job_failure, noise};
 use block::{BlockSource, ByteOffset};
 use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, OpenVault, RestoreRequest};
 use std::fs;
+use std::time::Duration;
 
 /// A state with disk `web`, of which a vault alone holds `web@1`, and a content to compare with.
 fn stored() -> (State, Vec<u8>) {
@@ -297,6 +298,52 @@ fn damage_that_a_read_meets_is_known_until_a_check_finds_none() {
     assert_eq!(job.error, None);
     assert!(damaged().is_empty());
     assert_eq!(daemon.read("web@1"), content);
+}
+
+/// The disk still has what rotted in the vault: a full backup stores it anew, also after a restart, and those that follow rely on that.
+#[test]
+fn what_was_found_damaged_is_stored_anew_by_the_next_full_backup() {
+    for by_check in [true, false] {
+        let state = State::new();
+        let daemon = state.start();
+        let content = noise(1, 1 << 20);
+        daemon.create("web", content.len() as u64);
+        daemon.write("web", 0, &content);
+        assert_eq!(daemon.backup("web").error, None);
+        let instant = DeletePointQuery::from(control::Tier::Instant);
+        hurt_packs(&state);
+        if by_check {
+            let job = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+            assert_eq!(job_failure(&job).0, Kind::Corrupt);
+        } else {
+            assert_eq!(daemon.backup("web").error, None);
+            daemon.client().delete_point("web@1", &instant).expect("deleted");
+            let mut bytes = vec![0; content.len()];
+            daemon.export("web@1").read_at(ByteOffset::ZERO, &mut bytes).expect_err("damaged");
+            // the upkeep writes it down within a second
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        assert!(daemon.stop().success());
+
+        let daemon = state.start();
+        let full = |daemon: &crate::fixture::Daemon| {
+            let item = "web".to_owned();
+            let request = BackupRequest { item, vault: None, full: true, keep_seconds: None };
+            let job = daemon.finished(&daemon.client().backup(&request).expect("a job"));
+            assert_eq!(job.error, None);
+            job
+        };
+        let healed = full(&daemon);
+        assert_eq!((healed.chunks_new, healed.chunks_reused), (256, 0), "found by a check: {by_check}");
+        let point = healed.point.expect("a point");
+        daemon.client().delete_point(&point, &instant).expect("deleted");
+        assert_eq!(daemon.read(&point), content);
+        assert!(daemon.stop().success());
+
+        let daemon = state.start();
+        let next = full(&daemon);
+        assert_eq!((next.chunks_new, next.chunks_reused), (0, 256));
+    }
 }
 
 #[test]

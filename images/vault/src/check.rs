@@ -72,6 +72,8 @@ pub struct CheckReport {
     pub damage: Vec<Damage>,
     /// All damage found, listed or not.
     pub damage_count: u64,
+    /// Packs that are damaged, by name. Later backups store what is in them anew.
+    pub damaged_packs: Vec<String>,
     /// Points that do not restore completely.
     pub hurt: Vec<HurtPoint>,
     /// Bytes in packs that no point needs; unknown if a point cannot be followed to its end.
@@ -178,8 +180,16 @@ impl Check<'_> {
         let total = packs.iter().map(|(_, len)| len).sum();
         for (address, len) in packs {
             stop_if(progress)?;
+            let before = self.report.damage_count;
             if let Err(error) = self.pack(address, len) {
                 self.note(error, &address.name(Shelf::Packs))?;
+            }
+            match self.report.damage_count == before {
+                true => self.vault.distrust.remove(&address),
+                false => {
+                    self.vault.distrust.add(address);
+                    self.report.damaged_packs.push(address.name(Shelf::Packs));
+                }
             }
             progress.at(self.report.bytes_read, ByteCount::new(total));
         }

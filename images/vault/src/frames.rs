@@ -29,7 +29,8 @@ struct Stretch {
 impl Inner {
     /// The raw bytes of these frames, in their order.
     pub(crate) fn frames(&self, wanted: &[FrameId]) -> Result<Vec<Arc<Vec<u8>>>> {
-        self.options.frames.get(wanted, |missing| self.load(missing))
+        let load = |missing: &[FrameId]| self.load(missing).inspect_err(|error| self.distrust.witness(error));
+        self.options.frames.get(wanted, load)
     }
 
     /// Reads and decodes, over all cores if it is worth it.

@@ -9,6 +9,7 @@ use block::{BlobStore, ByteCount, ByteRange, Kind, VaultId};
 use crate::cache::Cache;
 use crate::check::Damage;
 use crate::chunk::Kind as Entry;
+use crate::distrust::Distrust;
 use crate::frames::KEPT_HEADS;
 use crate::index::Hooks;
 use crate::key::Keys;
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) token: Arc<Token>,
     pub(crate) env: Env,
     pub(crate) options: Options,
+    pub(crate) distrust: Distrust,
     pub(crate) hooks: Mutex<Hooks>,
     pub(crate) heads: Mutex<Cache<Address, Arc<PackHead>>>,
     // points are immutable, so what was read once stays true until deleted
@@ -156,7 +158,8 @@ impl Inner {
         if let Some(known) = lock(&self.heads).get(&address) {
             return Ok(known);
         }
-        let head = Arc::new(self.fresh_head(address, self.pack_len(address)?)?);
+        let fresh = self.pack_len(address).and_then(|len| self.fresh_head(address, len));
+        let head = Arc::new(fresh.inspect_err(|error| self.distrust.witness(error))?);
         lock(&self.heads).put(address, head.clone());
         Ok(head)
     }
@@ -173,8 +176,10 @@ impl Inner {
         };
         let start = u64::from(entry.offset);
         let range = ByteRange::between(start, start + u64::from(entry.record.stored));
-        let mut sealed = self.get_pack(&name, range)?;
-        open_entry(&head.key, &head.address, number, &entry.record, &mut sealed)
+        let sealed = self.get_pack(&name, range);
+        sealed
+            .and_then(|mut sealed| open_entry(&head.key, &head.address, number, &entry.record, &mut sealed))
+            .inspect_err(|error| self.distrust.witness(error))
     }
 
     /// Reads and decodes a node, which must have this level and count.

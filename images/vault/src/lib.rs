@@ -45,6 +45,7 @@ mod cache;
 mod check;
 mod chunk;
 mod directory;
+mod distrust;
 #[cfg(test)]
 mod documented;
 mod error;

@@ -8,6 +8,7 @@ use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, Me
 use crate::backup::{Backup, Report};
 use crate::check::{CheckReport, Damage};
 use crate::chunk::Compression;
+use crate::distrust::Distrust;
 use crate::frame_cache::FrameCache;
 use crate::front::{Front, INFO};
 use crate::gate::{DeleteGate, Deletion, RefuseAll};
@@ -46,6 +47,8 @@ pub struct Options {
     pub writer: Option<Writer>,
     /// Where decoded frames are kept; vaults may share one.
     pub frames: Arc<FrameCache>,
+    /// Packs known to be damaged, as [`Vault::damaged_packs`] gave them: no backup relies on them.
+    pub damaged_packs: Vec<String>,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             cache: None,
             writer: None,
             frames: Arc::default(),
+            damaged_packs: Vec::new(),
         }
     }
 }
@@ -151,6 +155,7 @@ impl Vault {
             appliance,
             token,
             env: env.clone(),
+            distrust: Distrust::of(&options.damaged_packs),
             options,
             hooks: Mutex::default(),
             heads: head_cache(),
@@ -264,6 +269,13 @@ impl Vault {
     /// content.
     pub fn check(&self, progress: &dyn Progress) -> Result<CheckReport> {
         crate::check::run(&self.inner, progress)
+    }
+
+    /// The packs that checks, reads and backups found damaged, by name: backups store what is in them anew. A check that finds one
+    /// right again takes it off. Kept as long as the vault is open; whoever opens it again hands them in with
+    /// [`Options::damaged_packs`].
+    pub fn damaged_packs(&self) -> Vec<String> {
+        self.inner.distrust.names()
     }
 
     /// How much of what the packs hold is needed by a recovery point, and how much by none. Reads every node once.

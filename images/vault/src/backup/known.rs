@@ -47,13 +47,16 @@ impl Known {
             if self.keys.contains_key(&print.key()) {
                 continue;
             }
-            let Some(pack) = lock(&vault.hooks).find(print.key())? else { continue };
+            let Some(pack) = lock(&vault.hooks).find(print.key(), &vault.distrust)? else { continue };
             if self.places.contains_key(&pack) || self.bad.contains(&pack) {
                 continue;
             }
             match vault.pack_len(pack).and_then(|len| vault.pack_prints(pack, len)) {
                 Ok((head, prints)) => self.insert(pack, head.table.clone(), prints, Some(head)),
-                Err(error) if error.is_damage() => drop(self.bad.insert(pack)),
+                Err(error) if error.is_damage() => {
+                    vault.distrust.witness(&error);
+                    self.bad.insert(pack);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -107,31 +110,34 @@ impl Known {
         }
         pack.used = self.now;
         let Some((entry, chunk)) = pack.table.of_chunk(number) else { return Ok(None) };
-        match pack.check(vault, entry) {
-            Ok(()) => Ok(Some(Spot { pack: pack.address, entry, chunk })),
-            Err(error) if error.is_damage() => {
-                self.bad.insert(pack.address);
-                self.forget(place);
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        // a read or a check beside this job may have found something since the pack was loaded
+        if !vault.distrust.has(&pack.address) && pack.check(vault, entry)? {
+            return Ok(Some(Spot { pack: pack.address, entry, chunk }));
         }
+        self.bad.insert(pack.address);
+        self.forget(place);
+        Ok(None)
     }
 }
 
 impl Loaded {
-    /// Reads a frame again, if it is its turn, and compares it with the fingerprints.
-    fn check(&mut self, vault: &Inner, entry: u32) -> Result<()> {
-        let Some(head) = &self.head else { return Ok(()) };
+    /// Reads a frame again, if it is its turn, and compares it with the fingerprints. False if the pack is damaged.
+    fn check(&mut self, vault: &Inner, entry: u32) -> Result<bool> {
+        let Some(head) = &self.head else { return Ok(true) };
         if block::planted!("vault-dedup-unverified") || !self.relied_on.insert(entry) {
-            return Ok(());
+            return Ok(true);
         }
-        match self.relied_on.len() % SAMPLE {
-            1 => {
-                let raw = vault.read_entry(head, entry, Kind::Frame)?;
-                prove_frame(&vault.keys, head, &self.prints, entry, &raw)
+        if self.relied_on.len() % SAMPLE != 1 {
+            return Ok(true);
+        }
+        let raw = vault.read_entry(head, entry, Kind::Frame);
+        match raw.and_then(|raw| prove_frame(&vault.keys, head, &self.prints, entry, &raw)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_damage() => {
+                vault.distrust.add(self.address);
+                Ok(false)
             }
-            _ => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

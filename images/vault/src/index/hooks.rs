@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use block::{Cursor, Failure, FileHeader, HEADER_LEN, Kind, Malformed, Media, VaultId};
 
+use crate::distrust::Distrust;
 use crate::index::run::{Run, merged};
 use crate::index::{Hook, IndexContent};
 use crate::name::{ADDRESS_LEN, Address};
@@ -76,11 +77,18 @@ impl Hooks {
         self.cache.as_ref().is_some_and(|cache| cache.covered.contains(index))
     }
 
-    /// Takes in what a newer index blob says.
-    pub(crate) fn add(&mut self, index: Address, content: &IndexContent) -> Result<()> {
+    /// Takes in what a newer index blob says. A distrusted pack takes no key from another.
+    pub(crate) fn add(&mut self, index: Address, content: &IndexContent, distrust: &Distrust) -> Result<()> {
         let first = self.young.packs.len() as u32;
         self.young.packs.extend(content.packs.iter().map(|row| row.address));
-        self.young.keys.extend(content.hooks.iter().map(|hook| (hook.key, first + hook.pack)));
+        let is_bad: Vec<bool> = content.packs.iter().map(|row| distrust.has(&row.address)).collect();
+        for hook in &content.hooks {
+            let row = first + hook.pack;
+            match is_bad.get(hook.pack as usize) {
+                Some(true) => drop(self.young.keys.entry(hook.key).or_insert(row)),
+                _ => drop(self.young.keys.insert(hook.key, row)),
+            }
+        }
         self.young.blobs.push(index);
         match self.young.keys.len() >= YOUNG_HOOKS || self.young.blobs.len() >= YOUNG_BLOBS {
             true => self.settle(),
@@ -88,14 +96,16 @@ impl Hooks {
         }
     }
 
-    /// A pack that has a chunk whose fingerprint has this key.
-    pub(crate) fn find(&mut self, key: u64) -> Result<Option<Address>> {
-        if let Some(row) = self.young.keys.get(&key) {
-            return Ok(self.young.packs.get(*row as usize).copied());
+    /// A pack that has a chunk whose fingerprint has this key, and that is not distrusted.
+    pub(crate) fn find(&mut self, key: u64, distrust: &Distrust) -> Result<Option<Address>> {
+        let young = self.young.keys.get(&key).and_then(|row| self.young.packs.get(*row as usize));
+        if let Some(pack) = young.filter(|pack| !distrust.has(pack)) {
+            return Ok(Some(*pack));
         }
         for at in 0..self.runs.len() {
             match self.runs[at].find(key) {
                 Ok(None) => {}
+                Ok(Some(pack)) if distrust.has(&pack) => {}
                 Err(error) if error.is_damage() => return self.drop_files().map(|()| None),
                 found => return found,
             }

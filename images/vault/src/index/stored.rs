@@ -31,7 +31,7 @@ impl Inner {
                 continue;
             }
             match self.read_index(address) {
-                Ok(content) => hooks.add(address, &content)?,
+                Ok(content) => hooks.add(address, &content, &self.distrust)?,
                 Err(error) if error.is_damage() => {
                     damage.push(Damage::of(&error, &address.name(Shelf::Index)))
                 }
@@ -70,7 +70,7 @@ impl Inner {
         if self.read_index(address)? != content {
             return Err(not("the store gave back something else".to_owned()));
         }
-        lock(&self.hooks).add(address, &content)?;
+        lock(&self.hooks).add(address, &content, &self.distrust)?;
         Ok(bytes.len() as u64)
     }
 

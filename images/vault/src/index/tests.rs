@@ -13,6 +13,7 @@ use sim::{Rng, SeededEntropy, SimBlobStore, SimClock, SimMedia};
 
 use super::*;
 use crate::chunk::CHUNK_SIZE;
+use crate::distrust::Distrust;
 use crate::front::{Front, INDEX};
 use crate::key::Keys;
 use crate::name::{ApplianceId, BlobId, Shelf};
@@ -67,14 +68,14 @@ fn the_newest_pack_that_has_a_key_is_found() {
     let newest = IndexContent { packs: new.packs.clone(), hooks: again.clone() };
     let mut hooks = Hooks::default();
     for (number, content) in (0..).zip([&old, &new, &newest]) {
-        hooks.add(address(number), content).unwrap();
+        hooks.add(address(number), content, &Distrust::default()).unwrap();
     }
     for hook in &old.hooks {
         let is_again = again.iter().any(|again| again.key == hook.key);
         let wanted = if is_again { newest.packs[0] } else { old.packs[hook.pack as usize] };
-        assert_eq!(hooks.find(hook.key).unwrap(), Some(wanted.address));
+        assert_eq!(hooks.find(hook.key, &Distrust::default()).unwrap(), Some(wanted.address));
     }
-    assert_eq!(hooks.find(rng.next_u64()).unwrap(), None);
+    assert_eq!(hooks.find(rng.next_u64(), &Distrust::default()).unwrap(), None);
 }
 
 /// Many index blobs through the cache's files, opened anew at every step, against a plain map.
@@ -95,13 +96,13 @@ fn cached_hooks_say_the_same_as_a_map() {
         let missing = blobs.iter().filter(|(index, _)| !hooks.covers(index)).collect::<Vec<_>>();
         assert!(missing.len() <= 6, "most of it is in files: {}", missing.len());
         for (index, content) in missing {
-            hooks.add(*index, content).unwrap();
+            hooks.add(*index, content, &Distrust::default()).unwrap();
         }
         model.extend(next.hooks.iter().map(|hook| (hook.key, next.packs[hook.pack as usize].address)));
         for (key, pack) in &model {
-            assert_eq!(hooks.find(*key).unwrap(), Some(*pack));
+            assert_eq!(hooks.find(*key, &Distrust::default()).unwrap(), Some(*pack));
         }
-        assert!((0..500).all(|_| hooks.find(rng.next_u64()).unwrap().is_none()));
+        assert!((0..500).all(|_| hooks.find(rng.next_u64(), &Distrust::default()).unwrap().is_none()));
     }
     assert!(media.list("").unwrap().len() < 8, "files of like size are united");
 }
@@ -113,7 +114,7 @@ fn a_damaged_cache_is_forgotten() {
     let mut rng = Rng::new(4);
     let known = content(&mut rng, 2000);
     let mut hooks = Hooks::open(Arc::new(media.clone()), VAULT).unwrap();
-    hooks.add(address(1), &known).unwrap();
+    hooks.add(address(1), &known, &Distrust::default()).unwrap();
     drop(hooks);
     let mut forgotten = 0;
     for entry in media.list("").unwrap() {
@@ -126,7 +127,7 @@ fn a_damaged_cache_is_forgotten() {
             file.write_at(at, &[byte[0] ^ 4]).unwrap();
             let mut hooks = Hooks::open(Arc::new(hurt.clone()), VAULT).unwrap();
             for hook in &known.hooks {
-                let found = hooks.find(hook.key).unwrap();
+                let found = hooks.find(hook.key, &Distrust::default()).unwrap();
                 assert!(found.is_none() || found == Some(known.packs[hook.pack as usize].address));
             }
             let again = Hooks::open(Arc::new(hurt), VAULT).unwrap();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use block::{BlobStore, ByteRange, Failure, Kind, RangeSet};
 use sim::{SeededEntropy, SimBlobStore, SimClock};
-use vault::{Env, Error, Quiet, Vault};
+use vault::{Env, Error, Options, Quiet, Vault};
 
 use crate::planted::allow;
-use crate::world::{World, create, open, restore};
+use crate::world::{World, create, key, open, restore};
 
 fn env() -> Env {
     env_of(1)
@@ -201,6 +201,62 @@ fn a_backup_never_deduplicates_against_damage() {
             }
         }
     });
+}
+
+/// A frame in the middle of a pack whose head is sound rots: after a check or a read met it, the next backup stores its chunks anew,
+/// and those that follow rely on the new place, also after the vault was opened again.
+#[test]
+fn what_a_check_or_a_read_found_damaged_is_stored_anew() {
+    allow(|| {
+        for by_check in [true, false] {
+            let store = SimBlobStore::new();
+            let mut world = World::new(4 << 20, 8);
+            world.write(0, &sim::Rng::new(7).bytes(4 << 20));
+            world.backup(&create(Arc::new(store.clone()), &env())).unwrap();
+            let packs = names(&store, "packs/");
+            packs.iter().for_each(|pack| store.flip_bit(pack, store.size(pack).unwrap().get() / 2, 0));
+            let vault = open(Arc::new(store.clone()), &env_of(10)).unwrap();
+            let old = world.known[0].manifest;
+            match by_check {
+                true => assert_eq!(vault.check(&Quiet).unwrap().damaged_packs, packs),
+                false => assert_eq!(restore(&vault, &old).unwrap_err().kind(), Kind::Corrupt),
+            }
+            assert_eq!(vault.damaged_packs(), packs);
+            let healed = world.backup_on(&vault, None).unwrap();
+            assert_eq!((healed.chunks_new, healed.chunks_reused), (1024, 0), "relied on what is damaged");
+            assert!(restore(&vault, &healed.manifest).unwrap() == world.now.bytes);
+            let found = vault.check(&Quiet).unwrap();
+            let hurt: Vec<_> = found.hurt.iter().map(|hurt| hurt.manifest).collect();
+            assert_eq!(hurt, [old]);
+
+            let known = vault.damaged_packs();
+            drop(vault);
+            for seed in 0..8 {
+                let damaged_packs = known.clone();
+                let options = Options { damaged_packs, ..Options::default() };
+                let vault =
+                    Vault::open_with(Arc::new(store.fork()), key(), &env_of(20 + seed), options).unwrap();
+                let again = world.backup_on(&vault, None).unwrap();
+                assert_eq!((again.chunks_new, again.chunks_reused), (0, 1024), "seed {seed}");
+                assert!(restore(&vault, &again.manifest).unwrap() == world.now.bytes);
+                world.known.pop();
+            }
+        }
+    });
+}
+
+/// A pack that was put back, or repaired from a copy, is relied on again once a check has read it.
+#[test]
+fn a_pack_found_right_again_is_relied_on_again() {
+    let (store, mut world) = small();
+    let vault = open(Arc::new(store.clone()), &env_of(3)).unwrap();
+    let pack = names(&store, "packs/").into_iter().max_by_key(|name| store.size(name).unwrap()).unwrap();
+    store.flip_bit(&pack, 300, 0);
+    assert_eq!(vault.check(&Quiet).unwrap().damaged_packs, std::slice::from_ref(&pack));
+    store.flip_bit(&pack, 300, 0);
+    assert!(vault.check(&Quiet).unwrap().is_clean());
+    assert!(vault.damaged_packs().is_empty());
+    assert_eq!(world.backup_on(&vault, None).unwrap().chunks_new, 0);
 }
 
 #[test]

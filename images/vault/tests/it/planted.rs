@@ -78,6 +78,12 @@ fn a_seal_that_does_not_say_where_it_belongs() {
 }
 
 #[test]
+fn a_pack_known_to_be_damaged_and_relied_on() {
+    let test = "damage::what_a_check_or_a_read_found_damaged_is_stored_anew";
+    caught("vault-damage-reused", test, "relied on what is damaged");
+}
+
+#[test]
 fn a_token_that_nobody_looks_at() {
     let test = "writers::the_same_identity_twice_is_fenced";
     caught("vault-token-unchecked", test, "an ended token still writes");
