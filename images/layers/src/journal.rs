@@ -5,7 +5,7 @@ use crate::state::{BlockState, PAGE_WORDS};
 use block::sync::Arc;
 use block::{
     ByteCount, ByteRange, Cursor, DiskId, Entropy, Error, FileHeader, HEADER_LEN, Malformed, Media,
-    MediaFile, OpenHow, Result,
+    MediaFile, OpenHow, Result, planted,
 };
 
 const HEADER: FileHeader = FileHeader::new(*b"jrnl", 1);
@@ -125,8 +125,15 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Begins again at the start, after a checkpoint.
+    /// Begins again at the start, after a checkpoint. The first old record is made none, durably, before anything is
+    /// written over the others: torn records would leave some of the old ones to be replayed without those after them.
     pub(crate) fn restart(&mut self, entropy: &dyn Entropy) -> Result<()> {
+        let mut head = [0; RECORD_HEAD];
+        self.file.read_at(FIRST_RECORD, &mut head)?;
+        if head != [0; RECORD_HEAD] && !planted!("journal-begun-over-its-records") {
+            self.file.write_at(FIRST_RECORD, &[0; RECORD_HEAD])?;
+            self.file.sync()?;
+        }
         let mut round = [0; 8];
         entropy.fill(&mut round)?;
         self.round = u64::from_le_bytes(round);

@@ -15,6 +15,7 @@ use crate::names::{self, Numbered};
 use crate::owner::OwnerIndex;
 use crate::view::{Below, Layer};
 use crate::{Error, FrozenMap, Result};
+use block::planted;
 use block::sync::atomic::Ordering;
 use block::sync::{Arc, lock};
 use block::{ByteCount, DiskId, Generation, Kind, MAX_DISK_SIZE, Media, OpenHow, Session, StateId};
@@ -72,7 +73,7 @@ impl Disk {
         write_chain(media, dir, &chain).map_err(ChainFailure::into_error)?;
         media.sync_dir(dir.rsplit_once('/').map_or("", |(parent, _)| parent))?;
         let files = OpenFiles::new(env.media.clone(), MAX_OPEN);
-        let below = load_below(&place, files, Ground::of(&chain, base)?, &chain)?;
+        let below = load_below(&place, files, Ground::of(&chain, base)?, &chain, &[])?;
         let disk = Disk::assemble(Parts {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -129,7 +130,7 @@ impl Disk {
             ground.hydrate_into(hydrated);
         }
         let files = OpenFiles::new(env.media.clone(), MAX_OPEN);
-        let mut below = load_below(&place, files, ground, &chain)?;
+        let mut below = load_below(&place, files, ground, &chain, &[])?;
         let found = find_active(&place, &chain, session)?;
         let mut active = found.layer;
         let mut opened = if chain.clean.is_some() { Opened::Clean } else { Opened::Committed };
@@ -251,11 +252,13 @@ fn read_chain(media: &dyn Media, path: &str) -> Result<Chain> {
 }
 
 /// Opens the sealed layers and builds their owner index, large enough for them and for a disk of the place's size.
+/// A layer that is among the `known` stays the one it is: whoever reads it must go on learning of its sums.
 pub(crate) fn load_below(
     place: &Place<'_>,
     files: Arc<OpenFiles>,
     ground: Option<Arc<Ground>>,
     chain: &Chain,
+    known: &[Option<Arc<Layer>>],
 ) -> Result<Below> {
     let largest = chain.layers.iter().map(|layer| layer.blocks).max().unwrap_or(0);
     let index = OwnerIndex::new(place.media, largest.max(place.blocks()))?;
@@ -263,7 +266,10 @@ pub(crate) fn load_below(
     for (at, record) in chain.layers.iter().enumerate() {
         let map = layer_map(place, chain, at)?;
         index.lay(&map, at as u16)?;
-        let layer = Layer::open(place, &files, record)?;
+        let layer = match known.iter().flatten().find(|layer| layer.number == record.layer) {
+            Some(layer) if !planted!("resize-opens-layers-anew") => layer.clone(),
+            _ => Layer::open(place, &files, record)?,
+        };
         layer.bytes.store(map.bytes(), Ordering::Relaxed);
         slots.push(Some(layer));
     }

@@ -76,8 +76,9 @@ impl Disk {
         let place = Place { size, ..self.place() };
         let reach = Place { size: size.max(roots.chain.size), ..self.place() };
         let made = self.make_layer(&place, number, map);
-        let Below { files, ground, .. } = self.view.load().below.clone();
-        let made = made.and_then(|next| Ok((next, load_below(&reach, files, ground, &roots.chain)?)));
+        let Below { files, ground, slots, .. } = self.view.load().below.clone();
+        let below = || load_below(&reach, files, ground, &roots.chain, &slots);
+        let made = made.and_then(|next| Ok((next, below()?)));
         let (next, below) = made.inspect_err(|_| self.discard_layer(number, map, size.blocks()))?;
         Ok(Prepared { size, next, map, below })
     }

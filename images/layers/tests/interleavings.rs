@@ -175,9 +175,9 @@ fn fill_against_write() {
     };
     disk.zero(ByteRange::between(0, BLOCKS * BLOCK), Provision::Sparse).unwrap();
     writer.join().unwrap();
-    assert!(is_all(&block(&*disk, 5), 0), "a zeroed block reads as before");
+    must!(is_all(&block(&*disk, 5), 0), "a zeroed block reads as before");
     let written = block(&*disk, 1);
-    assert!(is_all(&written, 0) || is_all(&written, 2), "neither zero nor written");
+    must!(is_all(&written, 0) || is_all(&written, 2), "neither zero nor written");
 }
 
 /// A base of [`OLD`] that reads otherwise once nobody may read it any more.
@@ -235,7 +235,7 @@ fn guest_against_hydration() {
         let disk = disk.clone();
         thread::spawn(move || {
             for number in [1, 3] {
-                assert!(is_all(&block(&*disk, number), OLD), "what the base never held");
+                must!(is_all(&block(&*disk, number), OLD), "what the base never held");
             }
         })
     };
@@ -252,12 +252,9 @@ fn guest_against_hydration() {
     reader.join().unwrap();
     let point = sealer.join().unwrap();
     let found = block(&*disk, 2);
-    assert!(
-        is_all(&found[..512], 2) && is_all(&found[512..], OLD),
-        "a write or the rest of its block is lost"
-    );
+    must!(is_all(&found[..512], 2) && is_all(&found[512..], OLD), "a write or the rest of its block is lost");
     let source = disk.point_source(point.state).unwrap();
-    assert!(is_all(&block(&*source, 5), OLD) && is_all(&block(&*disk, BLOCKS - 1), OLD), "the base is lost");
+    must!(is_all(&block(&*source, 5), OLD) && is_all(&block(&*disk, BLOCKS - 1), OLD), "the base is lost");
 }
 
 /// Two threads bring the same blocks while the base is released and its layer folded with what was written meanwhile.
@@ -276,8 +273,8 @@ fn hydrations_and_fold() {
     disk.release_base().unwrap();
     disk.fold_all().unwrap();
     other.join().unwrap();
-    assert!(is_all(&block(&*disk, 0), 5), "a hydration wrote over what was folded");
-    assert!((1..4).all(|number| is_all(&block(&*disk, number), OLD)), "the base is lost");
+    must!(is_all(&block(&*disk, 0), 5), "a hydration wrote over what was folded");
+    must!((1..4).all(|number| is_all(&block(&*disk, number), OLD)), "the base is lost");
 }
 
 /// Two threads write one half each of the same block while a third seals: both halves must be there.

@@ -4,9 +4,10 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use block::{BlockDevice, BlockSource, ByteOffset, Media};
+use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, DiskId, Media};
 use common::{Plan, World, Wrong, history};
-use sim::{Action, Cut, Effect, Fault, Op, Rng, SimMedia};
+use layers::Disk;
+use sim::{Action, Cut, Effect, Fault, ModelDisk, Op, Rng, SimMedia};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bugs that random histories with crashes must find, and whether the crash is a power cut.
@@ -54,6 +55,9 @@ fn every_planted_bug_is_caught() {
         ("replace-without-sync", a_small_file_is_replaced),
         ("replace-without-dir-sync", a_small_file_is_replaced),
         ("fold-writes-a-pinned-layer", a_pinned_layer_has_a_neighbour_to_fold),
+        ("journal-begun-over-its-records", a_journal_begins_again),
+        ("replayed-without-journal-sync", a_killed_daemons_journal_is_replayed),
+        ("resize-opens-layers-anew", a_disk_is_resized_under_a_reader),
     ] {
         healthy(name, scene);
         report(name, block::planted::with(name, || first_wrong(scene)));
@@ -229,4 +233,89 @@ fn a_pinned_layer_has_a_neighbour_to_fold(rng: &mut Rng) -> Result<(), Wrong> {
         Ok(_) => Err(format!("the pinned layer {pinned} was written")),
         Err(error) => Err(format!("the pinned layer {pinned} is gone: {error}")),
     }
+}
+
+/// Flushes fill the journal again and again, and power goes in one of them: what those before made durable is there.
+fn a_journal_begins_again(rng: &mut Rng) -> Result<(), Wrong> {
+    flushes_and_a_stop(rng, |media, rng| media.power_cut(rng))
+}
+
+/// The daemon dies in a flush, and power goes while the next one replays a journal that no sync has reached.
+fn a_killed_daemons_journal_is_replayed(rng: &mut Rng) -> Result<(), Wrong> {
+    flushes_and_a_stop(rng, |media, rng| {
+        let media = media.fork();
+        media.crash_after(rng.below(16), Cut::AfterEffect);
+        drop(Disk::open(&common::env(&media, rng), "d"));
+        media.power_cut(rng)
+    })
+}
+
+fn flushes_and_a_stop(rng: &mut Rng, stop: fn(&SimMedia, &mut Rng) -> SimMedia) -> Result<(), Wrong> {
+    const WORDS: u64 = 4;
+    let (media, size) = (SimMedia::new(), ByteCount::new(WORDS * 32 * 4096));
+    // room for a few records
+    let journal_room = ByteCount::new(64 + rng.below(192));
+    let env = layers::Env { journal_room, ..common::env(&media, rng) };
+    let disk =
+        Disk::create(&env, "d", DiskId::from_bytes([1; 16]), size).map_err(|error| error.to_string())?;
+    let mut model = ModelDisk::new(size);
+    for flush in 0..12 {
+        let write = |_| Action::Write { offset: rng.below(WORDS * 32) * 4096, bytes: vec![flush; 4096] };
+        let mut actions: Vec<Action> = (0..8).map(write).collect();
+        // a short record under a long one: torn, the long one leaves the short one whole
+        actions.truncate(if rng.chance(1, 2) { 1 } else { 8 });
+        actions.push(Action::Flush);
+        for action in actions {
+            if flush == 11 && action == Action::Flush {
+                media.crash_after(rng.below(12), Cut::AfterEffect);
+            }
+            match action.run(&*disk) {
+                Ok(()) => model.done(&action),
+                Err(_) => model.failed(&action),
+            }
+        }
+    }
+    drop(disk);
+    for _ in 0..32 {
+        let media = stop(&media, rng);
+        let disk = Disk::open(&common::env(&media, rng), "d").map_err(|error| error.to_string())?;
+        model.check_after_power_cut(&*disk).map_err(|mismatch| mismatch.to_string())?;
+    }
+    Ok(())
+}
+
+/// A point is being read while the disk gets another size and a fold takes blocks that have no sums yet into a layer that
+/// had all of its own.
+fn a_disk_is_resized_under_a_reader(rng: &mut Rng) -> Result<(), Wrong> {
+    const BLOCKS: u64 = 64;
+    let failed = |error: layers::Error| error.to_string();
+    let (media, size) = (SimMedia::new(), ByteCount::new(BLOCKS * 4096));
+    let disk =
+        Disk::create(&common::env(&media, rng), "d", DiskId::from_bytes([1; 16]), size).map_err(failed)?;
+    let mut states = Vec::new();
+    for point in 1..4 {
+        let (first, count) = (rng.below(BLOCKS / 2), 1 + rng.below(BLOCKS / 2));
+        let bytes = vec![point; (count * 4096) as usize];
+        disk.write_at(ByteOffset::new(first * 4096), &bytes).map_err(|error| error.to_string())?;
+        states.push(disk.seal().map_err(failed)?.state);
+        if rng.chance(1, 2) {
+            disk.make_sums(&mut |_| true).map_err(failed)?;
+        }
+    }
+    let point = disk.point_source(states[2]).map_err(failed)?;
+    let content = || {
+        let mut bytes = vec![0; (BLOCKS * 4096) as usize];
+        point.read_at(ByteOffset::ZERO, &mut bytes).map(|()| bytes).map_err(|error| error.to_string())
+    };
+    let before = content()?;
+    disk.resize(ByteCount::new(size.get() + 4096)).map_err(failed)?;
+    for state in &states[..2] {
+        disk.delete_point(*state).map_err(failed)?;
+        disk.fold_step().map_err(failed)?;
+        if content()? != before {
+            return Err("a point that is read has changed".to_owned());
+        }
+    }
+    disk.fold_all().map_err(failed)?;
+    if content()? == before { Ok(()) } else { Err("a point that is read has changed".to_owned()) }
 }
