@@ -46,6 +46,10 @@ pub const SEND_AT_REPLIES: usize = 64;
 /// client less: what was just copied is in the processor's cache when the client takes it.
 pub const SPLICE_FROM: u64 = READ_CHUNK;
 
+/// Reads of so many bytes that lie in several files are sent by the kernel, piece after piece: a call for each piece costs
+/// less than a call and a copy.
+pub const JOIN_FROM: u64 = 32 << 10;
+
 /// Reads of a connection under way to the host's disk at a time. More than any client has in flight there.
 pub const MAX_FETCHES: usize = 128;
 

@@ -4,7 +4,7 @@
 //! the host's disk while other requests go on. Sources without a file are asked for the bytes.
 
 use super::{End, Refused, Step, Transmission, refused};
-use crate::limits::{MAX_PAYLOAD, MAX_PAYLOAD_ADVERTISED, READ_CHUNK, SPLICE_FROM};
+use crate::limits::{JOIN_FROM, MAX_PAYLOAD, MAX_PAYLOAD_ADVERTISED, READ_CHUNK, SPLICE_FROM};
 use crate::outbox::Outbox;
 use crate::wire::{self, Errno, ReplyStyle, Request, SimpleReply};
 use block::{BLOCK_SIZE, ByteOffset, ByteRange, ExtentKind, Stored};
@@ -221,7 +221,7 @@ impl Transmission {
     /// All places the bytes of a range lie in, of which this is the first; `None` if they cannot be sent from there. Bytes
     /// that are not in memory are waited for, as they are when the source reads them: to ask of each piece costs more.
     fn places(&self, range: ByteRange, first: Stored) -> Option<Vec<Stored>> {
-        if !self.shortcuts.splice || range.count().get() < SPLICE_FROM {
+        if !self.shortcuts.splice || range.count().get() < JOIN_FROM {
             return None;
         }
         let (mut pieces, mut next, mut at) = (Vec::new(), first, range.start());

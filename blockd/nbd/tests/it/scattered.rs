@@ -7,6 +7,7 @@ use block::{
 };
 use nbd::{Access, Client, Export, ExportInfo, Exports, Limits, Listener, Peer, Server, Uri};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const BLOCK: u64 = 4096;
 const SIZE: u64 = 4 << 20;
@@ -15,6 +16,8 @@ const FILES: u64 = 5;
 /// Each block lies in a file drawn at random, at its own offset.
 struct Scattered {
     files: Vec<Arc<dyn MediaFile>>,
+    /// Reads that were not sent from the files.
+    copied: AtomicUsize,
     _dir: tempfile::TempDir,
 }
 
@@ -39,7 +42,7 @@ impl Scattered {
         for block in 0..SIZE / BLOCK {
             files[owner(block)].write_at(block * BLOCK, &expected(block * BLOCK, BLOCK)).unwrap();
         }
-        Arc::new(Self { files, _dir: dir })
+        Arc::new(Self { files, copied: AtomicUsize::new(0), _dir: dir })
     }
 }
 
@@ -49,6 +52,7 @@ impl BlockSource for Scattered {
     }
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        self.copied.fetch_add(1, Ordering::Relaxed);
         let (mut at, mut buf) = (offset.get(), buf);
         while !buf.is_empty() {
             let count = ((at / BLOCK + 1) * BLOCK - at).min(buf.len() as u64);
@@ -104,6 +108,17 @@ fn every_read_has_its_bytes_in_order() {
         let mut found = vec![0; count as usize];
         client.read_at(ByteOffset::new(offset), &mut found).unwrap();
         assert!(found == expected(offset, count), "{count} bytes at {offset}");
+    }
+}
+
+#[test]
+fn the_reads_of_a_guest_that_reads_ahead_are_joined_and_small_ones_copied() {
+    let source = Scattered::new();
+    let (_folder, _server, client) = served(&source);
+    for (count, copied) in [(16 << 10, 1), (32 << 10, 0), (128 << 10, 0), (512 << 10, 0)] {
+        source.copied.store(0, Ordering::Relaxed);
+        client.read_at(ByteOffset::ZERO, &mut vec![0; count]).unwrap();
+        assert_eq!(source.copied.load(Ordering::Relaxed), copied, "{count} bytes");
     }
 }
 
