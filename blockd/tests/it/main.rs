@@ -11,6 +11,7 @@ mod interop;
 mod kill;
 mod lifecycle;
 mod machines;
+mod memory;
 mod policies;
 mod replacing;
 mod restart;

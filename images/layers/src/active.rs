@@ -155,7 +155,7 @@ impl Stored {
             committed.check_top(crc)?;
             entries.clear();
         }
-        let states = committed.load(&entries)?;
+        let states = committed.load(place.media, &entries)?;
         // the journal begins again at its start, so what it holds goes into the map first; a daemon that died may have
         // left records that no sync reached, and a checkpoint cut short is healed by nothing else
         if !planted!("replayed-without-journal-sync") {

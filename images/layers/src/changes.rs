@@ -69,7 +69,7 @@ impl Disk {
             size = epoch.size;
         }
         if until == Until::Live {
-            changed.overlay(&self.view.load().active.map.freeze());
+            changed.overlay(&self.view.load().active.map.freeze(&*self.env.media));
             size = roots.chain.size;
         }
         Ok(ranges(&changed, size).over(below, size))

@@ -100,9 +100,9 @@ impl CommittedFile {
     }
 
     /// The committed states: this file, and over it the journal's entries.
-    pub(crate) fn load(&self, journal: &[Entry]) -> Result<FrozenMap> {
+    pub(crate) fn load(&self, media: &dyn Media, journal: &[Entry]) -> Result<FrozenMap> {
         let named = pages_of(journal);
-        let mut map = FrozenMap::new(self.blocks);
+        let mut map = FrozenMap::on(media, self.blocks);
         for page in 0..page_count(self.blocks) {
             self.load_page(page, named.get(&page).map_or(&[], Vec::as_slice), &mut map)?;
         }
@@ -158,15 +158,15 @@ impl CommittedFile {
     /// Brings the journal's entries into this file, durably: pages first, then the top words that name them. A crash
     /// in between is healed by replaying the same journal, which must stay until this returned.
     pub(crate) fn checkpoint(&self, journal: &[Entry]) -> Result<()> {
-        let mut map = FrozenMap::new(self.blocks);
         let mut tops = Vec::new();
         for (page, entries) in pages_of(journal) {
+            let mut map = FrozenMap::new(self.blocks);
             self.load_page(page, &entries, &mut map)?;
             let top = match map.page(page) {
                 None => BlockState::Absent as u64,
                 Some(FrozenPage::Uniform(state)) => *state as u64,
-                Some(FrozenPage::Words(words)) => {
-                    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                Some(content) => {
+                    let bytes: Vec<u8> = content.words().iter().flat_map(|word| word.to_le_bytes()).collect();
                     self.file.write_at(self.page_offset(page), &bytes)?;
                     PAGED | u64::from(crc32fast::hash(&bytes)) << 32
                 }
@@ -191,11 +191,7 @@ fn pages_of(entries: &[Entry]) -> BTreeMap<usize, Vec<Entry>> {
 }
 
 fn apply(map: &mut FrozenMap, page: usize, entries: &[Entry]) {
-    let mut words: Box<PageWords> = match map.page(page) {
-        None => Box::new([0; PAGE_WORDS]),
-        Some(FrozenPage::Uniform(state)) => Box::new([state.filled_word(); PAGE_WORDS]),
-        Some(FrozenPage::Words(words)) => words.clone(),
-    };
+    let mut words = map.page(page).map_or(Box::new([0; PAGE_WORDS]), FrozenPage::words);
     for entry in entries {
         match *entry {
             Entry::Word { word, value, .. } => words[usize::from(word)] = value,

@@ -82,7 +82,7 @@ pub use depth::VisitDepth;
 pub use disk::{Disk, Env, FOLD_BATCH, JOURNAL_ROOM, Opened};
 pub use error::{Error, Result};
 pub use fold::{FoldProgress, Folding};
-pub use frozen::{FrozenMap, FrozenPage};
+pub use frozen::FrozenMap;
 pub use group::incomplete_groups;
 pub use hydrate::{Hydrating, HydrationProgress};
 pub use journal::{Entry, read_records};

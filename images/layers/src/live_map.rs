@@ -5,7 +5,7 @@
 //! of a whole page are made by callers that hold all stripes.
 
 use crate::committed::CommittedFile;
-use crate::frozen::FrozenMap;
+use crate::frozen::{FrozenMap, FrozenPage};
 use crate::identity::IDENTITY_WORDS;
 use crate::journal::Entry;
 use crate::state::{
@@ -14,7 +14,7 @@ use crate::state::{
 };
 use block::sync::atomic::{AtomicU64, Ordering};
 use block::sync::{Arc, Mutex, lock};
-use block::{BLOCK_SIZE, Memory, Result, planted};
+use block::{BLOCK_SIZE, Media, Memory, Result, planted};
 use std::sync::OnceLock;
 
 /// Value of a top word whose page is spelled out; smaller values are the state all its blocks share.
@@ -266,6 +266,18 @@ impl LiveMap {
         }
     }
 
+    /// How many blocks have a state.
+    pub(crate) fn present(&self) -> u64 {
+        let mut present = 0;
+        let mut block = 0;
+        while block < self.blocks {
+            let (state, count) = self.run(block, self.blocks - block);
+            present += if state == BlockState::Absent { 0 } else { count };
+            block += count;
+        }
+        present
+    }
+
     /// Bytes of the blocks that have bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let in_page = |page: usize| match self.top(page).load(Ordering::Relaxed) {
@@ -290,8 +302,8 @@ impl LiveMap {
     }
 
     /// The map as it is now. Exact only when nobody changes it.
-    pub(crate) fn freeze(&self) -> FrozenMap {
-        let mut frozen = FrozenMap::new(self.blocks);
+    pub(crate) fn freeze(&self, media: &dyn Media) -> FrozenMap {
+        let mut frozen = FrozenMap::on(media, self.blocks);
         for page in 0..self.pages {
             match self.top(page).load(Ordering::Acquire) {
                 PAGED => frozen.put_page(page, self.copy_page(page)),
@@ -308,7 +320,7 @@ impl LiveMap {
 
     /// Whether no block has a state.
     pub(crate) fn is_empty(&self) -> bool {
-        self.freeze().pages().next().is_none()
+        self.present() == 0
     }
 
     /// Fills a fresh map with committed states.
@@ -318,13 +330,13 @@ impl LiveMap {
     pub(crate) fn load(&self, from: &FrozenMap) -> Result<()> {
         for (page, content) in from.pages() {
             match content {
-                crate::frozen::FrozenPage::Uniform(state) => {
+                FrozenPage::Uniform(state) => {
                     self.top(page).store(*state as u64, Ordering::Release)
                 }
-                crate::frozen::FrozenPage::Words(words) => {
+                FrozenPage::Words(words) => {
                     self.spell_out(page)?;
-                    for (word, value) in self.words(page).iter().zip(words.iter()) {
-                        word.store(*value, Ordering::Relaxed);
+                    for (index, word) in self.words(page).iter().enumerate() {
+                        word.store(words.get(index), Ordering::Relaxed);
                     }
                 }
             }
@@ -334,10 +346,20 @@ impl LiveMap {
 
     /// Marks as changed every page whose live states differ from the committed ones.
     pub(crate) fn mark_differences(&self, committed: &FrozenMap) {
-        let live = self.freeze();
-        let all = live.pages().chain(committed.pages()).map(|(page, _)| page);
-        for page in all.collect::<std::collections::BTreeSet<_>>() {
-            if live.page(page) != committed.page(page) {
+        for page in 0..self.pages {
+            let before = committed.page(page);
+            let differs = match self.top(page).load(Ordering::Acquire) {
+                PAGED => {
+                    let was = |index| before.map_or(0, |content| content.word(index));
+                    let mut words = self.words(page).iter().enumerate();
+                    words.any(|(index, word)| word.load(Ordering::Acquire) != was(index))
+                }
+                top => {
+                    let now = FrozenPage::Uniform(BlockState::from_bits(top));
+                    *before.unwrap_or(&FrozenPage::Uniform(BlockState::Absent)) != now
+                }
+            };
+            if differs {
                 self.dirty.mark_filled(page);
             }
         }

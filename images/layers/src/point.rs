@@ -10,7 +10,7 @@ use crate::succession::Succession;
 use crate::view::{Below, Layer};
 use crate::{Error, FrozenMap, HurtBlock, HurtMap, Result};
 use block::sync::{Arc, lock};
-use block::{BlockSource, ByteCount, DiskId, Epoch, StateId, Time};
+use block::{BlockSource, ByteCount, DiskId, Epoch, OpenHow, StateId, Time};
 
 /// A recovery point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,6 @@ impl Disk {
 /// Reads a map file that covers this many blocks.
 pub(crate) fn read_map(place: &crate::active::Place<'_>, number: u64, blocks: u64) -> Result<FrozenMap> {
     let path = place.path(Numbered::Map(number));
-    let bytes = place.media.read_whole(&path, FrozenMap::max_encoded_len(blocks));
-    let bytes = must_exist(&path, bytes)?;
-    Ok(FrozenMap::decode(&bytes, place.disk, number, blocks, &path)?)
+    let file = must_exist(&path, place.media.open(&path, OpenHow::Read))?;
+    Ok(FrozenMap::read_from(&*file, place.media, place.disk, number, blocks, &path)?)
 }

@@ -86,7 +86,7 @@ impl Disk {
     /// Steps 3 to 5, while nobody writes.
     fn commit_resize(&self, roots: &mut Roots, old: &View, prepared: &mut Prepared) -> Result<()> {
         let (from, to) = (old.size, prepared.size);
-        let mut frozen = old.active.map.freeze();
+        let mut frozen = old.active.map.freeze(&*self.env.media);
         if to.blocks() < from.blocks() && !planted!("shrink-without-zeros") {
             frozen.zero_from(to.blocks());
         }

@@ -21,6 +21,7 @@ use crate::{Error, Point, Result};
 use block::sync::atomic::Ordering;
 use block::sync::{Arc, MutexGuard, lock};
 use block::{ByteRange, DiskId, Epoch, OpenHow, StateId, Time, planted};
+use std::borrow::Cow;
 
 /// Makes one recovery point of several disks, all at the same instant: every write acknowledged before the call is in,
 /// none issued after it returns is. The points come in the order of `disks`.
@@ -268,7 +269,7 @@ impl Disk {
             layer.in_flight.wait_until_empty();
             layer.is_final.store(true, Ordering::Release);
         }
-        let frozen = layer.map.freeze();
+        let frozen = layer.map.freeze(&*self.env.media);
         if !planted!("seal-without-data-sync") {
             layer.file.sync().map_err(|error| self.poisoned(error))?;
         }
@@ -288,12 +289,11 @@ impl Disk {
 
     /// Writes a map file, durably, with its name.
     pub(crate) fn write_map(&self, number: u64, map: &FrozenMap) -> Result<()> {
-        let bytes = map.encode(self.id, number)?;
         let path = Numbered::Map(number).path(&self.dir);
         let media = &*self.env.media;
         let file = media.open(&path, OpenHow::Write).or_else(|_| media.open(&path, OpenHow::Create))?;
-        file.write_at(0, &bytes)?;
-        file.set_len(bytes.len() as u64)?;
+        let len = map.write_to(&*file, self.id, number)?;
+        file.set_len(len)?;
         if !planted!("map-without-sync") {
             file.sync().map_err(|error| self.poisoned(error))?;
         }
@@ -306,7 +306,11 @@ impl Disk {
         let view = self.view.load();
         let mut below = view.below.clone();
         while let Some(layer) = below.pending.last().cloned() {
-            let frozen = if below.pending.len() == 1 { newest.clone() } else { layer.map.freeze() };
+            let media = &*self.env.media;
+            let frozen = match below.pending.len() {
+                1 => Cow::Borrowed(newest),
+                _ => Cow::Owned(layer.map.freeze(media)),
+            };
             let sealed = Layer::unsummed(&self.place(), &below.files, layer.number, frozen.blocks());
             sealed.bytes.store(frozen.bytes(), Ordering::Relaxed);
             let sealed = Arc::new(sealed);

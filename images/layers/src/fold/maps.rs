@@ -8,7 +8,7 @@ use std::ops::Range;
 impl FrozenMap {
     /// The blocks that have a state here and none in `above`.
     pub(crate) fn without(&self, above: &Self) -> Self {
-        let mut left = Self::new(self.blocks());
+        let mut left = self.beside(self.blocks());
         let above = above.covering(self.blocks());
         for (page, content) in self.pages() {
             let Some(over) = above.page(page) else {
@@ -23,7 +23,7 @@ impl FrozenMap {
 
     /// The blocks of this map that lie in the range.
     pub(super) fn part(&self, blocks: Range<u64>) -> Self {
-        let mut part = Self::new(self.blocks());
+        let mut part = self.beside(self.blocks());
         for (page, content) in self.pages() {
             let first = page as u64 * PAGE_BLOCKS;
             if blocks.start <= first && first + PAGE_BLOCKS <= blocks.end {
@@ -47,7 +47,7 @@ impl FrozenMap {
             while block < end {
                 let (state, count) = match content {
                     FrozenPage::Uniform(state) => (*state, end - block),
-                    FrozenPage::Words(words) => run_in_word(words[word_of(block)], shift_of(block)),
+                    FrozenPage::Words(words) => run_in_word(words.get(word_of(block)), shift_of(block)),
                 };
                 let past = (block + count).min(end);
                 if state.has_bytes() {

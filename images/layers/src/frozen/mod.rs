@@ -1,73 +1,92 @@
-//! A frozen map: the states of a sealed layer's blocks, or the changes of an epoch. Stored as specified in
-//! `docs/map.md`; held in memory only while something needs it.
+//! A frozen map: the states of a sealed layer's blocks, or the changes of an epoch. Held in memory only while something
+//! needs it, and beyond a few MiB in memory that the host may write out.
+
+mod room;
+mod stored;
 
 use crate::state::{
-    BlockState, PAGE_BLOCKS, PAGE_WORDS, PageWords, WORD_BLOCKS, mask, page_count, page_of, run_in_word,
+    BlockState, PAGE_BLOCKS, PageWords, WORD_BLOCKS, mask, page_count, page_of, run_in_word,
     shift_of, word_of,
 };
-use block::{Cursor, DiskId, Error, FileHeader, HEADER_LEN, Malformed, Result};
+use block::Media;
+use block::sync::Arc;
+use room::{Room, Words};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-const HEADER: FileHeader = FileHeader::new(*b"lmap", 1);
-/// Stored kinds of a page: uniform pages are their state's bits.
-const KIND_ZSTD: u8 = 4;
-const KIND_RAW: u8 = 5;
-/// A page record without its payload: page u32, kind u8, reserved u8, length u16.
-const RECORD_LEN: usize = 8;
-const PAGE_BYTES: usize = PAGE_WORDS * 8;
-/// After the header: disk id, map number, blocks, page records.
-const FIXED_LEN: usize = 16 + 8 + 8 + 4;
-const LEVEL: i32 = 1;
+/// Pages of a map, 4 KiB each, that the process itself holds; further ones go to a [`Room`].
+const OWN_PAGES: usize = 512;
 
 /// One page of a frozen map. A page that is not in the map is all absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FrozenPage {
+pub(crate) enum FrozenPage {
     /// All blocks of the page have this state.
     Uniform(BlockState),
     /// Two bits a block.
-    Words(Box<[u64; PAGE_WORDS]>),
+    Words(Words),
 }
 
 /// A map of block states that no longer changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FrozenMap {
     blocks: u64,
     pages: BTreeMap<u32, FrozenPage>,
+    /// Where pages go that the process does not hold itself; those of maps made of this one too.
+    room: Option<Arc<Room>>,
 }
 
+impl PartialEq for FrozenMap {
+    fn eq(&self, other: &Self) -> bool {
+        (self.blocks, &self.pages) == (other.blocks, &other.pages)
+    }
+}
+
+impl Eq for FrozenMap {}
+
 impl FrozenPage {
-    fn simplified(words: Box<PageWords>) -> Self {
+    /// The state all blocks of a page share, if they do.
+    fn uniform(words: &PageWords) -> Option<BlockState> {
         let first = BlockState::from_bits(words[0]);
-        if words.iter().all(|&word| word == first.filled_word()) {
-            Self::Uniform(first)
-        } else {
-            Self::Words(words)
-        }
+        words.iter().all(|&word| word == first.filled_word()).then_some(first)
     }
 
-    /// The page with every block after its first `kept` ones in the state `rest`.
-    fn cut(&self, kept: u64, rest: BlockState) -> Self {
-        let words = std::array::from_fn(|index| {
+    /// The words of the page with every block after its first `kept` ones in the state `rest`.
+    fn cut(&self, kept: u64, rest: BlockState) -> Box<PageWords> {
+        Box::new(std::array::from_fn(|index| {
             let before = index as u64 * WORD_BLOCKS;
             let kept = mask(0, kept.saturating_sub(before).min(WORD_BLOCKS));
             self.word(index) & kept | rest.filled_word() & !kept
-        });
-        Self::simplified(Box::new(words))
+        }))
     }
 
     pub(crate) fn word(&self, index: usize) -> u64 {
         match self {
             Self::Uniform(state) => state.filled_word(),
-            Self::Words(words) => words[index],
+            Self::Words(words) => words.get(index),
         }
+    }
+
+    /// All its words.
+    pub(crate) fn words(&self) -> Box<PageWords> {
+        Box::new(std::array::from_fn(|index| self.word(index)))
     }
 }
 
 impl FrozenMap {
-    /// A map of this many blocks, all absent.
+    /// A map of this many blocks, all absent, that the process holds itself.
     pub fn new(blocks: u64) -> Self {
-        Self { blocks, pages: BTreeMap::new() }
+        Self { blocks, pages: BTreeMap::new(), room: None }
+    }
+
+    /// A map of this many blocks, all absent. What it takes beyond a few MiB, and what maps made of it take, the host
+    /// may write out.
+    pub(crate) fn on(media: &dyn Media, blocks: u64) -> Self {
+        Self { room: Room::beyond(media, OWN_PAGES, page_count(blocks)), ..Self::new(blocks) }
+    }
+
+    /// A map of this many blocks, all absent, whose pages go where those of this one go.
+    pub(crate) fn beside(&self, blocks: u64) -> Self {
+        Self { room: self.room.clone(), ..Self::new(blocks) }
     }
 
     /// A map in which only this run of blocks, which lies within it, has a state.
@@ -105,7 +124,18 @@ impl FrozenMap {
     }
 
     pub(crate) fn put_page(&mut self, page: usize, words: Box<PageWords>) {
-        self.put(page as u32, FrozenPage::simplified(words));
+        let content = match FrozenPage::uniform(&words) {
+            Some(state) => FrozenPage::Uniform(state),
+            None => FrozenPage::Words(self.keep(words)),
+        };
+        self.put(page as u32, content);
+    }
+
+    fn keep(&self, words: Box<PageWords>) -> Words {
+        match &self.room {
+            Some(room) if self.pages.len() >= OWN_PAGES => room.keep(words),
+            _ => Words::own(words),
+        }
     }
 
     pub(crate) fn put_uniform(&mut self, page: usize, state: BlockState) {
@@ -138,7 +168,7 @@ impl FrozenMap {
             while block < end {
                 let (state, count) = match content {
                     FrozenPage::Uniform(state) => (*state, end - block),
-                    FrozenPage::Words(words) => run_in_word(words[word_of(block)], shift_of(block)),
+                    FrozenPage::Words(words) => run_in_word(words.get(word_of(block)), shift_of(block)),
                 };
                 let count = count.min(end - block);
                 if state != BlockState::Absent {
@@ -160,11 +190,11 @@ impl FrozenMap {
         if self.blocks >= blocks {
             return Cow::Borrowed(self);
         }
-        let mut larger = Self { blocks, pages: self.pages.clone() };
+        let mut larger = Self { blocks, ..self.clone() };
         // what the last page says of blocks past the end meant nothing; from now on it would
         let (last, within) = (page_of(self.blocks), self.blocks % PAGE_BLOCKS);
         if let Some(content) = self.page(last).filter(|_| within != 0) {
-            larger.put_content(last, content.cut(within, BlockState::Absent));
+            larger.put_page(last, content.cut(within, BlockState::Absent));
         }
         Cow::Owned(larger)
     }
@@ -175,7 +205,7 @@ impl FrozenMap {
             let kept = first.saturating_sub(page as u64 * PAGE_BLOCKS);
             let content = self.page(page).unwrap_or(&FrozenPage::Uniform(BlockState::Absent));
             let cut = content.cut(kept, BlockState::Zero);
-            self.put_content(page, cut);
+            self.put_page(page, cut);
         }
     }
 
@@ -185,79 +215,16 @@ impl FrozenMap {
         if self.blocks < newer.blocks {
             *self = self.covering(newer.blocks).into_owned();
         }
+        if self.room.is_none() {
+            self.room = newer.room.clone();
+        }
         let newer = newer.covering(self.blocks);
         for (&page, above) in &newer.pages {
-            let below = self.pages.get(&page).cloned().unwrap_or(FrozenPage::Uniform(BlockState::Absent));
-            let mut words = Box::new([0; PAGE_WORDS]);
-            for (index, word) in words.iter_mut().enumerate() {
-                *word = overlay_word(below.word(index), above.word(index));
-            }
-            self.put(page, FrozenPage::simplified(words));
+            let below = self.pages.get(&page).unwrap_or(&FrozenPage::Uniform(BlockState::Absent));
+            let overlaid = |index| overlay_word(below.word(index), above.word(index));
+            let words = Box::new(std::array::from_fn(overlaid));
+            self.put_page(page as usize, words);
         }
-    }
-
-    /// The stored form.
-    ///
-    /// # Errors
-    /// `Io` if the compressor fails.
-    pub fn encode(&self, disk: DiskId, number: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + FIXED_LEN + self.pages.len() * 64);
-        bytes.extend(HEADER.encode());
-        bytes.extend(disk.as_bytes());
-        bytes.extend(number.to_le_bytes());
-        bytes.extend(self.blocks.to_le_bytes());
-        bytes.extend((self.pages.len() as u32).to_le_bytes());
-        let failed = |source| Error::host("compress", "a frozen map", None, source);
-        let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(failed)?;
-        for (page, content) in &self.pages {
-            let (kind, payload) = match content {
-                FrozenPage::Uniform(state) => (*state as u8, Vec::new()),
-                FrozenPage::Words(words) => {
-                    let raw: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                    let small = compressor.compress(&raw).map_err(failed)?;
-                    if small.len() < raw.len() { (KIND_ZSTD, small) } else { (KIND_RAW, raw) }
-                }
-            };
-            bytes.extend(page.to_le_bytes());
-            bytes.extend([kind, 0]);
-            bytes.extend((payload.len() as u16).to_le_bytes());
-            bytes.extend(payload);
-        }
-        let crc = crc32fast::hash(&bytes);
-        bytes.extend(crc.to_le_bytes());
-        Ok(bytes)
-    }
-
-    /// The most one page adds to the stored form.
-    pub(crate) const fn max_page_len() -> u64 {
-        (RECORD_LEN + PAGE_BYTES) as u64
-    }
-
-    /// The largest stored form of a map of this many blocks; a longer file is damaged.
-    pub fn max_encoded_len(blocks: u64) -> u64 {
-        (HEADER_LEN + FIXED_LEN + 4) as u64 + page_count(blocks) as u64 * Self::max_page_len()
-    }
-
-    /// Reads the stored form. `what` names the file in errors.
-    ///
-    /// # Errors
-    /// `Corrupt` if the bytes are not the map of this disk, number and block count; `Unsupported` for another
-    /// version.
-    pub fn decode(bytes: &[u8], disk: DiskId, number: u64, blocks: u64, what: &str) -> Result<Self> {
-        FileHeader::check(bytes, &HEADER, what)?;
-        let damaged = |malformed: Malformed| Error::corrupt(what, Some(malformed.at as u64), malformed.why);
-        let split = bytes.len().checked_sub(4).filter(|&split| split >= HEADER_LEN + FIXED_LEN);
-        let (body, crc) = bytes.split_at(split.ok_or_else(|| Error::corrupt(what, None, "cut short"))?);
-        if crc32fast::hash(body).to_le_bytes() != crc {
-            return Err(Error::corrupt(what, None, "the checksum disagrees"));
-        }
-        let mut cursor = Cursor::new(body);
-        cursor.bytes(HEADER_LEN).map_err(damaged)?;
-        let fixed = (|| Ok((cursor.array()?, cursor.u64()?, cursor.u64()?)))().map_err(damaged)?;
-        if fixed != (*disk.as_bytes(), number, blocks) {
-            return Err(Error::corrupt(what, None, "belongs to another disk, place or size"));
-        }
-        decode_pages(&mut cursor, blocks).map_err(damaged)
     }
 }
 
@@ -270,43 +237,6 @@ fn overlay_word(below: u64, above: u64) -> u64 {
     let changed_below = (below >> 1) & LOW;
     let raised = (hydrated & changed_below) << 1;
     (below & keep_below) | above | raised
-}
-
-fn decode_pages(cursor: &mut Cursor<'_>, blocks: u64) -> Result<FrozenMap, Malformed> {
-    let pages = page_count(blocks);
-    let count = cursor.count_u32(pages, RECORD_LEN)?;
-    let mut map = FrozenMap::new(blocks);
-    let mut next = 0;
-    for _ in 0..count {
-        let page = cursor.u32()?;
-        if (page as usize) < next || page as usize >= pages {
-            return Err(cursor.malformed(format!("page {page} is out of order or past the end")));
-        }
-        next = page as usize + 1;
-        let (kind, _reserved, len) = (cursor.u8()?, cursor.u8()?, cursor.u16()?);
-        let payload = cursor.bytes(usize::from(len))?;
-        let content =
-            decode_page(kind, payload).ok_or_else(|| cursor.malformed(format!("page {page} is no page")))?;
-        map.put(page, content);
-    }
-    cursor.end()?;
-    Ok(map)
-}
-
-fn decode_page(kind: u8, payload: &[u8]) -> Option<FrozenPage> {
-    let raw = match (kind, payload.len()) {
-        (1..=3, 0) => return Some(FrozenPage::Uniform(BlockState::from_bits(u64::from(kind)))),
-        (KIND_RAW, PAGE_BYTES) => payload.to_vec(),
-        (KIND_ZSTD, _) => {
-            zstd::bulk::decompress(payload, PAGE_BYTES).ok().filter(|raw| raw.len() == PAGE_BYTES)?
-        }
-        _ => return None,
-    };
-    let mut words = Box::new([0; PAGE_WORDS]);
-    for (word, bytes) in words.iter_mut().zip(raw.as_chunks::<8>().0) {
-        *word = u64::from_le_bytes(*bytes);
-    }
-    Some(FrozenPage::simplified(words))
 }
 
 #[cfg(test)]

@@ -52,8 +52,8 @@ impl HydratedLayer {
     }
 
     fn of(layer: Arc<Active>, record: &BaseRecord) -> Arc<Self> {
-        let (blocks, mut present) = (record.size.blocks(), 0);
-        layer.map.freeze().runs(|_, count, _| present += count);
+        let blocks = record.size.blocks();
+        let present = layer.map.present();
         let (wanted, cursor) = (Mutex::default(), Mutex::new(0));
         Arc::new(Self {
             layer,

@@ -40,7 +40,7 @@ impl Disk {
         self.complete_seal(&mut roots)?;
         let Some(record) = roots.chain.base else { return Ok(()) };
         roots.chain.check_room()?;
-        let frozen = hydrated.layer.map.freeze();
+        let frozen = hydrated.layer.map.freeze(&*self.env.media);
         let map = roots.chain.take_number();
         self.write_map(map, &frozen).inspect_err(|_| self.remove_files(&[Numbered::Map(map)]))?;
         let number = hydrated.layer.number;
