@@ -183,8 +183,8 @@ fn fill_against_write() {
 /// A base of [`OLD`] that reads otherwise once nobody may read it any more.
 struct Spoilt {
     is_spoilt: AtomicBool,
-    /// Whether pieces of a hydration are held back too, and not only what a guest reads.
-    is_slow: bool,
+    /// Whether the next piece of a hydration is held back too, and not only what a guest reads.
+    is_slow: AtomicBool,
 }
 
 impl BlockSource for Spoilt {
@@ -194,8 +194,9 @@ impl BlockSource for Spoilt {
 
     fn read_at(&self, _: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
         buf.fill(OLD);
-        if self.is_slow || buf.len() as u64 == BLOCK {
-            // whoever began before the release is still waited for, for however long
+        if buf.len() as u64 == BLOCK || self.is_slow.swap(false, Ordering::SeqCst) {
+            // whoever began before the release is still waited for, for however long: a scheduler by priorities now
+            // goes on with all others first
             thread::yield_now();
         }
         if self.is_spoilt.load(Ordering::SeqCst) {
@@ -211,7 +212,7 @@ impl BlockSource for Spoilt {
 }
 
 fn machine_on_base(is_slow: bool) -> (Arc<Spoilt>, Arc<Disk>) {
-    let base = Arc::new(Spoilt { is_spoilt: AtomicBool::new(false), is_slow });
+    let base = Arc::new(Spoilt { is_spoilt: AtomicBool::new(false), is_slow: AtomicBool::new(is_slow) });
     let on = layers::Base { state: StateId::from_bytes([9; 16]), source: base.clone() };
     let (id, size) = (DiskId::from_bytes([1; 16]), ByteCount::new(BLOCKS * BLOCK));
     let disk = Disk::create_on(&env(&SimMedia::new()), "d", id, size, Some(&on)).unwrap();
@@ -219,8 +220,12 @@ fn machine_on_base(is_slow: bool) -> (Arc<Spoilt>, Arc<Disk>) {
 }
 
 fn hydrate_all(disk: &Disk) {
-    while disk.hydrate_step().unwrap() != Hydrating::Whole {
-        thread::yield_now();
+    loop {
+        match disk.hydrate_step().unwrap() {
+            Hydrating::Whole => return,
+            Hydrating::Idle => thread::yield_now(),
+            Hydrating::Working(_) => {}
+        }
     }
 }
 
