@@ -79,7 +79,16 @@ impl Disks {
     pub fn open_on(&self, id: DiskId, name: &str, on: Option<(&BaseRecord, &Ground)>) -> Result<Arc<Disk>> {
         let base = on.map(|(record, ground)| ground.base(record)).transpose()?;
         let disk = Disk::open_on(self.env(), &layers_dir(id), base.as_ref());
-        disk.doing(|| format!("open disk {name}")).map_err(missing_is_damage)
+        let disk = disk.doing(|| format!("open disk {name}")).map_err(missing_is_damage);
+        // without a layer's map nobody can tell which blocks it has: to serve would be to serve older ones in their place
+        disk.map_err(|error| match error.kind() {
+            Kind::Corrupt => error.with_help(format!(
+                "`blockctl point list {name}` shows what a vault holds of it, `blockctl restore disk {name}@N --to NEW` \
+                 restores that; `blockctl inspect disk {} --check` shows what else is damaged",
+                layers_dir(id)
+            )),
+            _ => error,
+        })
     }
 
     fn ground(&self, name: &str, record: &BaseRecord) -> Result<Ground> {

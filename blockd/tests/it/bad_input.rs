@@ -266,6 +266,38 @@ fn a_truncated_file_of_a_disk_stops_that_disk_only() {
     assert_eq!(daemon.read(&point), content, "nothing was lost by looking");
 }
 
+/// Without a layer's map nobody can tell which blocks it has: a read would bring up older ones in their place.
+#[test]
+fn a_disk_without_the_map_of_a_layer_is_refused_and_its_backups_restore() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    let content = noise(1, 1 << 20);
+    daemon.write("web", 0, &content);
+    let point = daemon.backup("web").point.expect("a point");
+    daemon.write("web", 0, &noise(2, 8192));
+    let id = daemon.client().disk("web").expect("a disk").id;
+    assert!(daemon.stop().success());
+    let mut maps = state.files(&format!("disks/{id}"));
+    maps.retain(|path| path.extension().is_some_and(|ending| ending == "map"));
+    each_truncated(&maps, |path| {
+        let daemon = state.start();
+        let error = daemon.client().disk("web").expect("a disk").error.expect("refused");
+        let file = path.file_name().expect("a name").to_string_lossy();
+        assert!(error.kind == Kind::Corrupt && error.message.contains(&*file), "{}", error.message);
+        let help = error.help.expect("a next step");
+        assert!(help.contains("blockctl restore disk web@N --to NEW"), "{help}");
+        assert!(daemon.try_export("web").is_err() && daemon.client().snapshot(&["web".into()]).is_err());
+        assert_eq!(daemon.restore(&point, "again").error, None);
+        assert_eq!(daemon.read("again"), content);
+        daemon.eventually("left", |client| client.disk("again").expect("a disk").writers == 0);
+        daemon.client().delete_disk("again").expect("deleted");
+        assert!(daemon.stop().success());
+    });
+    let daemon = state.start();
+    assert!(daemon.read("web")[..8192] == noise(2, 8192), "nothing was lost by looking");
+}
+
 #[test]
 fn a_truncated_file_of_a_vault_is_found_and_the_rest_restores() {
     let state = State::new();
