@@ -18,6 +18,9 @@ const CUTS: (u64, u64) = (60, 1_000);
 /// Every so many cuts the live map is kept, as if shared memory outlived the filesystem, and must be refused.
 const KEPT_EVERY: u64 = 10;
 
+/// Every so many cuts all is folded that steps between the cuts did not come to: each of these layers is read at each open.
+const FOLDED_EVERY: u64 = 8;
+
 const SIZE: ByteCount = ByteCount::new(4096 * 300 + 512);
 
 /// What is under way when the filesystem stops.
@@ -187,6 +190,9 @@ fn cuts_on(kind: &'static str) {
             disk = Disk::open(&world.env(), "d").unwrap_or_else(|error| panic!("{kind}, cut {cut}: {error}"));
             assert_eq!(disk.opened(), Opened::Committed, "{kind}, cut {cut}, live map kept: {is_kept}");
             world.judge(&disk, &pending);
+            if cut % FOLDED_EVERY == FOLDED_EVERY - 1 {
+                disk.fold_all().expect("a healthy filesystem");
+            }
         }
         drop(disk);
         world.filesystem.unmount();
