@@ -2,8 +2,8 @@
 //!
 //! Two builds of the daemon serve a disk of the same size whose every block is in the active layer: the product, and
 //! one that writes without looking at the map, as if it tracked nothing. Of each the CPU time of the server a request is
-//! measured, in passes that take turns, so that what else the host does falls on both alike, and, in a last pass under
-//! strace, its system calls.
+//! measured, in passes that take turns, so that what else the host does falls on both alike, and, once, in a pass under
+//! strace, its system calls. Each run starts both anew.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ pub struct Options {
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Passes of each build in a run, in turn
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     passes: u32,
     /// MiB of the disk, all of which each pass writes once
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(16..))]
@@ -45,28 +45,25 @@ pub struct Options {
 /// A program is missing, or a daemon or fio fails.
 pub fn run(options: &Options) -> Result<()> {
     let size_bytes = options.size_mib << 20;
-    let tracked = Appliance::start(&options.setting)?;
-    let untracked = Appliance::start_program(&options.setting, &options.untracked)?;
-    let subjects = [&tracked, &untracked];
-    let uris = subjects.map(|appliance| appliance.create(DISK, size_bytes).map(|disk| disk.uri));
-    let [tracked_uri, untracked_uri] = uris;
-    let uris = [tracked_uri?, untracked_uri?];
-    for uri in &uris {
-        fio::run(uri, size_bytes, 1, fio::FILL)?;
-    }
     let mut ratios = Vec::new();
     let mut micros = [Vec::new(), Vec::new()];
+    let mut traced = None;
     for round in 0..options.rounds as usize {
+        // where a process and its pages happen to lie is worth some per cent: each run has daemons of its own
+        let subjects = Subject::both(options, round % 2, size_bytes)?;
         let mut run = [0.0; 2];
         for pass in 0..options.passes as usize {
             for turn in [(round + pass) % 2, 1 - (round + pass) % 2] {
-                run[turn] += cpu_us(subjects[turn], &uris[turn], size_bytes)? / f64::from(options.passes);
+                run[turn] += subjects[turn].cpu_us(size_bytes)? / f64::from(options.passes);
             }
         }
         ratios.push(run[0] / run[1]);
         micros.iter_mut().zip(run).for_each(|(all, run)| all.push(run));
+        if traced.is_none() {
+            traced = Some([calls(&subjects[0])?, calls(&subjects[1])?]);
+        }
     }
-    let calls = [calls(&tracked, &uris[0])?, calls(&untracked, &uris[1])?];
+    let calls = traced.context("no round")?;
     let [with, without] = micros.map(|micros| spread(micros).map_or(0.0, |(_, mid, _)| mid));
     let (low, mid, high) = spread(ratios).context("no round")?;
     println!(
@@ -87,12 +84,38 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Server CPU time of one request of a pass over the disk, microseconds.
-fn cpu_us(appliance: &Appliance, uri: &str, size_bytes: u64) -> Result<f64> {
-    let server = appliance.server()?;
-    let before = server.cpu_s()?;
-    let measured = fio::run(uri, size_bytes, 1, fio::WRITE_EACH_BLOCK_ONCE)?;
-    Ok((server.cpu_s()? - before) * 1e6 / measured.requests)
+/// A daemon with a disk whose every block was written.
+struct Subject {
+    appliance: Appliance,
+    uri: String,
+}
+
+impl Subject {
+    /// The product and the build that tracks nothing; started in this order, or if `first` is 1 in the other.
+    fn both(options: &Options, first: usize, size_bytes: u64) -> Result<[Self; 2]> {
+        let start = |turn: usize| match turn {
+            0 => Self::filled(Appliance::start(&options.setting)?, size_bytes),
+            _ => {
+                Self::filled(Appliance::start_program(&options.setting, &options.untracked)?, size_bytes)
+            }
+        };
+        let (one, other) = (start(first)?, start(1 - first)?);
+        Ok(if first == 0 { [one, other] } else { [other, one] })
+    }
+
+    fn filled(appliance: Appliance, size_bytes: u64) -> Result<Self> {
+        let uri = appliance.create(DISK, size_bytes)?.uri;
+        fio::run(&uri, size_bytes, 1, fio::FILL)?;
+        Ok(Self { appliance, uri })
+    }
+
+    /// Server CPU time of one request of a pass over the disk, microseconds.
+    fn cpu_us(&self, size_bytes: u64) -> Result<f64> {
+        let server = self.appliance.server()?;
+        let before = server.cpu_s()?;
+        let measured = fio::run(&self.uri, size_bytes, 1, fio::WRITE_EACH_BLOCK_ONCE)?;
+        Ok((server.cpu_s()? - before) * 1e6 / measured.requests)
+    }
 }
 
 /// System calls of a server.
@@ -103,7 +126,8 @@ struct Calls {
 }
 
 /// Counts the server's system calls for a pass over the first [`TRACED_BYTES`].
-fn calls(appliance: &Appliance, uri: &str) -> Result<Calls> {
+fn calls(subject: &Subject) -> Result<Calls> {
+    let (appliance, uri) = (&subject.appliance, &subject.uri);
     let counts = tempfile::NamedTempFile::new()?;
     let mut command = Command::new("strace");
     command.args(["-f", "-c", "-o"]).arg(counts.path());
