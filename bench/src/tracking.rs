@@ -95,9 +95,7 @@ impl Subject {
     fn both(options: &Options, first: usize, size_bytes: u64) -> Result<[Self; 2]> {
         let start = |turn: usize| match turn {
             0 => Self::filled(Appliance::start(&options.setting)?, size_bytes),
-            _ => {
-                Self::filled(Appliance::start_program(&options.setting, &options.untracked)?, size_bytes)
-            }
+            _ => Self::filled(Appliance::start_program(&options.setting, &options.untracked)?, size_bytes),
         };
         let (one, other) = (start(first)?, start(1 - first)?);
         Ok(if first == 0 { [one, other] } else { [other, one] })

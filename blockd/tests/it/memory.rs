@@ -16,7 +16,8 @@ fn most_kib(daemon: &Daemon, act: impl FnOnce()) -> u64 {
     let status = format!("/proc/{}/status", daemon.pid());
     let anonymous = || -> u64 {
         let status = std::fs::read_to_string(&status).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a kernel that tells");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a kernel that tells");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     };
     let is_done = AtomicBool::new(false);

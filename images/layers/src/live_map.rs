@@ -330,9 +330,7 @@ impl LiveMap {
     pub(crate) fn load(&self, from: &FrozenMap) -> Result<()> {
         for (page, content) in from.pages() {
             match content {
-                FrozenPage::Uniform(state) => {
-                    self.top(page).store(*state as u64, Ordering::Release)
-                }
+                FrozenPage::Uniform(state) => self.top(page).store(*state as u64, Ordering::Release),
                 FrozenPage::Words(words) => {
                     self.spell_out(page)?;
                     for (index, word) in self.words(page).iter().enumerate() {

@@ -5,8 +5,8 @@ mod room;
 mod stored;
 
 use crate::state::{
-    BlockState, PAGE_BLOCKS, PageWords, WORD_BLOCKS, mask, page_count, page_of, run_in_word,
-    shift_of, word_of,
+    BlockState, PAGE_BLOCKS, PageWords, WORD_BLOCKS, mask, page_count, page_of, run_in_word, shift_of,
+    word_of,
 };
 use block::Media;
 use block::sync::Arc;

@@ -45,12 +45,7 @@ impl FrozenMap {
     }
 
     /// Hands the stored form to `write`, in parts of about [`PART`] bytes.
-    fn encode_to(
-        &self,
-        disk: DiskId,
-        number: u64,
-        write: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn encode_to(&self, disk: DiskId, number: u64, write: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let failed = |source| Error::host("compress", "a frozen map", None, source);
         let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(failed)?;
         let mut crc = crc32fast::Hasher::new();
@@ -101,7 +96,9 @@ impl FrozenMap {
     pub fn decode(bytes: &[u8], disk: DiskId, number: u64, blocks: u64, what: &str) -> Result<Self> {
         let read = |offset: u64, buf: &mut [u8]| {
             let (from, past) = (offset as usize, offset as usize + buf.len());
-            buf.copy_from_slice(bytes.get(from..past).ok_or_else(|| Error::corrupt(what, None, "cut short"))?);
+            buf.copy_from_slice(
+                bytes.get(from..past).ok_or_else(|| Error::corrupt(what, None, "cut short"))?,
+            );
             Ok(())
         };
         let parts = Parts::new(&read, bytes.len() as u64, what);
