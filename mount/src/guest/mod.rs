@@ -6,6 +6,7 @@
 //! is decoded here ([`Guest::content`]).
 
 pub mod btrfs;
+mod entries;
 pub mod ext4;
 pub mod fat;
 pub mod iso;

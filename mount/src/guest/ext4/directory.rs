@@ -5,15 +5,14 @@ use super::Ext4;
 use super::inode::{Inode, flag};
 use super::superblock::incompat;
 use crate::fields::{le16, le32, u8_at};
-use crate::guest::{Entry, Listing, MAX_ENTRIES, NodeKind, is_name};
+use crate::guest::entries::{self, Found, Stop, Visit, kind};
+use crate::guest::{Listing, NodeKind, is_name};
 use crate::{Error, Result};
 use block::crc32c;
 use std::ops::ControlFlow;
 
 /// The largest directory read, in bytes. Ten million names fit; a larger one is a trap.
 const MAX_DIRECTORY: u64 = 4 << 30;
-/// Blocks looked at for one page of a listing, so that the answer comes soon even from a directory of empty blocks.
-const MAX_BLOCKS_A_PAGE: u64 = 1024;
 /// Bytes before the name of an entry.
 const HEADER: usize = 8;
 /// Bytes of the checksum at the end of a block, dressed up as an empty entry.
@@ -22,50 +21,14 @@ const TAIL_MARK: u8 = 0xde;
 /// Of an inline directory, the first bytes are the parent's number, where a block has `.` and `..`.
 const INLINE_PARENT: usize = 4;
 
-/// Whether the walk goes on.
-type Visit<'a> = dyn FnMut(Found<'_>) -> ControlFlow<()> + 'a;
-
-/// An entry in place.
-struct Found<'a> {
-    name: &'a [u8],
-    ino: u64,
-    kind: Option<NodeKind>,
-    next: u64,
-}
-
-/// A page of the directory from `cookie` on. A cookie is a position in the directory's bytes.
+/// A page of the directory from `cookie` on: a position in its bytes.
 pub(super) fn list(fs: &Ext4, dir: &Inode, cookie: u64) -> Result<Listing> {
-    let mut entries = Vec::new();
-    let stopped = walk(fs, dir, cookie, MAX_BLOCKS_A_PAGE, &mut |Found { name, ino, kind, next }| {
-        entries.push(Entry { name: name.to_vec(), ino, kind, next });
-        if entries.len() < MAX_ENTRIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    let next = match (stopped, entries.last()) {
-        (Some(Stop::Visitor), Some(last)) => Some(last.next),
-        (Some(Stop::Pages(next)), _) => Some(next),
-        _ => None,
-    };
-    Ok(Listing { entries, next })
+    entries::list(|max_blocks, visit| walk(fs, dir, cookie, max_blocks, visit))
 }
 
 /// The inode `name` stands for.
 pub(super) fn lookup(fs: &Ext4, dir: &Inode, name: &[u8]) -> Result<Option<u64>> {
-    let mut found = None;
-    walk(fs, dir, 0, u64::MAX, &mut |entry| {
-        if entry.name == name {
-            found = Some(entry.ino);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(found)
-}
-
-/// Why a walk ended before the end.
-enum Stop {
-    Visitor,
-    /// Enough blocks for one page; the next begins here.
-    Pages(u64),
+    entries::lookup(name, |max_blocks, visit| walk(fs, dir, 0, max_blocks, visit))
 }
 
 fn walk(fs: &Ext4, dir: &Inode, from: u64, max_blocks: u64, visit: &mut Visit<'_>) -> Result<Option<Stop>> {
@@ -187,19 +150,6 @@ fn record_len(stored: u16, block: usize) -> usize {
         len if block > 0xfffc => len & 0xfffc | (len & 3) << 16,
         len => len,
     }
-}
-
-fn kind(stored: u8) -> Option<NodeKind> {
-    Some(match stored {
-        1 => NodeKind::File,
-        2 => NodeKind::Directory,
-        3 => NodeKind::CharDevice,
-        4 => NodeKind::BlockDevice,
-        5 => NodeKind::Fifo,
-        6 => NodeKind::Socket,
-        7 => NodeKind::Symlink,
-        _ => return None,
-    })
 }
 
 /// Checks a leaf block that carries a checksum. Inner nodes of the hash tree carry theirs elsewhere and hold no names.

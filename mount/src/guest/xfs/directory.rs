@@ -6,14 +6,13 @@ use super::fork;
 use super::inode::{Format, Inode};
 use super::superblock::fits;
 use crate::fields::{array, be16, be32, be64, u8_at};
-use crate::guest::{Entry, Listing, MAX_ENTRIES, NodeKind, is_name};
+use crate::guest::entries::{self, Found, Stop, Visit, kind};
+use crate::guest::{Listing, NodeKind, is_name};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
 /// Entries lie below this byte of a directory; behind it are the hashes.
 const HASHES_AT: u64 = 32 << 30;
-/// Blocks looked at for one page of a listing, so that the answer comes soon even from a directory of empty blocks.
-const MAX_BLOCKS_A_PAGE: u64 = 1024;
 const BLOCK_V4: u32 = 0x5844_3242;
 const DATA_V4: u32 = 0x5844_3244;
 const BLOCK_V5: u32 = 0x5844_4233;
@@ -28,50 +27,14 @@ const TAIL: usize = 8;
 const HASH: usize = 8;
 const UNUSED: u16 = 0xffff;
 
-/// Whether the walk goes on.
-type Visit<'a> = dyn FnMut(Found<'_>) -> ControlFlow<()> + 'a;
-
-/// An entry in place.
-struct Found<'a> {
-    name: &'a [u8],
-    ino: u64,
-    kind: Option<NodeKind>,
-    next: u64,
-}
-
-/// Why a walk ended before the end.
-enum Stop {
-    Visitor,
-    /// Enough blocks for one page; the next begins here.
-    Pages(u64),
-}
-
 /// A page of the directory from `cookie` on: a position in its bytes.
 pub(super) fn list(fs: &Xfs, dir: &Inode, cookie: u64) -> Result<Listing> {
-    let mut entries = Vec::new();
-    let stopped = walk(fs, dir, cookie, MAX_BLOCKS_A_PAGE, &mut |Found { name, ino, kind, next }| {
-        entries.push(Entry { name: name.to_vec(), ino, kind, next });
-        if entries.len() < MAX_ENTRIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    let next = match (stopped, entries.last()) {
-        (Some(Stop::Visitor), Some(last)) => Some(last.next),
-        (Some(Stop::Pages(next)), _) => Some(next),
-        _ => None,
-    };
-    Ok(Listing { entries, next })
+    entries::list(|max_blocks, visit| walk(fs, dir, cookie, max_blocks, visit))
 }
 
 /// The inode `name` stands for.
 pub(super) fn lookup(fs: &Xfs, dir: &Inode, name: &[u8]) -> Result<Option<u64>> {
-    let mut found = None;
-    walk(fs, dir, 0, u64::MAX, &mut |entry| {
-        if entry.name == name {
-            found = Some(entry.ino);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(found)
+    entries::lookup(name, |max_blocks, visit| walk(fs, dir, 0, max_blocks, visit))
 }
 
 fn walk(fs: &Xfs, dir: &Inode, from: u64, max_blocks: u64, visit: &mut Visit<'_>) -> Result<Option<Stop>> {
@@ -195,17 +158,4 @@ fn walk_entries(
 fn entry_len(fs: &Xfs, block: &[u8], at: usize) -> Result<usize> {
     let name = usize::from(u8_at(block, at + 8)?);
     Ok((8 + 1 + name + usize::from(fs.sb.ftype) + 2).next_multiple_of(8))
-}
-
-fn kind(stored: u8) -> Option<NodeKind> {
-    Some(match stored {
-        1 => NodeKind::File,
-        2 => NodeKind::Directory,
-        3 => NodeKind::CharDevice,
-        4 => NodeKind::BlockDevice,
-        5 => NodeKind::Fifo,
-        6 => NodeKind::Socket,
-        7 => NodeKind::Symlink,
-        _ => return None,
-    })
 }
