@@ -20,9 +20,14 @@ impl Disks {
     pub fn resize(&self, name: &str, size: ByteCount, attached: bool) -> Result<Arc<Named>> {
         let named = self.get(name)?;
         let disk = named.disk()?;
+        let shrinks = || size < block::BlockSource::size(&**disk);
+        if shrinks() && !attached {
+            // whoever said good-bye just now may still be leaving
+            named.is_left_alone();
+        }
         {
             let _told = lock(&named.told);
-            let is_smaller = size < block::BlockSource::size(&**disk);
+            let is_smaller = shrinks();
             if is_smaller && !attached && named.writers.load(Ordering::SeqCst) > 0 {
                 let why = "a client is connected, and would still use what is cut off";
                 return Err(Error::said(Kind::Conflict, format!("shrink disk {name}"), why)

@@ -22,10 +22,8 @@ impl Disks {
     /// that the deletion names.
     pub fn delete(&self, name: &str, deletion: Deletion) -> Result<Arc<Named>> {
         let named = self.get(name)?;
-        if named.stage() == Stage::Making {
-            // whoever filled it in vain may be just leaving; if not, the refusal follows
-            named.is_left_alone();
-        }
+        // whoever said good-bye just now may still be leaving; if not, the refusal follows
+        named.is_left_alone();
         let _tree = lock(&self.tree);
         self.check_childless(&named)?;
         let adopted = if deletion.adopted_file { Some(self.adopted_alone(&named)?) } else { None };
