@@ -6,17 +6,17 @@
 mod pieces;
 mod preflight;
 mod replace;
+mod whence;
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, disk_key};
-use crate::points::Held;
 use crate::space::{Patient, Space};
 use block::{BlockDevice, BlockSource, ByteOffset, ByteRange};
-use control::{Job, Kind, RestoreRequest, Restored, Tier};
+use control::{Job, Kind, RestoreRequest, Restored};
 use pieces::{Pieces, in_parallel};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use whence::Whence;
 
 impl Daemon {
     /// A recovery point as a new disk, or in the place of what a disk holds, as a job.
@@ -54,7 +54,7 @@ impl Daemon {
         let (tiers, to, verify) = (self.tiers().clone(), request.to.clone(), request.verify);
         let space = self.space().clone();
         self.jobs().start(new, move |run| {
-            let source = Whence::of(&point, run)?;
+            let source = Whence::of(&tiers, &point, run)?;
             let doing = || format!("restore {} to {to}", point.name);
             let made = tiers.disks.create(id, &to, point.size, |disk| {
                 fill(run, &source, &**disk, &space).doing(doing)?;
@@ -70,38 +70,6 @@ impl Daemon {
     }
 }
 
-/// Where a restore reads from.
-struct Whence {
-    source: Arc<dyn BlockSource>,
-    tier: Tier,
-}
-
-impl Whence {
-    /// The point's content, from the nearest tier that can be read; the job says which.
-    fn of(point: &Held, run: &Run) -> Result<Self> {
-        let source = point.source()?;
-        let from = if point.instant.is_some() { None } else { point.copies.first() };
-        run.update(|job| {
-            job.vault = from.map(|(vault, _)| vault.name.clone());
-            job.restore = Some(Restored::default());
-        });
-        let tier = if from.is_some() { Tier::Vault } else { Tier::Instant };
-        Ok(Self { source, tier })
-    }
-
-    fn was_read(&self, run: &Run, bytes: u64) {
-        run.update(|job| {
-            job.bytes_read += bytes;
-            if let Some(restore) = &mut job.restore {
-                match self.tier {
-                    Tier::Instant => restore.bytes_instant += bytes,
-                    Tier::Vault => restore.bytes_vault += bytes,
-                }
-            }
-        });
-    }
-}
-
 fn account(run: &Run, change: impl FnOnce(&mut Restored)) {
     run.update(|job| change(job.restore.get_or_insert_default()));
 }
@@ -114,16 +82,16 @@ fn at(run: &Run, piece: ByteRange) -> block::Result<()> {
 
 /// Copies everything that is not zero to a device of zeros, several pieces at a time.
 fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block::Result<()> {
-    run.update(|job| job.bytes_total = from.source.size().get());
+    run.update(|job| job.bytes_total = from.size().get());
     let target = Patient { disk: to, space };
-    in_parallel(Pieces::of_data(&*from.source, ByteRange::whole(from.source.size())), &|piece, buf| {
-        from.source.read_at(piece.offset(), buf)?;
+    in_parallel(Pieces::of_data(from, ByteRange::whole(from.size())), &|piece, buf| {
+        from.read_at(piece.offset(), buf)?;
         let mut written = 0;
         block::runs_of(piece.offset(), buf, &mut |at, bytes| {
             written += bytes.len() as u64;
             target.write_at(at, bytes)
         })?;
-        from.was_read(run, piece.count().get());
+        from.was_read(run, piece)?;
         account(run, |restore| restore.bytes_written += written);
         at(run, piece)
     })
@@ -131,11 +99,11 @@ fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block:
 
 /// Reads back what was written and holds it against the recovery point, everywhere.
 fn compare(run: &Run, from: &Whence, to: &dyn BlockSource) -> block::Result<()> {
-    let whole = ByteRange::whole(from.source.size());
+    let whole = ByteRange::whole(from.size());
     let verified = AtomicU64::new(0);
     let check = |piece: ByteRange, buf: &mut [u8]| {
         let mut expected = vec![0; buf.len()];
-        from.source.read_at(piece.offset(), &mut expected)?;
+        from.read_at(piece.offset(), &mut expected)?;
         to.read_at(piece.offset(), buf)?;
         if let Some(differs) = expected.iter().zip(&*buf).position(|(a, b)| a != b) {
             let at = piece.start() + differs as u64;
@@ -149,7 +117,7 @@ fn compare(run: &Run, from: &Whence, to: &dyn BlockSource) -> block::Result<()> 
         run.go_on().map_err(block::Error::other)
     };
     // where either of both has something: the rest is zeros on both sides
-    in_parallel(Pieces::of_data(&*from.source, whole), &check)?;
+    in_parallel(Pieces::of_data(from, whole), &check)?;
     in_parallel(Pieces::of_data(to, whole), &check)?;
     account(run, |restore| restore.bytes_verified = verified.load(Ordering::Relaxed));
     Ok(())

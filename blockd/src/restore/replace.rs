@@ -10,7 +10,8 @@
 //! Cut short after 2 it is taken up again when the daemon starts.
 
 use super::pieces::{Pieces, each_in_parallel};
-use super::{Whence, account, at, compare, read};
+use super::whence::Whence;
+use super::{account, at, compare, read};
 use crate::daemon::Daemon;
 use crate::disk_file::ReplaceRecord;
 use crate::disks::Named;
@@ -95,7 +96,7 @@ impl Daemon {
         let (tiers, space, named) = (self.tiers().clone(), self.space().clone(), named.clone());
         self.jobs().start(new, move |run| {
             let doing = || format!("restore {} in the place of disk {}", point.name, named.name);
-            let from = Whence::of(&point, run)?;
+            let from = Whence::of(&tiers, &point, run)?;
             let safety = tiers.by_state(named.id, &record.safety).ok().map(|safety| safety.name);
             account(run, |restore| restore.safety_point = safety);
             let disk = named.served()?;
@@ -176,7 +177,7 @@ impl Replacement<'_> {
         let (size, differ) = (point.size.get(), differing.total().get());
         account(self.run, |restore| restore.bytes_unchanged = size - differ);
         self.run.update(|job| (job.bytes_total, job.bytes_changed) = (size, differ));
-        let source = &*self.from.source;
+        let source = self.from;
         let pieces = differing.iter().flat_map(|range| Pieces::of_all(source, range));
         each_in_parallel(pieces, &|piece, kind, _| {
             match kind {
@@ -192,8 +193,8 @@ impl Replacement<'_> {
 
     /// Writes those blocks of a piece that differ.
     fn put(&self, piece: ByteRange) -> block::Result<()> {
-        let (new, old) = (read(&*self.from.source, piece)?, read(self.disk, piece)?);
-        self.from.was_read(self.run, piece.count().get());
+        let (new, old) = (read(self.from, piece)?, read(self.disk, piece)?);
+        self.from.was_read(self.run, piece)?;
         let target = Patient { disk: self.disk, space: self.space };
         let (mut start, mut written) = (0, 0);
         let end_of = |start: usize| {

@@ -118,6 +118,23 @@ fn never_two_writers() {
     assert!(daemon.read("web") == before);
 }
 
+/// Of a point that only a vault holds, what the disk has not changed since is read from the disk's own points.
+#[test]
+fn a_restore_reads_each_block_from_the_nearest_place_that_has_it() {
+    let state = State::new();
+    let (daemon, before, later) = machine(&state);
+    daemon.snapshot("web");
+    let instant = DeletePointQuery::from(Tier::Instant);
+    daemon.client().delete_point("web@1", &instant).expect("deleted");
+    // what is written after the newest point proves nothing about it
+    daemon.write("web", 6 * MIB, &[3; 4096]);
+    let request =
+        RestoreRequest { point: "web@1".into(), to: "new".into(), verify: true, ..Default::default() };
+    let restored = done(&daemon, &request).restore.expect("where it came from");
+    assert!(daemon.read("new") == before && daemon.read("web@2") == later);
+    assert!(restored.bytes_instant > 6 * MIB && restored.bytes_vault < 200_000, "{restored:?}");
+}
+
 /// Killed in the middle, the disk lets nobody in, and is what it was to become once it goes on.
 #[test]
 fn a_replacement_goes_on_after_a_kill() {
