@@ -38,6 +38,7 @@ mod sockets;
 mod space;
 mod state;
 mod store;
+mod sweep;
 mod traffic;
 mod transfer;
 mod upkeep;

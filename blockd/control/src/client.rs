@@ -6,7 +6,7 @@ mod vaults;
 use crate::requests::*;
 use crate::{
     Changes, Disk, Error, ErrorBody, Export, Job, Kind, Point, PointDeleted, Points, Preflight,
-    RestoreRequest, Run, RunRequest, Status, Vault, VaultUsage,
+    RestoreRequest, Run, RunRequest, Status, SweepRun, Vault, VaultUsage,
 };
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -327,6 +327,30 @@ impl Client {
     /// As [`status`](Self::status); `invalid` for a key that is not this vault's.
     pub fn open_vault(&self, name: &str, request: &OpenVault) -> Result<Vault, Error> {
         self.send(Method::POST, &format!("/v1/vaults/{}/open", encode(name)), Some(request))
+    }
+
+    /// Sweeps a vault.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub fn sweep_vault(&self, name: &str) -> Result<Job, Error> {
+        self.send(Method::POST, &format!("/v1/vaults/{}/sweep", encode(name)), NOTHING)
+    }
+
+    /// The sweeps of a vault whose packs are in quarantine.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub fn sweeps(&self, name: &str) -> Result<Vec<SweepRun>, Error> {
+        self.send(Method::GET, &format!("/v1/vaults/{}/sweeps", encode(name)), NOTHING)
+    }
+
+    /// Takes a sweep back.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub fn undo_sweep(&self, name: &str, run: &str) -> Result<SweepRun, Error> {
+        self.send(Method::POST, &format!("/v1/vaults/{}/sweeps/{}/undo", encode(name), encode(run)), NOTHING)
     }
 
     /// Reads and verifies everything in a vault, as a job.

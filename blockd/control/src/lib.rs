@@ -27,7 +27,7 @@ pub use kind::Kind;
 pub use objects::{
     Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
     ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points, Problem, Shed, Space,
-    SpaceState, Status, Tier, TransferKind, Vault, VaultCheck, VaultUsage,
+    SpaceState, Status, SweepRun, Tier, TransferKind, Vault, VaultCheck, VaultSweep, VaultUsage,
 };
 pub use policies::{
     HoldPoint, Item, KeptBy, PlannedPoint, Policy, PolicyPlan, PolicyText, Protect, UnprotectQuery,

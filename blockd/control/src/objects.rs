@@ -504,6 +504,41 @@ pub struct Job {
     /// What a repair of a vault's copies did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<VaultRepair>,
+    /// What a sweep of a vault did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<VaultSweep>,
+}
+
+/// What a sweep of a vault did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultSweep {
+    /// The vault.
+    pub vault: String,
+    /// The run, if anything is in quarantine since; undoing it brings that back.
+    pub run: Option<String>,
+    /// Packs that went into quarantine since nothing reaches them.
+    pub quarantined: Vec<String>,
+    /// Bytes of these.
+    pub bytes_quarantined: u64,
+    /// Packs of earlier runs that were deleted.
+    pub deleted: Vec<String>,
+    /// Bytes of these.
+    pub bytes_deleted: u64,
+    /// Packs of earlier runs that are in use again.
+    pub released: Vec<String>,
+}
+
+/// A sweep whose packs are in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepRun {
+    /// The run.
+    pub run: String,
+    /// When it was.
+    pub time: String,
+    /// Its packs.
+    pub packs: u64,
+    /// Bytes of these.
+    pub bytes: u64,
 }
 
 /// A vault: where recovery points are kept apart from the disks.

@@ -11,7 +11,8 @@ use axum::{Json, Router};
 use control::{
     BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, Disk,
     Export, Job, OpenVault, Point, PointDeleted, Points, PointsQuery, Preflight, RecoverQuery, ResizeDisk,
-    RestoreRequest, Run, RunRequest, ShareDisk, SnapshotRequest, Status, Vault, VaultUsage, WaitQuery,
+    RestoreRequest, Run, RunRequest, ShareDisk, SnapshotRequest, Status, SweepRun, Vault, VaultUsage,
+    WaitQuery,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,9 @@ pub fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/vaults/{name}/open", post(open_vault))
         .route("/v1/vaults/{name}/usage", get(vault_usage))
         .route("/v1/vaults/{name}/check", post(check_vault))
+        .route("/v1/vaults/{name}/sweep", post(sweep_vault))
+        .route("/v1/vaults/{name}/sweeps", get(sweeps))
+        .route("/v1/vaults/{name}/sweeps/{run}/undo", post(undo_sweep))
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{id}", get(job))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
@@ -220,6 +224,24 @@ async fn vault_usage(State(daemon): Ours, name: Name) -> Answer<VaultUsage> {
 async fn check_vault(State(daemon): Ours, name: Name) -> Answer<Job> {
     let Path(name) = name?;
     call(daemon, move |daemon| daemon.check_vault(&name)).await
+}
+
+async fn sweep_vault(State(daemon): Ours, name: Name) -> Answer<Job> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.sweep_vault(&name)).await
+}
+
+async fn sweeps(State(daemon): Ours, name: Name) -> Answer<Vec<SweepRun>> {
+    let Path(name) = name?;
+    call(daemon, move |daemon| daemon.sweeps(&name)).await
+}
+
+async fn undo_sweep(
+    State(daemon): Ours,
+    names: Result<Path<(String, String)>, PathRejection>,
+) -> Answer<SweepRun> {
+    let Path((name, run)) = names?;
+    call(daemon, move |daemon| daemon.undo_sweep(&name, &run)).await
 }
 
 async fn jobs(State(daemon): Ours) -> Answer<Vec<Job>> {

@@ -190,6 +190,7 @@ impl Jobs {
             bytes_stored: 0,
             duration_ms: 0,
             check: None,
+            sweep: None,
             scrub: None,
             restore: None,
             repair: None,

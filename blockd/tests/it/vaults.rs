@@ -346,6 +346,57 @@ fn what_was_found_damaged_is_stored_anew_by_the_next_full_backup() {
     }
 }
 
+/// The first sweep names what nothing reaches, undoing it brings that back, and the second of two deletes it for good.
+#[test]
+fn sweeps_give_back_what_deleted_points_took() {
+    let (state, content) = stored();
+    state.make_lab();
+    let daemon = state.start();
+    let client = daemon.client();
+    let sweep = || {
+        let job = daemon.finished(&client.sweep_vault("main").expect("a job"));
+        assert_eq!(job.error, None);
+        job.sweep.expect("what it did")
+    };
+    daemon.write("web", 0, &noise(9, 1 << 20));
+    let second = daemon.backup("web").point.expect("a point");
+    assert_eq!(sweep().run, None, "everything is reached");
+    let before = client.vault_usage("main").expect("usage");
+    client.delete_point("web@1", &DeletePointQuery::from(control::Tier::Vault)).expect("deleted");
+    let found = sweep();
+    assert!(found.bytes_quarantined > content.len() as u64 / 2 && found.deleted.is_empty(), "{found:?}");
+    let run = found.run.expect("a run");
+    let listed = client.sweeps("main").expect("runs");
+    assert_eq!((listed.len(), &listed[0].run, listed[0].bytes), (1, &run, found.bytes_quarantined));
+    assert_eq!(client.undo_sweep("main", &run).expect("undone").packs, found.quarantined.len() as u64);
+    assert_eq!(failure(client.undo_sweep("main", &run)).0, Kind::NotFound);
+    assert_eq!(sweep().quarantined, found.quarantined);
+    let last = sweep();
+    assert_eq!((last.deleted, last.run), (found.quarantined, None));
+    let after = client.vault_usage("main").expect("usage");
+    assert!(before.bytes_stored - after.bytes_stored >= found.bytes_quarantined, "{before:?}, {after:?}");
+    let check = daemon.finished(&client.check_vault("main").expect("a job"));
+    assert_eq!(check.error, None);
+    let instant = DeletePointQuery::from(control::Tier::Instant);
+    client.delete_point(&second, &instant).expect("deleted");
+    assert_eq!(daemon.read(&second), noise(9, 1 << 20));
+}
+
+/// What can be undone is still a point: a sweep leaves it alone.
+#[test]
+fn a_deletion_that_can_be_undone_is_not_swept() {
+    let (state, content) = stored();
+    let daemon = state.start();
+    let client = daemon.client();
+    client.delete_point("web@1", &DeletePointQuery::default()).expect("deleted");
+    for _ in 0..3 {
+        let job = daemon.finished(&client.sweep_vault("main").expect("a job"));
+        assert_eq!((job.error, job.sweep.and_then(|sweep| sweep.run)), (None, None));
+    }
+    client.undelete_point("web@1").expect("back");
+    assert_eq!(daemon.read("web@1"), content);
+}
+
 #[test]
 fn what_no_point_needs_is_counted() {
     let (state, content) = stored();

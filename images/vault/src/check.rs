@@ -131,6 +131,7 @@ pub(crate) fn run(vault: &Inner, progress: &dyn Progress) -> Result<CheckReport>
     check.packs(progress)?;
     check.indexes(&indexes, progress)?;
     check.points(&points, progress)?;
+    check.quarantine()?;
     if check.report.hurt.is_empty() {
         check.report.unreferenced = Some(crate::reach::of(vault, progress)?.unreferenced);
     }
@@ -278,6 +279,18 @@ impl Check<'_> {
             Some(found) if found.hooks != hooks => Some(format!("it has other hooks than {name}")),
             Some(_) => None,
         }
+    }
+
+    /// The lists of what sweeps put aside.
+    fn quarantine(&mut self) -> Result<()> {
+        for address in self.vault.addresses(Shelf::Quarantine)? {
+            match self.vault.read_quarantine(address) {
+                // undone or settled since it was listed
+                Ok(_) | Err(Error::Missing { .. }) => {}
+                Err(error) => self.note(error, &address.name(Shelf::Quarantine))?,
+            }
+        }
+        Ok(())
     }
 
     fn points(&mut self, points: &[Address], progress: &dyn Progress) -> Result<()> {

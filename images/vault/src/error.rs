@@ -2,7 +2,7 @@
 
 use block::{Failure, Kind, VaultId};
 
-use crate::{ManifestId, SlotId};
+use crate::{ManifestId, SlotId, SweepId};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -52,6 +52,9 @@ pub enum Error {
     /// There is no such key slot in the vault.
     #[error("key slot {0} is not in the vault")]
     NoSlot(SlotId),
+    /// There is no such sweep in quarantine.
+    #[error("sweep {0} is not in the vault: undone already, or its packs were deleted by a later sweep")]
+    NoSweep(SweepId),
     /// The request makes no sense.
     #[error("{what}: {why}")]
     Invalid {
@@ -139,7 +142,7 @@ impl Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoVault | Self::NoPoint(_) | Self::NoSlot(_) => Kind::NotFound,
+            Self::NoVault | Self::NoPoint(_) | Self::NoSlot(_) | Self::NoSweep(_) => Kind::NotFound,
             Self::Exists(_) | Self::Refused { .. } => Kind::Conflict,
             Self::KeyText { .. } | Self::Invalid { .. } => Kind::Invalid,
             // nothing is wrong with the vault: it stays locked until its own key comes

@@ -16,6 +16,7 @@ pub(crate) const POINT: [u8; 4] = *b"mnfs";
 pub(crate) const INFO: [u8; 4] = *b"vinf";
 pub(crate) const WRITER: [u8; 4] = *b"vwrt";
 pub(crate) const SLOT: [u8; 4] = *b"vkey";
+pub(crate) const QUARANTINE: [u8; 4] = *b"qtne";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Front {

@@ -8,6 +8,7 @@ pub use crate::info::fuzz_info as info;
 pub use crate::manifest::{fuzz_node as node, fuzz_point as point};
 pub use crate::slots::fuzz_slot as slot;
 pub use crate::stores::{fuzz_card as card, fuzz_sums as sums};
+pub use crate::sweep::fuzz_quarantine as quarantine;
 pub use crate::writers::fuzz_writer as writer;
 
 use crate::VaultKey;
@@ -65,8 +66,9 @@ pub fn sheet(bytes: &[u8]) {
 }
 
 /// Every decoder of this crate.
-pub const ALL: [fn(&[u8]); 14] =
-    [frame, table, hooks, run, index, info, node, point, key_file, sheet, slot, card, sums, writer];
+pub const ALL: [fn(&[u8]); 15] = [
+    frame, table, quarantine, hooks, run, index, info, node, point, key_file, sheet, slot, card, sums, writer,
+];
 
 #[cfg(test)]
 mod tests {

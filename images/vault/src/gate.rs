@@ -1,5 +1,7 @@
 //! The one gate every deletion in a vault passes.
 
+use block::ByteCount;
+
 use crate::{ManifestId, VaultPoint};
 
 /// What somebody wants to delete.
@@ -9,6 +11,15 @@ pub enum Deletion {
     Point(Box<VaultPoint>),
     /// A recovery point whose blob is damaged, so that only its id is known.
     DamagedPoint(ManifestId),
+    /// Packs that no recovery point, running backup or open image reaches.
+    Packs {
+        /// How many.
+        packs: u64,
+        /// Their bytes.
+        bytes: ByteCount,
+        /// Whether they are removed for good. If not they go into quarantine, from where an undo brings them back.
+        is_final: bool,
+    },
 }
 
 /// Why it may not be deleted.
@@ -26,8 +37,9 @@ pub trait DeleteGate: Send + Sync {
     /// [`Refusal`] with the reason.
     fn may_delete(&self, what: &Deletion) -> Result<(), Refusal> {
         let what = match what {
-            Deletion::Point(point) => point.manifest,
-            Deletion::DamagedPoint(id) => *id,
+            Deletion::Point(point) => point.manifest.to_string(),
+            Deletion::DamagedPoint(id) => id.to_string(),
+            Deletion::Packs { packs, bytes, .. } => format!("{packs} packs of {bytes} bytes"),
         };
         Err(Refusal { why: format!("no policy says that {what} may go") })
     }

@@ -12,6 +12,7 @@ use crate::frames::{FRAMES_AT_ONCE, FrameId};
 use crate::inner::Inner;
 use crate::manifest::{Node, NodeReader, Point, Ref, Run, Shape, walk};
 use crate::name::{Shelf, Spot};
+use crate::sweep::RootPin;
 
 /// Decoded nodes an image keeps: the leaves of 4 GiB; a few KiB each, 16 MiB if every chunk of the disk is in a pack of its own.
 const KEPT_NODES: usize = 256;
@@ -22,6 +23,8 @@ pub(crate) struct VaultImage {
     shape: Shape,
     root: Ref,
     nodes: Mutex<Cache<Spot, Arc<Node>>>,
+    // its packs stay while it is read, even if its point is deleted
+    _pin: RootPin,
 }
 
 /// Part of a read: neighbouring chunks of one frame, and the bytes of the disk they are.
@@ -32,8 +35,10 @@ struct Piece {
 
 impl VaultImage {
     pub(crate) fn new(vault: Arc<Inner>, point: &Point) -> Self {
+        let pin = vault.pins.root(Shape::new(point.about.size), point.root);
         Self {
             vault,
+            _pin: pin,
             size: point.about.size,
             shape: Shape::new(point.about.size),
             root: point.root,

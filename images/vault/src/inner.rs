@@ -16,6 +16,7 @@ use crate::key::Keys;
 use crate::manifest::{MAX_POINT_LEN, Node, Point, decode_point};
 use crate::name::{Address, ApplianceId, BlobId, Fingerprint, Shelf, Spot};
 use crate::pack::{Finished, PackHead, open_entry, prove_frame, read_head, read_prints};
+use crate::sweep::Pins;
 use crate::vault::{Env, Options};
 use crate::writers::Token;
 use crate::{Error, ManifestId, Result};
@@ -37,6 +38,9 @@ pub(crate) struct Inner {
     pub(crate) heads: Mutex<Cache<Address, Arc<PackHead>>>,
     // points are immutable, so what was read once stays true until deleted
     pub(crate) points: Mutex<HashMap<Address, Arc<Point>>>,
+    pub(crate) pins: Arc<Pins>,
+    // held by the one sweep that runs
+    pub(crate) sweeping: Mutex<()>,
     pub(crate) found_at_open: Vec<Damage>,
 }
 

@@ -69,6 +69,7 @@ mod seal;
 mod slots;
 mod small;
 mod stores;
+mod sweep;
 mod vault;
 mod writers;
 
@@ -81,7 +82,7 @@ pub use frame_cache::{CacheUse, FrameCache};
 pub use gate::{DeleteGate, Deletion, Refusal, RefuseAll};
 pub use key::VaultKey;
 pub use manifest::{PointKind, VaultPoint};
-pub use name::{ApplianceId, ManifestId, SlotId};
+pub use name::{ApplianceId, ManifestId, SlotId, SweepId};
 pub use pack::{MAX_PACK_LEN, PACK_TARGET};
 pub use progress::{Progress, Quiet};
 pub use reach::Reach;
@@ -90,5 +91,6 @@ pub use stores::{
     Bucket, Cloud, CopyState, CopyStatus, GivenCopy, MAX_COPIES, ObjectStore, Place, Repaired,
     ReplicatedStore, StoreOptions,
 };
+pub use sweep::{SweepReport, SweepRun};
 pub use vault::{Env, Options, Survey, Usage, Vault};
 pub use writers::{Exclusion, RegisteredWriter, Writer};

@@ -79,6 +79,10 @@ id!(
     pub ManifestId, 16
 );
 id!(
+    /// One sweep of one vault: the id of its list of packs.
+    pub SweepId, 16
+);
+id!(
     /// The part of the name space one appliance writes to.
     pub ApplianceId, 8
 );
@@ -120,6 +124,7 @@ pub(crate) enum Shelf {
     Points,
     Writers,
     Slots,
+    Quarantine,
 }
 
 impl Shelf {
@@ -130,6 +135,7 @@ impl Shelf {
             Self::Points => "points/",
             Self::Writers => "writers/",
             Self::Slots => "keys/",
+            Self::Quarantine => "quarantine/",
         }
     }
 }
@@ -191,7 +197,9 @@ mod tests {
     fn names_round_trip_and_strangers_are_no_addresses() {
         let address =
             Address { appliance: ApplianceId::from_bytes([0xab; 8]), id: BlobId::from_bytes([0x5c; 16]) };
-        for shelf in [Shelf::Packs, Shelf::Index, Shelf::Points, Shelf::Writers, Shelf::Slots] {
+        for shelf in
+            [Shelf::Packs, Shelf::Index, Shelf::Points, Shelf::Writers, Shelf::Slots, Shelf::Quarantine]
+        {
             let name = address.name(shelf);
             assert!(block::check_blob_name(&name).is_ok(), "{name}");
             assert_eq!(Address::parse(shelf, &name), Some(address));

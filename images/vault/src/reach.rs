@@ -20,10 +20,42 @@ pub struct Reach {
     pub unreferenced: ByteCount,
 }
 
+/// The packs that points reach, and trees that are held or come to be held meanwhile. A point that cannot be followed is an error.
+pub(crate) fn packs_in_use(
+    vault: &Inner,
+    mut held: Vec<(Shape, Ref)>,
+    progress: &dyn Progress,
+) -> Result<HashSet<Address>> {
+    let mut reached = of_points(vault, vault.addresses(Shelf::Points)?, progress)?;
+    loop {
+        for (shape, root) in held {
+            reached.subtree(shape, root, shape.root_level(), 0)?;
+        }
+        held = vault.pins.new_roots();
+        if held.is_empty() {
+            return Ok(reached.used.into_keys().collect());
+        }
+    }
+}
+
 /// Walks every point's tree, each node once. Memory: a bit for each chunk and some bytes for each frame and node that is reached.
 pub(crate) fn of(vault: &Inner, progress: &dyn Progress) -> Result<Reach> {
     // before the packs: a backup beside this puts the packs its point needs before the point
     let points = vault.addresses(Shelf::Points)?;
+    let reached = of_points(vault, points, progress)?;
+    let (mut used, mut unused) = (0, 0);
+    for (pack, len) in vault.sizes(Shelf::Packs)? {
+        let share = match reached.used.get(&pack) {
+            Some(entries) => share(vault, pack, entries)?,
+            None => 0,
+        };
+        used += share;
+        unused += len - share.min(len);
+    }
+    Ok(Reach { referenced: ByteCount::new(used), unreferenced: ByteCount::new(unused) })
+}
+
+fn of_points<'a>(vault: &'a Inner, points: Vec<Address>, progress: &dyn Progress) -> Result<Reached<'a>> {
     let mut reached = Reached { vault, nodes: HashSet::new(), used: HashMap::new() };
     for address in points {
         if progress.cancelled() {
@@ -39,16 +71,7 @@ pub(crate) fn of(vault: &Inner, progress: &dyn Progress) -> Result<Reach> {
             Err(error) => return Err(error),
         }
     }
-    let (mut used, mut unused) = (0, 0);
-    for (pack, len) in vault.sizes(Shelf::Packs)? {
-        let share = match reached.used.get(&pack) {
-            Some(entries) => share(vault, pack, entries)?,
-            None => 0,
-        };
-        used += share;
-        unused += len - share.min(len);
-    }
-    Ok(Reach { referenced: ByteCount::new(used), unreferenced: ByteCount::new(unused) })
+    Ok(reached)
 }
 
 /// The bytes of a pack that are needed: all but the share of chunks and entries that are not.

@@ -21,8 +21,9 @@ use crate::name::{Address, ApplianceId, BlobId, INFO_NAME, Shelf};
 use crate::progress::Progress;
 use crate::reach::Reach;
 use crate::slots::{self, KeyMaterial};
+use crate::sweep::{SweepReport, SweepRun};
 use crate::writers::{self, Entered, Writer};
-use crate::{Error, ManifestId, Result, VaultKey};
+use crate::{Error, ManifestId, Result, SweepId, VaultKey};
 
 /// What a vault needs from its surroundings.
 #[derive(Clone)]
@@ -160,11 +161,15 @@ impl Vault {
             hooks: Mutex::default(),
             heads: head_cache(),
             points: Mutex::default(),
+            pins: Arc::default(),
+            sweeping: Mutex::new(()),
             found_at_open: Vec::new(),
         };
+        // after this process was registered: a sweep of another that did not see it put its list before
+        inner.load_quarantine()?;
         let (hooks, damage) = inner.load_hooks()?;
         *lock(&inner.hooks) = hooks;
-        inner.found_at_open = damage;
+        inner.found_at_open.extend(damage);
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -237,8 +242,11 @@ impl Vault {
     /// # Errors
     /// [`Error::NoPoint`] if it is not here, [`Error::Damaged`] if its blob is.
     pub fn image(&self, point: &ManifestId) -> Result<Arc<dyn BlockSource>> {
-        let (_, point) = self.inner.find_point(point)?;
-        Ok(Arc::new(VaultImage::new(self.inner.clone(), &point)))
+        let (_, found) = self.inner.find_point(point)?;
+        let image = VaultImage::new(self.inner.clone(), &found);
+        // the image holds its packs by now: a sweep that did not see that saw the point, if it is still there
+        self.inner.point_address(point)?;
+        Ok(Arc::new(image))
     }
 
     /// Deletes a recovery point if the gate agrees: removes its blob. What only it used stays until a sweep.
@@ -285,6 +293,32 @@ impl Vault {
     /// [`Error::Store`] if the store fails.
     pub fn reach(&self, progress: &dyn Progress) -> Result<Reach> {
         crate::reach::of(&self.inner, progress)
+    }
+
+    /// Puts packs that nothing reaches into quarantine, and deletes those an earlier run put there, if still nothing does. Backups
+    /// and readers may run beside it. Reads every node of every point once.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the gate's reason, or if another appliance may write to the vault; [`Error::Damaged`] or
+    /// [`Error::Missing`] if a point cannot be followed to its end: nothing is deleted then. [`Error::Cancelled`] if asked.
+    pub fn sweep(&self, progress: &dyn Progress) -> Result<SweepReport> {
+        crate::sweep::run(self, progress)
+    }
+
+    /// The sweeps whose packs are in quarantine, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store fails, [`Error::Damaged`] if a list is damaged.
+    pub fn sweeps(&self) -> Result<Vec<SweepRun>> {
+        self.inner.sweeps()
+    }
+
+    /// Takes a sweep back: its packs may be relied on again. Gives how many there are.
+    ///
+    /// # Errors
+    /// [`Error::NoSweep`] if there is no such run in quarantine; [`Error::Refused`] as for [`sweep`](Self::sweep).
+    pub fn undo_sweep(&self, run: &SweepId) -> Result<u64> {
+        crate::sweep::undo(self, run)
     }
 
     /// Writes fresh index blobs for all packs that no readable index blob names, from the packs' own trailers. Gives

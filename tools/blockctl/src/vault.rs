@@ -6,8 +6,8 @@ use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::{secret, size};
 use control::{
-    AddKey, Client, CreateVault, JobState, OpenVault, RepairVault, Vault, VaultCheck, VaultKeySlot,
-    VaultRepair, VaultUsage,
+    AddKey, Client, CreateVault, JobState, OpenVault, RepairVault, SweepRun, Vault, VaultCheck, VaultKeySlot,
+    VaultRepair, VaultSweep, VaultUsage,
 };
 use std::path::{Path, absolute};
 
@@ -49,6 +49,14 @@ pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
             let store = store.as_deref().map(absolute_text).transpose()?;
             repair(client, output, &name, &RepairVault { all, copy, store })
         }
+        VaultVerb::Sweep { name, undo: Some(run), .. } => output
+            .answer(&client.undo_sweep(&name, &run)?, |run| {
+                format!("sweep {} undone: {} are in use again\n", run.run, size::count(run.packs, "pack"))
+            }),
+        VaultVerb::Sweep { name, list: true, .. } => {
+            output.answer(&client.sweeps(&name)?, |runs| runs_of(runs))
+        }
+        VaultVerb::Sweep { name, yes, .. } => sweep(client, output, &name, yes),
         VaultVerb::Rescue(_) => Err(Failure::usage("vault rescue: needs no daemon")),
     }
 }
@@ -171,6 +179,48 @@ fn found(check: &VaultCheck) -> String {
         text.push_str(&format!("  {}: {}\n", problem.what, problem.why));
     }
     text
+}
+
+fn sweep(client: &Client, output: &Output, name: &str, yes: bool) -> Result<()> {
+    let runs = client.sweeps(name)?;
+    if !runs.is_empty() {
+        let bytes = runs.iter().map(|run| run.bytes).sum();
+        let what = format!("delete {} for good that are in quarantine of vault {name}", size::show(bytes));
+        output.confirm(&what, yes)?;
+    }
+    let job = job::follow(client, output, &client.sweep_vault(name)?)?;
+    if let Some(sweep) = &job.sweep {
+        output.answer(sweep, swept)?;
+    }
+    if job.state == JobState::Done { Ok(()) } else { Err(job::failure(&job)) }
+}
+
+fn swept(sweep: &VaultSweep) -> String {
+    let packs = |names: &[String]| size::count(names.len() as u64, "pack");
+    let mut text = format!(
+        "vault {}: {}, {} deleted\n",
+        sweep.vault,
+        packs(&sweep.deleted),
+        size::show(sweep.bytes_deleted)
+    );
+    if let Some(run) = &sweep.run {
+        let (packs, bytes) = (packs(&sweep.quarantined), size::show(sweep.bytes_quarantined));
+        text.push_str(&format!(
+            "  {packs}, {bytes} in quarantine: the next sweep deletes them, `blockctl vault sweep {} --undo {run}` brings them back\n",
+            sweep.vault
+        ));
+    }
+    if !sweep.released.is_empty() {
+        text.push_str(&format!("  {} in use again\n", packs(&sweep.released)));
+    }
+    text
+}
+
+fn runs_of(runs: &[SweepRun]) -> String {
+    let row = |run: &SweepRun| {
+        vec![run.run.clone(), run.time.clone(), run.packs.to_string(), size::show(run.bytes)]
+    };
+    table(&["run", "time", ">packs", ">size"], runs.iter().map(row).collect())
 }
 
 fn usage(usage: &VaultUsage) -> String {

@@ -16,6 +16,7 @@ use crate::manifest::{
 };
 use crate::name::{Address, Fingerprint, Shelf, Spot};
 use crate::pack::{Finished, PackWriter};
+use crate::sweep::Pinned;
 use crate::{Error, Result};
 
 /// Keys asked of the index for one batch, besides samples: the first chunks of changes.
@@ -66,6 +67,8 @@ pub(crate) struct Job<'a> {
 /// The packs of a job.
 struct Packs<'a> {
     vault: &'a Inner,
+    // no point reaches them yet
+    pinned: Pinned,
     encoder: Encoder,
     writer: Option<PackWriter>,
     full: VecDeque<PackWriter>,
@@ -83,7 +86,7 @@ impl<'a> Job<'a> {
         Ok(Self {
             vault,
             shape,
-            known: Known::default(),
+            known: Known::new(vault),
             fresh: HashMap::new(),
             open: Frame { raw: Vec::new(), prints: Vec::new() },
             closed_frames: 0,
@@ -92,6 +95,7 @@ impl<'a> Job<'a> {
             waiting: VecDeque::new(),
             packs: Packs {
                 vault,
+                pinned: Pinned::new(vault.pins.clone()),
                 encoder: Encoder::new(vault.options.compression).map_err(Error::Threads)?,
                 writer: None,
                 full: VecDeque::new(),
@@ -298,6 +302,7 @@ impl Packs<'_> {
             Some(writer) => writer,
             None => {
                 let (vault, address) = (self.vault, self.vault.fresh_address()?);
+                self.pinned.pin(address);
                 PackWriter::new(&vault.keys, vault.id, address, &*vault.env.entropy)?
             }
         };

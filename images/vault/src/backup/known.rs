@@ -10,6 +10,7 @@ use crate::chunk::Kind;
 use crate::inner::Inner;
 use crate::name::{Address, Fingerprint, Spot};
 use crate::pack::{Finished, PackHead, Table, prove_frame};
+use crate::sweep::Pinned;
 
 /// Chunks whose fingerprints a job keeps: those of about 4 GiB, in some 50 MiB of memory.
 const KEPT_CHUNKS: usize = 1 << 20;
@@ -28,8 +29,9 @@ struct Loaded {
 }
 
 /// The packs a job has looked at.
-#[derive(Default)]
 pub(crate) struct Known {
+    // everything this job relies on stays until it has ended
+    pinned: Pinned,
     now: u64,
     chunks: usize,
     packs: Vec<Option<Loaded>>,
@@ -40,6 +42,18 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    pub(crate) fn new(vault: &Inner) -> Self {
+        Self {
+            pinned: Pinned::new(vault.pins.clone()),
+            now: 0,
+            chunks: 0,
+            packs: Vec::new(),
+            places: HashMap::new(),
+            keys: HashMap::new(),
+            bad: HashSet::new(),
+        }
+    }
+
     /// Loads the packs that may hold these chunks. Each must be there, authenticate and list what it holds, or it is not used in
     /// this job.
     pub(crate) fn look(&mut self, vault: &Inner, prints: &[Fingerprint]) -> Result<()> {
@@ -48,7 +62,7 @@ impl Known {
                 continue;
             }
             let Some(pack) = lock(&vault.hooks).find(print.key(), &vault.distrust)? else { continue };
-            if self.places.contains_key(&pack) || self.bad.contains(&pack) {
+            if self.places.contains_key(&pack) || self.bad.contains(&pack) || !self.pinned.pin(pack) {
                 continue;
             }
             match vault.pack_len(pack).and_then(|len| vault.pack_prints(pack, len)) {

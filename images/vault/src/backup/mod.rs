@@ -89,6 +89,12 @@ pub(crate) fn run(vault: &Inner, request: &Backup<'_>) -> Result<Report> {
         Some(id) => Some(vault.find_point(id)?.1),
         None => None,
     };
+    // what the base reaches stays, whatever becomes of its point
+    let _pin = base.as_ref().map(|base| vault.pins.root(Shape::new(base.about.size), base.root));
+    if let Some(id) = request.base {
+        // a sweep that did not see the pin saw the point, if it is still there
+        vault.point_address(&id)?;
+    }
     if let Some(base) = base.as_ref().filter(|base| base.about.disk != request.disk) {
         return Err(Error::invalid("the base", format!("is of the disk {}", base.about.disk)));
     }

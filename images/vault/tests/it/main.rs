@@ -14,6 +14,7 @@ mod power;
 mod proxy;
 mod scale;
 mod servers;
+mod sweep;
 mod worked_example;
 mod world;
 mod writers;

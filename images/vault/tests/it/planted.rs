@@ -94,3 +94,20 @@ fn a_copy_whose_absence_nobody_notes() {
     let test = "copies::a_copy_that_was_away_is_known_to_lack_something";
     caught("vault-copy-unmarked", test, "nobody knows");
 }
+
+const SWEEP: &str = "sweep::no_mixture_of_sweeps_and_backups_loses_what_a_point_needs";
+
+#[test]
+fn a_hit_in_a_pack_that_is_not_pinned() {
+    caught("vault-hit-unpinned", SWEEP, "panicked");
+}
+
+#[test]
+fn a_sweep_that_ignores_running_backups() {
+    caught("vault-sweep-ignores-running", SWEEP, "panicked");
+}
+
+#[test]
+fn a_hit_in_a_pack_in_quarantine() {
+    caught("vault-quarantine-ignored", SWEEP, "panicked");
+}

@@ -59,6 +59,20 @@ pub enum VaultVerb {
         /// Its name
         name: String,
     },
+    /// Put what no recovery point needs into quarantine, and delete what an earlier sweep put there
+    Sweep {
+        /// Its name
+        name: String,
+        /// Bring back what this run put into quarantine, and do nothing else
+        #[arg(long, value_name = "RUN", conflicts_with = "list")]
+        undo: Option<String>,
+        /// Only show the runs whose packs are in quarantine
+        #[arg(long)]
+        list: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Read and verify everything in a vault
     Check {
         /// Its name

@@ -243,6 +243,22 @@ fn one_thing_is_no_plural() {
 }
 
 #[test]
+fn a_sweep_says_what_it_did_and_a_run_that_is_not_there() {
+    let stage = Stage::set();
+    stage.text(&["disk", "create", "web", "--size", "1M"]);
+    stage.text(&["backup", "web"]);
+    let said = stage.text(&["vault", "sweep", "main"]);
+    assert!(said.contains("0 packs") && !said.contains("--undo"), "{said}");
+    fields(
+        &stage.json(&["vault", "sweep", "main"]),
+        &["vault", "run", "quarantined", "bytes_quarantined", "deleted", "bytes_deleted", "released"],
+    );
+    assert_eq!(stage.json(&["vault", "sweep", "main", "--list"]).as_array().map(Vec::len), Some(0));
+    let (code, said) = stage.failure(&["vault", "sweep", "main", "--undo", "nope"]);
+    assert!(code == Some(3) && said.contains("vault sweep main --list"), "{said}");
+}
+
+#[test]
 fn completions_and_man_pages_know_every_verb() {
     let stage = Stage::set();
     for shell in ["bash", "zsh", "fish"] {
