@@ -1,15 +1,7 @@
 //! Walking and copying over the block seams: what is not zero goes over, and nothing else does.
 
-use crate::{
-    BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, ExtentKind, MediaFile, Result,
-};
-use std::ops::ControlFlow;
-
-/// Bytes read at a time: some dozens of chunks of a vault, small beside a process's memory.
-const STEP: u64 = 4 << 20;
-
-/// Extents are asked for in parts of this size, so that the list of a badly fragmented source stays small.
-const WINDOW: u64 = 1 << 30;
+use crate::ahead::each_piece;
+use crate::{BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, MediaFile, Result};
 
 /// How far a walk has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +18,8 @@ pub struct Walked {
 pub type Pace<'a> = dyn FnMut(Walked) -> Result<()> + 'a;
 
 /// Visits every run of bytes that holds something else than zeros: ascending, without overlap, at most a few MiB
-/// each, beginning and ending where a block of [`BLOCK_SIZE`] or a data extent does. Holes and zeros are not read;
-/// data extents are, and their blocks of zeros are left out.
+/// each, beginning and ending where a block of [`BLOCK_SIZE`] or a data extent does. Holes and zeros are not read but for short ones
+/// between data; data extents are, some ahead of the visitor and by several threads, and blocks of zeros are left out.
 ///
 /// # Errors
 /// What the source, the visitor or the pace reports.
@@ -37,24 +29,13 @@ pub fn each_run(
     pace: &mut Pace<'_>,
 ) -> Result<()> {
     let total = from.size().get();
-    let (mut buf, mut read) = (Vec::new(), 0);
-    for start in (0..total).step_by(WINDOW as usize) {
-        let window = ByteRange::between(start, total.min(start.saturating_add(WINDOW)));
-        for range in data_in(from, window)? {
-            let mut at = range.start();
-            while at < range.end() {
-                let end = range.end().min((at + STEP) / BLOCK_SIZE * BLOCK_SIZE);
-                buf.resize((end - at) as usize, 0);
-                from.read_at(ByteOffset::new(at), &mut buf)?;
-                runs_of(ByteOffset::new(at), &buf, visit)?;
-                read += end - at;
-                at = end;
-                pace(Walked { done: at, total, read })?;
-            }
-        }
-        pace(Walked { done: window.end(), total, read })?;
-    }
-    Ok(())
+    let mut read = 0;
+    each_piece(from, &mut |piece, bytes| {
+        runs_of(piece.offset(), bytes, visit)?;
+        read += piece.count().get();
+        pace(Walked { done: piece.end(), total, read })
+    })?;
+    pace(Walked { done: total, total, read })
 }
 
 /// Copies a source to a device that reads as zeros and is at least as large. Gives the bytes written. Nothing is
@@ -88,18 +69,6 @@ fn walk(
     };
     each_run(from, &mut visit, pace)?;
     Ok(ByteCount::new(written))
-}
-
-/// The parts of a window that may hold something else than zeros.
-fn data_in(from: &dyn BlockSource, window: ByteRange) -> Result<Vec<ByteRange>> {
-    let mut data = Vec::new();
-    from.extents(window, &mut |extent| {
-        if extent.kind == ExtentKind::Data {
-            data.push(extent.range);
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(data)
 }
 
 /// Visits the runs of `bytes`, which lie at `at`, that hold something else than zeros, beginning and ending where a

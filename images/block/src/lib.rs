@@ -20,6 +20,7 @@
 //! # Ok::<(), block::Error>(())
 //! ```
 
+mod ahead;
 mod blob;
 mod chance;
 mod copy;

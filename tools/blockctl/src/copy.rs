@@ -10,11 +10,14 @@ use block::{
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 /// Bytes compared or written at a time.
 const STEP: u64 = 4 << 20;
 /// Extents are asked for in parts of this size.
 const WINDOW: u64 = 1 << 30;
+/// A file is synced after this many bytes, beside what is still written: the host's disk begins early, and the end waits for little.
+const SYNC_EVERY: u64 = 256 << 20;
 
 /// Opens a host file through the storage side's own seam.
 fn open(path: &Path, how: OpenHow) -> Result<Arc<dyn MediaFile>> {
@@ -119,13 +122,27 @@ fn fill_file(
     progress: &mut Progress,
 ) -> Result<u64> {
     let file = open(path, OpenHow::Truncate)?;
-    let pace = &mut |walked: block::Walked| {
-        progress.at(walked.done, walked.total);
-        Ok(())
-    };
-    let written = formats::write(from, &*file, output, name, &KernelEntropy, pace)?;
-    file.sync()?;
-    Ok(written.get())
+    let ((due, turns), mut synced_at) = (channel(), 0);
+    std::thread::scope(|scope| {
+        let to = &file;
+        let syncing = scope.spawn(move || turns.iter().try_for_each(|()| to.sync()));
+        let pace = &mut |walked: block::Walked| {
+            progress.at(walked.done, walked.total);
+            if walked.read - synced_at >= SYNC_EVERY {
+                synced_at = walked.read;
+                // it ends early only if a sync failed, which is said below
+                due.send(()).ok();
+            }
+            Ok(())
+        };
+        let written = formats::write(from, &*file, output, name, &KernelEntropy, pace);
+        drop(due);
+        let synced = syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // a sync that failed is final, whatever a later one says
+        let written = written.and_then(|written| synced.map(|()| written))?;
+        file.sync()?;
+        Ok(written.get())
+    })
 }
 
 /// Makes a device equal to a source of the same size by writing the blocks that differ. Gives the bytes written.
