@@ -58,6 +58,7 @@ mod image;
 mod index;
 mod info;
 mod inner;
+mod inspect;
 mod key;
 mod key_text;
 mod manifest;
@@ -80,6 +81,10 @@ pub use directory::DirectoryStore;
 pub use error::{Error, Result};
 pub use frame_cache::{CacheUse, FrameCache};
 pub use gate::{DeleteGate, Deletion, Refusal, RefuseAll};
+pub use inspect::{
+    BlobFront, MAX_SHOWN, ShownEntry, ShownIndex, ShownPack, ShownPoint, inspect_index, inspect_pack,
+    inspect_point,
+};
 pub use key::VaultKey;
 pub use manifest::{PointKind, VaultPoint};
 pub use name::{ApplianceId, ManifestId, SlotId, SweepId};

@@ -1,6 +1,8 @@
 //! `blockctl inspect …`: a disk's files, dumped and checked without the daemon. The files are only read; of a disk that is
 //! being served they show what is durable, which may change while they are looked at.
 
+mod blobs;
+
 use crate::cli::InspectVerb;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, sheet, table};
@@ -21,6 +23,9 @@ pub fn run(verb: InspectVerb, output: &Output) -> Result<()> {
         InspectVerb::Map { file, check } => map(output, &file, check),
         InspectVerb::Layer { file, check } => layer(output, &file, check),
         InspectVerb::Disk { dir, check } => disk(output, &dir, check),
+        InspectVerb::Pack { file, check, key } => blobs::pack(output, &file, &key, check),
+        InspectVerb::Index { file, check, key } => blobs::index(output, &file, &key, check),
+        InspectVerb::Manifest { file, check, key } => blobs::manifest(output, &file, &key, check),
     }
 }
 

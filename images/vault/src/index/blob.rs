@@ -109,6 +109,14 @@ impl Counts {
     }
 }
 
+/// What is readable without the key: packs, hooks, and whether the body is what its checksum says.
+pub(crate) fn readable_counts(bytes: &[u8]) -> Result<(u32, u32, bool), Malformed> {
+    let (body, footer) = bytes.split_at(bytes.len().saturating_sub(FOOTER_LEN));
+    let counts = Counts::decode(footer, bytes.len())?;
+    let body_crc = Cursor::new(&footer[8..]).u32()?;
+    Ok((counts.packs, counts.hooks, crc32fast::hash(body) == body_crc))
+}
+
 /// The stored form of sorted content.
 pub(crate) fn encode_blob(keys: &Keys, front: &Front, content: &IndexContent) -> Vec<u8> {
     let key = BlobKey::derive(keys, front);

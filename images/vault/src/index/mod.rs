@@ -14,7 +14,7 @@ mod tests;
 
 pub(crate) use blob::Hook;
 pub use blob::fuzz_decode as fuzz_index;
-pub(crate) use blob::{IndexContent, MAX_INDEX_LEN, decode_blob, encode_blob};
+pub(crate) use blob::{IndexContent, MAX_INDEX_LEN, decode_blob, encode_blob, readable_counts};
 pub(crate) use hooks::Hooks;
 pub use hooks::fuzz_decode as fuzz_hooks;
 pub use run::fuzz_decode as fuzz_run;

@@ -5,6 +5,7 @@ mod copies;
 mod damage;
 mod directory;
 mod gcs;
+mod golden;
 mod history;
 mod image;
 mod keys;

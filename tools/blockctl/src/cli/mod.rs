@@ -101,6 +101,13 @@ pub enum Verb {
     },
 }
 
+#[derive(Args)]
+pub struct InspectKey {
+    /// Key file or recovery sheet of the vault the file lies in; - reads it from standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 pub enum InspectVerb {
     /// A sealed layer, or what is committed of the active one
@@ -120,6 +127,39 @@ pub enum InspectVerb {
         /// Hold it against the chain beside it too
         #[arg(long)]
         check: bool,
+    },
+    /// A pack of a vault: frames and nodes
+    Pack {
+        /// packs/A/XX/ID.BLOB in a vault's directory
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Open every entry and hold it against its fingerprints; without --key only the checksum of all
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        key: InspectKey,
+    },
+    /// An index of a vault: which packs there are
+    Index {
+        /// index/A/ID.BLOB in a vault's directory
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// End with an error if anything is wrong
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        key: InspectKey,
+    },
+    /// A manifest of a vault: the blob of a recovery point
+    Manifest {
+        /// points/A/ID.BLOB in a vault's directory
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// End with an error if anything is wrong; `vault check` follows its tree
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        key: InspectKey,
     },
     /// A disk's whole directory
     Disk {

@@ -121,3 +121,52 @@ fn a_rotten_copy_in_a_vault_ends_commands_with_6_and_is_named() {
     assert!(code == Some(5) && said.contains("--last-copy"), "{said}");
     stage.text(&["point", "delete", "web@2", "--tier", "instant", "--last-copy", "--yes"]);
 }
+
+#[test]
+fn blobs_of_a_vault_are_shown_and_checked_with_its_key_and_without() {
+    let stage = Stage::set();
+    let source = stage.path("source.raw");
+    image(&source, 1 << 20, 1 << 20);
+    stage.text(&["disk", "create", "web", "--from", &source]);
+    stage.text(&["backup", "web"]);
+    let key = stage.path("state/keys/main.key");
+    let blob = |shelf: &str| -> PathBuf {
+        let mut at = PathBuf::from(stage.path("state/vaults/main")).join(shelf);
+        while at.is_dir() {
+            at = fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("an entry").path();
+        }
+        at
+    };
+    let (pack, index, point) = (blob("packs"), blob("index"), blob("points"));
+    let show = |kind: &str, file: &PathBuf, more: &[&str]| {
+        stage.json(&[&["inspect", kind, &file.display().to_string(), "--check"], more].concat())
+    };
+    let with = ["--key", &key];
+    let shown = show("pack", &pack, &[]);
+    assert_eq!((&shown["chunks"], &shown["table"]), (&256.into(), &serde_json::Value::Null));
+    let shown = show("pack", &pack, &with);
+    assert_eq!(shown["table"].as_array().map(Vec::len).map(|count| count as u64), shown["entries"].as_u64());
+    assert_eq!(shown["table"][0]["kind"], "frame");
+    assert_eq!(show("index", &index, &[])["packs"], 1);
+    assert_eq!(show("index", &index, &with)["table"][0]["name"], shown["name"]);
+    assert_eq!(show("manifest", &point, &[])["point"], serde_json::Value::Null);
+    assert_eq!(show("manifest", &point, &with)["point"]["item"], "web");
+    let text = stage.text(&["inspect", "pack", &pack.display().to_string(), "--key", &key]);
+    assert!(text.contains("frame"), "{text}");
+
+    // a key of another vault is said to be wrong, and damage to be damage
+    stage.text(&["vault", "create", "other", "--store", &stage.path("other")]);
+    let other = stage.path("state/keys/other.key");
+    let (code, said) = stage.failure(&["inspect", "pack", &pack.display().to_string(), "--key", &other]);
+    assert!(code == Some(7) && said.contains("wrong key"), "{code:?} {said}");
+    fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("writable");
+    flip(&pack, 5000);
+    for more in [&[][..], &with] {
+        let arguments = [&["inspect", "pack", &pack.display().to_string(), "--check"], more].concat();
+        let (code, said) = stage.failure(&arguments);
+        assert!(code == Some(6) && said.contains("checksum"), "{code:?} {said}");
+    }
+    flip(&point, 150);
+    let (code, said) = stage.failure(&["inspect", "manifest", &point.display().to_string(), "--key", &key]);
+    assert!(code == Some(6) && said.contains("seal is broken"), "{code:?} {said}");
+}
