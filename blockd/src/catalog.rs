@@ -1,8 +1,11 @@
 //! The catalog: an index in SQLite that can be thrown away. What it alone knows is history: ended jobs, and which
 //! recovery points a check found right and which the vaults must hold. Disks, points and vaults are read from their own files at every start.
 
+mod audits;
 mod findings;
 mod unwritten;
+
+pub use audits::Audited;
 
 use crate::error::{Error, Result};
 use block::sync::{Mutex, lock};
@@ -67,6 +70,12 @@ impl Catalog {
                  vault TEXT NOT NULL, manifest TEXT NOT NULL, PRIMARY KEY (vault, manifest));
              CREATE TABLE IF NOT EXISTS damaged (
                  vault TEXT NOT NULL, pack TEXT NOT NULL, PRIMARY KEY (vault, pack));
+             CREATE TABLE IF NOT EXISTS missed (
+                 vault TEXT NOT NULL, manifest TEXT NOT NULL, PRIMARY KEY (vault, manifest));
+             CREATE TABLE IF NOT EXISTS audits (
+                 disk TEXT NOT NULL, vault TEXT NOT NULL, next_byte INTEGER NOT NULL, round_ms INTEGER NOT NULL,
+                 whole_since_ms INTEGER, last_ms INTEGER NOT NULL, missed INTEGER NOT NULL, missed_ms INTEGER,
+                 PRIMARY KEY (disk, vault));
              CREATE TABLE IF NOT EXISTS checks (
                  vault TEXT PRIMARY KEY, time TEXT NOT NULL, problems INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS stored (

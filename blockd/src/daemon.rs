@@ -195,6 +195,7 @@ impl Daemon {
         let (points, trouble) = self.tiers.held(None);
         let mut warnings = self.notices.clone();
         warnings.extend(disks.iter().filter_map(disk_warning));
+        warnings.extend(disks.iter().filter_map(|disk| self.tiers.audit_warning(disk)));
         warnings.extend(self.tiers.disks.all().iter().filter_map(|named| base_warning(named)));
         warnings.extend(self.tiers.vaults.warnings());
         warnings.extend(trouble.into_iter().map(|trouble| trouble.body.message));
@@ -227,7 +228,10 @@ impl Daemon {
     }
 
     pub(crate) fn show(&self, named: &Named) -> Disk {
-        self.tiers.disks.show(named, self.tiers.uri(&named.name))
+        let shown = self.tiers.disks.show(named, self.tiers.uri(&named.name));
+        // a catalog that cannot be read has said so where it matters
+        let audits = self.tiers.audits(&shown.id).unwrap_or_default();
+        Disk { audits, ..shown }
     }
 
     /// One disk.

@@ -2,6 +2,7 @@
 //! ends; what the daemon is made of begins in [`daemon`].
 
 mod api;
+mod audit;
 mod bases;
 mod bell;
 mod catalog;

@@ -25,9 +25,9 @@ pub use client::Client;
 pub use error::{Error, ErrorBody, with_causes};
 pub use kind::Kind;
 pub use objects::{
-    Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskClient, DiskScrub, DiskState, Export,
-    ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points, Problem, Shed, Space,
-    SpaceState, Status, SweepRun, Tier, TransferKind, Vault, VaultCheck, VaultSweep, VaultUsage,
+    Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskAudit, DiskClient, DiskScrub,
+    DiskState, Export, ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points, Problem,
+    Shed, Space, SpaceState, Status, SweepRun, Tier, TransferKind, Vault, VaultCheck, VaultSweep, VaultUsage,
 };
 pub use policies::{
     HoldPoint, Item, KeptBy, PlannedPoint, Policy, PolicyPlan, PolicyText, Protect, UnprotectQuery,

@@ -165,6 +165,28 @@ pub struct Disk {
     /// The disks that stand on points of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<String>,
+    /// How far the audits of its change tracking are, one for each vault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audits: Vec<DiskAudit>,
+}
+
+/// How far the audits of a disk's change tracking are: its increments held against a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskAudit {
+    /// The vault.
+    pub vault: String,
+    /// Since when every block was compared; absent before the first round ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_since: Option<String>,
+    /// Where the next part begins.
+    pub next_byte: u64,
+    /// When the last one was.
+    pub last: String,
+    /// Blocks that were missed, until a later round has compared everything.
+    pub missed: u64,
+    /// When that was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed_at: Option<String>,
 }
 
 /// What a disk stands on.

@@ -54,12 +54,12 @@ impl Catalog {
         read().map_err(|error| failed("read checks from", &error))
     }
 
-    /// The points that the last check of their vault found damaged, with the vault.
+    /// The points that the last check of their vault found damaged, or an audit incomplete, with the vault.
     ///
     /// # Errors
     /// What the host reports.
     pub fn hurt(&self) -> Result<HashSet<(String, String)>> {
-        self.pairs("SELECT vault, manifest FROM hurt")
+        self.pairs("SELECT vault, manifest FROM hurt UNION SELECT vault, manifest FROM missed")
     }
 
     /// The states that a check found right, with the vault they lie in.

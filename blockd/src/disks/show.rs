@@ -68,6 +68,7 @@ impl Named {
             awaits_release: self.claim.awaits_release(),
             base: self.base.as_ref().map(shown_base),
             children: Vec::new(),
+            audits: Vec::new(),
         }
     }
 }

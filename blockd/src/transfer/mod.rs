@@ -8,6 +8,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use crate::audit;
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, disk_key};
@@ -15,9 +16,10 @@ use crate::points::{Held, Stored, Tiers};
 use crate::vaults::{MAIN, NamedVault};
 use block::{ByteCount, Delta};
 use control::{BackupRequest, Job, TransferKind};
+pub use plan::AuditOfFull;
 use plan::{Planned, Unusable, plan_all, replan};
 use std::sync::atomic::Ordering;
-use vault::{Backup, Progress, Report, Vault};
+use vault::{Backup, ManifestId, Progress, Report, Vault};
 
 /// Shows a job how far a vault is, and tells the vault when the job was cancelled.
 pub struct Follow<'a> {
@@ -98,9 +100,25 @@ fn send_all(run: &Run, tiers: &Tiers, named: &NamedVault, mut planned: Vec<Plann
             tracing::warn!(vault = named.name, "{}", error.body().message);
         }
         before += planned[at].bytes;
+        audit_one(run, tiers, named, &planned[at], report.manifest)?;
     }
     run.update(|job| job.bytes_done = job.bytes_total);
     Ok(())
+}
+
+/// Holds what change tracking called unchanged against the vault.
+fn audit_one(
+    run: &Run,
+    tiers: &Tiers,
+    named: &NamedVault,
+    one: &Planned<'_>,
+    copy: ManifestId,
+) -> Result<()> {
+    match (&one.base, &one.audit) {
+        (Some(_), _) => audit::of_increment(run, tiers, named, one.point, one.disk, copy),
+        (None, Some(what)) => audit::of_full(run, tiers, named, one.point, one.disk, what),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Says in the job what is going to be done. Gives the bytes to go through.

@@ -22,6 +22,16 @@ pub struct Planned<'a> {
     pub changed: RangeSet,
     /// Bytes of it.
     pub bytes: u64,
+    /// What there is to audit, if everything is read although the vault has a base.
+    pub audit: Option<AuditOfFull>,
+}
+
+/// What a backup that reads everything could have built on.
+pub struct AuditOfFull {
+    /// The newest point of the disk in the vault.
+    pub base: VaultPoint,
+    /// What changed since.
+    pub changed: RangeSet,
 }
 
 impl Planned<'_> {
@@ -106,7 +116,14 @@ fn plan<'a>(run: &Run, into: &Target<'_>, point: &'a Held, full: bool) -> Result
     let holder = point.instant.as_ref().ok_or_else(|| Error::not_found(&point.name))?;
     let disk = holder.disk()?;
     holder.check_base_bytes()?;
-    let found = if full { Base::Missing } else { base(into, point, disk)? };
+    let (found, audit) = match (full, base(into, point, disk)) {
+        (true, Ok(Base::Found(base, changes))) => {
+            (Base::Missing, Some(AuditOfFull { base, changed: changes.all() }))
+        }
+        // whatever keeps from building on something, everything is read
+        (true, _) => (Base::Missing, None),
+        (false, found) => (found?, None),
+    };
     let (base, changed) = match found {
         Base::Found(base, changes) => (Some(base), changes.all()),
         Base::Missing => (None, everything(run, point, disk)?),
@@ -128,7 +145,7 @@ fn plan<'a>(run: &Run, into: &Target<'_>, point: &'a Held, full: bool) -> Result
             (None, everything(run, point, disk)?)
         }
     };
-    Ok(Planned { point, disk, base, bytes: changed.total().get(), changed })
+    Ok(Planned { point, disk, base, bytes: changed.total().get(), changed, audit })
 }
 
 /// All that was ever written. Where that is not known it is the whole disk, of which the source says what is empty.

@@ -44,6 +44,7 @@ mod backup;
 mod cache;
 mod check;
 mod chunk;
+mod compare;
 mod directory;
 mod distrust;
 #[cfg(test)]
@@ -77,6 +78,7 @@ mod writers;
 pub use backup::{Backup, Report};
 pub use check::{CheckReport, Damage, HurtPoint};
 pub use chunk::{CHUNK_SIZE, Compression};
+pub use compare::Compared;
 pub use directory::DirectoryStore;
 pub use error::{Error, Result};
 pub use frame_cache::{CacheUse, FrameCache};

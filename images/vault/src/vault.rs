@@ -8,6 +8,7 @@ use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, Me
 use crate::backup::{Backup, Report};
 use crate::check::{CheckReport, Damage};
 use crate::chunk::Compression;
+use crate::compare::Compared;
 use crate::distrust::Distrust;
 use crate::frame_cache::FrameCache;
 use crate::front::{Front, INFO};
@@ -247,6 +248,23 @@ impl Vault {
         // the image holds its packs by now: a sweep that did not see that saw the point, if it is still there
         self.inner.point_address(point)?;
         Ok(Arc::new(image))
+    }
+
+    /// Compares a part of a source with what a point has there, by the fingerprints of chunks: reads of the vault only nodes and
+    /// fingerprints.
+    ///
+    /// # Errors
+    /// [`Error::NoPoint`] if it is not here, [`Error::Invalid`] if the source has another size, [`Error::Source`] if it cannot be read,
+    /// [`Error::Cancelled`] if asked.
+    pub fn compare(
+        &self,
+        point: &ManifestId,
+        source: &dyn BlockSource,
+        range: block::ByteRange,
+        progress: &dyn Progress,
+    ) -> Result<Compared> {
+        let (_, point) = self.inner.find_point(point)?;
+        crate::compare::run(&self.inner, &point, source, range, progress)
     }
 
     /// Deletes a recovery point if the gate agrees: removes its blob. What only it used stays until a sweep.

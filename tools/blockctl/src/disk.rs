@@ -9,8 +9,8 @@ use crate::output::{Output, sheet, table};
 use crate::size;
 use block::BlockSource;
 use control::{
-    ChangeKind, Changes, ChangesQuery, Client, CreateDisk, DeleteDiskQuery, Disk, DiskScrub, DiskState,
-    Export, ExportCommand, Hurt, JobState, Kind, RecoverQuery, ResizeDisk, Tier,
+    ChangeKind, Changes, ChangesQuery, Client, CreateDisk, DeleteDiskQuery, Disk, DiskAudit, DiskScrub,
+    DiskState, Export, ExportCommand, Hurt, JobState, Kind, RecoverQuery, ResizeDisk, Tier,
 };
 use formats::{Format, Output as Image, Reach};
 use nbd::Uri;
@@ -358,6 +358,7 @@ fn show(disk: &Disk) -> String {
     ];
     rows.extend(disk.base.as_ref().map(|base| ("base", bases::shown(base))));
     rows.extend((!disk.children.is_empty()).then(|| ("stood on by", disk.children.join(", "))));
+    rows.extend(disk.audits.iter().map(|audit| ("audit", audited(audit))));
     if let Some(left) = &disk.consolidation {
         let (done, total) = (size::show(left.bytes_done), size::show(left.bytes_total));
         rows.push(("consolidating", format!("{} layers, {done} of {total} copied", left.layers)));
@@ -372,6 +373,18 @@ fn show(disk: &Disk) -> String {
         ("damage", format!("{}{more}", first.why))
     }));
     sheet(&rows)
+}
+
+fn audited(audit: &DiskAudit) -> String {
+    let since = match &audit.compared_since {
+        Some(since) => format!("every block compared since {since}"),
+        None => format!("compared up to byte {}", audit.next_byte),
+    };
+    let missed = match &audit.missed_at {
+        Some(at) => format!("; {} missed by change tracking, found {at}", size::count(audit.missed, "block")),
+        None => String::new(),
+    };
+    format!("vault {}: {since}{missed}", audit.vault)
 }
 
 fn clients(disk: &Disk) -> String {

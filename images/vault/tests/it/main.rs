@@ -1,6 +1,7 @@
 //! Tests of the vault through its public interface.
 
 mod beside;
+mod compare;
 mod copies;
 mod damage;
 mod directory;
