@@ -258,10 +258,10 @@ fn history(seed: u64, seen: &mut Seen) {
     let mut rng = Rng::new(seed);
     let mut store = Store::default();
     let mut process = Process::start(&store);
-    for _ in 0..40 + rng.below(60) {
+    for _ in 0..120 + rng.below(120) {
         seen.steps += 1;
         let running = process.writers.len() as u64;
-        match rng.below(24) {
+        match rng.below(36) {
             0..=1 if running < 3 => {
                 let base = pick(&mut rng, store.points.keys().copied()).filter(|_| rng.chance(1, 2));
                 let wanted = (0..1 + rng.below(3)).map(|_| rng.below(5)).collect();
@@ -277,12 +277,12 @@ fn history(seed: u64, seen: &mut Seen) {
                     process.writers.swap_remove(at);
                 }
             }
-            11..=12 => {
+            11..=13 => {
                 if let Some(point) = pick(&mut rng, store.points.keys().copied()) {
                     store.points.remove(&point);
                 }
             }
-            13..=20 => {
+            14..=32 => {
                 let before = store.packs.len();
                 let sweep = process.sweep.get_or_insert_with(Sweep::begun);
                 if sweep.go_on(&mut store, &process.pins) {
@@ -290,7 +290,7 @@ fn history(seed: u64, seen: &mut Seen) {
                 }
                 seen.deleted += (before - store.packs.len()) as u64;
             }
-            21 if process.sweep.is_none() => {
+            33 if process.sweep.is_none() => {
                 if let Some(run) = pick(&mut rng, store.quarantine.keys().copied()) {
                     let packs: Vec<Address> =
                         store.quarantine.remove(&run).into_iter().flatten().map(address).collect();
@@ -298,7 +298,7 @@ fn history(seed: u64, seen: &mut Seen) {
                     seen.undone += 1;
                 }
             }
-            22 => {
+            34 => {
                 let opened = pick(&mut rng, store.points.keys().copied());
                 process.readers.extend(opened.map(|tree_of| Reader {
                     tree: tree_of,
@@ -309,7 +309,7 @@ fn history(seed: u64, seen: &mut Seen) {
                     process.readers.remove(0);
                 }
             }
-            23 if rng.chance(1, 6) => {
+            35 if rng.chance(1, 8) => {
                 process = Process::start(&store);
                 seen.crashes += 1;
             }
@@ -333,13 +333,13 @@ fn history(seed: u64, seen: &mut Seen) {
 /// The long form checks a million and a half.
 #[test]
 fn no_interleaving_deletes_what_is_needed() {
-    let count = if std::env::var_os("BLOCKD_SOAK").is_some() { 1_500_000 } else { 20_000 };
+    let count = if std::env::var_os("BLOCKD_SOAK").is_some() { 1_500_000 } else { 8_000 };
     let mut seen = Seen::default();
     (0..count).for_each(|seed| history(seed, &mut seen));
     let Seen { committed, hits, deleted, undone, crashes, steps } = seen;
     println!(
         "{count} interleavings of {steps} steps: {committed} commits, {hits} hits, {deleted} packs deleted, {undone} runs undone, {crashes} crashes"
     );
-    assert!(committed > count && hits > count / 2 && deleted > count / 4, "too little happened");
+    assert!(committed > count && hits > count && deleted > count, "too little happened");
     assert!(undone > count / 20 && crashes > count / 10, "too little was undone or cut");
 }

@@ -110,6 +110,33 @@ fn every_flipped_byte_is_found_and_its_blob_named() {
     });
 }
 
+/// Bits anywhere in packs of a disk with much data; the long form flips 10,000.
+#[test]
+fn random_flips_in_data_are_found_and_named() {
+    let store = SimBlobStore::new();
+    let mut world = World::new(1 << 20, 5);
+    (0..8).for_each(|_| world.scribble());
+    let vault = create(Arc::new(store.clone()), &env());
+    world.backup(&vault).unwrap();
+    world.scribble();
+    world.backup(&vault).unwrap();
+    drop(vault);
+    let packs = names(&store, "packs/");
+    let mut rng = sim::Rng::new(11);
+    let count = if std::env::var_os("BLOCKD_SOAK").is_some() { 10_000 } else { 200 };
+    for round in 0..count {
+        let hurt = store.fork();
+        let pack = &packs[rng.below(packs.len() as u64) as usize];
+        let at = rng.below(store.size(pack).unwrap().get());
+        hurt.flip_bit(pack, at, rng.below(8) as u8);
+        let vault = open(Arc::new(hurt), &env_of(2)).unwrap();
+        let report = vault.check(&Quiet).unwrap();
+        let is_named = report.damage.iter().any(|damage| damage.blob == *pack);
+        assert!(is_named, "round {round}: byte {at} of {pack} flipped and not named: {:?}", report.damage);
+        assert_eq!(&report.damaged_packs, std::slice::from_ref(pack), "round {round}");
+    }
+}
+
 #[test]
 fn every_cut_and_every_missing_blob_is_found_and_named() {
     let (store, world) = small();

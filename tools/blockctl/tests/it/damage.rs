@@ -162,7 +162,8 @@ fn blobs_of_a_vault_are_shown_and_checked_with_its_key_and_without() {
     fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("writable");
     flip(&pack, 5000);
     for more in [&[][..], &with] {
-        let arguments = [&["inspect", "pack", &pack.display().to_string(), "--check"], more].concat();
+        let pack = pack.display().to_string();
+        let arguments = [&["inspect", "pack", &pack, "--check"], more].concat();
         let (code, said) = stage.failure(&arguments);
         assert!(code == Some(6) && said.contains("checksum"), "{code:?} {said}");
     }
