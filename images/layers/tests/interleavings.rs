@@ -272,7 +272,7 @@ fn hydrations_and_fold() {
     disk.seal().unwrap();
     let other = {
         let disk = disk.clone();
-        thread::spawn(move || drop(disk.hydrate_step().unwrap()))
+        thread::spawn(move || disk.hydrate_step().unwrap())
     };
     hydrate_all(&disk);
     disk.release_base().unwrap();
