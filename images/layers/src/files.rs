@@ -5,7 +5,7 @@
 //! host can, that file stays open without one, and small reads of what is in memory need no other; elsewhere it is
 //! closed. A read that is under way keeps its descriptor until it is done.
 
-use block::sync::atomic::{AtomicBool, Ordering};
+use block::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use block::sync::{Arc, Mutex, Published, lock};
 use block::{ByteRange, Media, MediaFile, OpenHow, Result, Shelved};
 use std::os::fd::BorrowedFd;
@@ -22,6 +22,8 @@ const WORTH_OPENING: u64 = 32 << 10;
 pub(crate) struct OpenFiles {
     media: Arc<dyn Media>,
     limit: usize,
+    /// How many have a descriptor.
+    open: Arc<AtomicUsize>,
     clock: Mutex<Clock>,
 }
 
@@ -35,6 +37,8 @@ struct Clock {
 struct Slot {
     held: Published<Held>,
     was_read: AtomicBool,
+    /// Of all files: how many have a descriptor.
+    open: Arc<AtomicUsize>,
 }
 
 /// How a file is held.
@@ -56,24 +60,37 @@ pub(crate) struct LazyFile {
 
 impl OpenFiles {
     pub(crate) fn new(media: Arc<dyn Media>, limit: usize) -> Arc<Self> {
-        Arc::new(Self { media, limit, clock: Mutex::default() })
+        Arc::new(Self { media, limit, open: Arc::default(), clock: Mutex::default() })
     }
 
     /// A file that is not open yet.
     pub(crate) fn lazy(self: &Arc<Self>, path: String) -> Arc<dyn MediaFile> {
-        let slot = Slot { held: Published::new(Arc::new(Held::Closed)), was_read: AtomicBool::new(false) };
+        let slot = Slot {
+            held: Published::new(Arc::new(Held::Closed)),
+            was_read: AtomicBool::new(false),
+            open: self.open.clone(),
+        };
         Arc::new(LazyFile { files: self.clone(), path, slot: Arc::new(slot) })
     }
 
     /// How many are open.
     pub(crate) fn count(&self) -> usize {
-        lock(&self.clock).open.iter().filter(|slot| slot.strong_count() > 0).count()
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether a file on the shelf may have a descriptor without taking it from another: folds leave fewer layers.
+    fn have_room(&self) -> bool {
+        self.count() < self.limit
     }
 }
 
 impl Clock {
     /// Makes room for one more file and remembers it; the file that gives its place up for it is given back.
     fn admit(&mut self, slot: &Arc<Slot>, limit: usize) -> Option<Arc<Slot>> {
+        if self.open.len() == limit {
+            // those that are gone are closed already
+            self.open.retain(|slot| slot.strong_count() > 0);
+        }
         if self.open.len() < limit {
             self.open.push(Arc::downgrade(slot));
             return None;
@@ -81,7 +98,6 @@ impl Clock {
         loop {
             self.hand = (self.hand + 1) % self.open.len();
             let candidate = self.open[self.hand].upgrade();
-            // one that is gone is closed already
             if candidate.as_ref().is_none_or(|slot| !slot.was_read.swap(false, Ordering::Relaxed)) {
                 self.open[self.hand] = Arc::downgrade(slot);
                 return candidate;
@@ -98,6 +114,7 @@ impl Slot {
             Held::Closed | Held::Shelved(_) => return,
         };
         self.held.store(Arc::new(shelved.map_or(Held::Closed, Held::Shelved)));
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn mark_read(&self) {
@@ -127,6 +144,7 @@ impl LazyFile {
         self.slot.held.store(Arc::new(Held::Open(file.clone())));
         // only a second read says that it is worth keeping
         self.slot.was_read.store(false, Ordering::Relaxed);
+        self.files.open.fetch_add(1, Ordering::Relaxed);
         if let Some(other) = clock.admit(&self.slot, self.files.limit) {
             other.put_away(&*self.files.media);
         }
@@ -138,6 +156,14 @@ impl LazyFile {
     }
 }
 
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Held::Open(_) = &**self.held.load() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl MediaFile for LazyFile {
     fn opened(&self, count: u64) -> Result<Option<Arc<dyn MediaFile>>> {
         let held = self.slot.held.load();
@@ -146,7 +172,7 @@ impl MediaFile for LazyFile {
                 self.slot.mark_read();
                 Ok(Some(file.clone()))
             }
-            Held::Shelved(_) if count < WORTH_OPENING => Ok(None),
+            Held::Shelved(_) if count < WORTH_OPENING && !self.files.have_room() => Ok(None),
             Held::Closed | Held::Shelved(_) => {
                 drop(held);
                 self.open().map(Some)
@@ -282,6 +308,30 @@ mod tests {
         first.read_at(0, &mut all).unwrap();
         assert!(!shelved(first) && all == bytes && files.count() == 2);
         assert!(first.read_at(bytes.len() as u64, &mut block).is_err(), "past the end");
+    }
+
+    /// Folds leave fewer layers than there were: those that are left have descriptors again, and are sent without a copy.
+    #[test]
+    fn a_file_without_a_descriptor_gets_one_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let media: Arc<dyn Media> = Arc::new(block::linux::LinuxMedia::new(dir.path(), dir.path()).unwrap());
+        let files = OpenFiles::new(media.clone(), 2);
+        let mut lazy: Vec<_> = (0..5)
+            .map(|number| {
+                let path = format!("{number}");
+                media.open(&path, OpenHow::Create).unwrap().write_at(0, &[7; 4096]).unwrap();
+                files.lazy(path)
+            })
+            .collect();
+        lazy.iter().for_each(|file| file.read_at(0, &mut [0; 4096]).unwrap());
+        let is_open = |file: &Arc<dyn MediaFile>| file.opened(4096).unwrap().is_some();
+        let mut open = lazy.iter().map(is_open).collect::<Vec<_>>().into_iter();
+        lazy.retain(|_| open.next() == Some(false));
+        assert_eq!((lazy.len(), files.count()), (3, 0), "two had one, and gave it up when they went");
+        for _ in 0..2 {
+            assert!(is_open(&lazy[0]) && is_open(&lazy[1]) && !is_open(&lazy[2]));
+        }
+        assert_eq!(files.count(), 2);
     }
 
     #[test]
