@@ -4,7 +4,7 @@ use crate::fixture::{Daemon, State, noise};
 use block::{BlockDevice, BlockSource, ByteOffset};
 use nbd::Uri;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -134,6 +134,39 @@ fn nobody_is_refused_while_the_daemon_makes_room_for_its_successor() {
     assert!(daemon.read("web") == content);
     assert_eq!(daemon.client().disk("web").expect("a disk").opened.as_deref(), Some("clean"));
     drop(held);
+    assert!(daemon.stop().success());
+}
+
+/// A client of another make that writes on and on while daemon follows daemon: none of its requests fails.
+#[test]
+fn qemu_writes_through_one_daemon_after_the_other() {
+    const SIZE: u64 = 4 << 20;
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", SIZE);
+    let image = format!(
+        "driver=raw,file.driver=nbd,file.server.type=unix,file.server.path={},file.export=web,file.reconnect-delay=30",
+        state.file("nbd.sock").display()
+    );
+    let mut writer = Command::new("qemu-img")
+        .args(["bench", "-w", "--pattern=90", "-d", "8", "-s", "4096", "-c", "60000", "--image-opts", &image])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("qemu-img");
+    let (mut taken_over, pid) = (0, daemon.pid());
+    while writer.try_wait().expect("its state").is_none() {
+        let started = daemon.client().status().expect("status").daemon.started;
+        daemon.signal(rustix::process::Signal::HUP);
+        daemon.eventually("a successor", |client| {
+            client.status().is_ok_and(|status| status.daemon.started != started && status.daemon.pid == pid)
+        });
+        taken_over += 1;
+    }
+    let done = writer.wait_with_output().expect("its end");
+    assert!(done.status.success(), "{}\n{}", said(&done), daemon.log());
+    assert!(taken_over > 1, "it was over before a second daemon came");
+    assert!(daemon.read("web") == vec![90; SIZE as usize]);
     assert!(daemon.stop().success());
 }
 

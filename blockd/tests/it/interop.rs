@@ -1,7 +1,8 @@
 //! The test programs of two other projects, compiled from their sources and turned on the daemon: libnbd's interop
 //! programs and the tester of the NBD reference implementation. `cargo xtask test` fetches the sources.
 
-use crate::fixture::State;
+use crate::fixture::{State, noise};
+use block::{BlockDevice, ByteRange, Provision};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -63,6 +64,35 @@ fn the_interop_programs_of_libnbd_start_the_daemon_and_pass() {
         compile(&root, &program, &[&format!("interop/{name}.c"), "interop/requires.c"], "libnbd", &more);
         run(&mut Command::new(&program));
     }
+}
+
+/// A bitmap of qemu's in the eyes of libnbd's program is what changed since an older recovery point in ours. The program asks for
+/// the default export; a line before it asks for a point.
+#[test]
+fn the_program_for_dirty_bitmaps_reads_what_changed_between_points() {
+    const K64: usize = 64 << 10;
+    let (state, built) = (State::new(), TempDir::new().expect("a folder"));
+    let daemon = state.start();
+    daemon.create("interop", 1 << 20);
+    daemon.write("interop", 0, &noise(1, K64));
+    let older = daemon.snapshot("interop");
+    daemon.write("interop", K64 as u64, &noise(2, K64));
+    let zeros = ByteRange::between(8 * K64 as u64, 9 * K64 as u64);
+    daemon.export("interop").zero(zeros, Provision::Sparse).expect("zeros");
+    let newer = daemon.snapshot("interop");
+    let (root, program) = (source("libnbd"), built.path().join("dirty-bitmap"));
+    let before = built.path().join("before.h");
+    let text = format!(
+        "#include <libnbd.h>\n\
+         #define nbd_connect_systemd_socket_activation(h, a) \
+         (nbd_set_export_name(h, \"{newer}\") ? -1 : nbd_connect_systemd_socket_activation(h, a))\n"
+    );
+    std::fs::write(&before, text).expect("a line");
+    let more = ["-include".to_owned(), before.display().to_string()];
+    compile(&root, &program, &["interop/dirty-bitmap.c"], "libnbd", &more);
+    assert!(daemon.stop().success());
+    let serve = [env!("CARGO_BIN_EXE_blockd"), "serve", "--state"];
+    run(Command::new(&program).arg(format!("qemu:dirty-bitmap:{older}")).args(serve).arg(state.path()));
 }
 
 #[test]

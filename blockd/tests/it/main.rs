@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests take files away that the daemon owns")]
 
 mod bad_input;
+mod certificates;
 mod clients;
 mod fixture;
 mod guest;

@@ -11,6 +11,7 @@ mod limits;
 mod must_handshake;
 mod must_tls;
 mod must_transmission;
+mod musts;
 mod old_client;
 mod raw;
 mod scattered;

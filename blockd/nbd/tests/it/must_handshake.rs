@@ -2,7 +2,7 @@
 
 use crate::raw::Raw;
 use crate::stage::Stage;
-use nbd::wire::{self, BlockSizes, ExportFacts, OptionHeader, Refusal, ReplyStyle, Request};
+use nbd::wire::{self, BlockSizes, ExportFacts, Greeting, OptionHeader, Refusal, ReplyStyle, Request};
 
 const SIZE: u64 = 1 << 20;
 
@@ -295,4 +295,58 @@ fn strings_must_not_pass_4096_bytes() {
     raw.send(&header);
     raw.send(&[b'a'; 4097]);
     raw.expect_end();
+}
+
+#[test]
+fn the_greeting_must_set_no_flags_but_the_two_there_are() {
+    let stage = Stage::new(SIZE);
+    // `greeted` compares the bytes; this says which ones
+    let raw = Raw::greeted(&stage);
+    assert_eq!(
+        Greeting::OURS.encode()[16..],
+        (wire::FLAG_FIXED_NEWSTYLE | wire::FLAG_NO_ZEROES).to_be_bytes()
+    );
+    drop(raw);
+}
+
+#[test]
+fn has_flags_must_be_set_and_flags_must_not_name_what_the_export_cannot_do() {
+    let stage = Stage::new(SIZE);
+    let told = |name: &str| {
+        let mut raw = Raw::haggling(&stage);
+        raw.go(wire::OPT_INFO, name);
+        ExportFacts::decode(&raw.reply().1[2..]).unwrap().flags
+    };
+    let zeroes = wire::SEND_WRITE_ZEROES | wire::SEND_FAST_ZERO;
+    let writes = zeroes | wire::SEND_TRIM;
+    assert_eq!(told("disk") & (wire::SEND_HAS_FLAGS | writes), wire::SEND_HAS_FLAGS | writes);
+    let read_only = told("disk@1");
+    assert_eq!(read_only & wire::SEND_HAS_FLAGS, wire::SEND_HAS_FLAGS);
+    // fast zeroes without zeroes are forbidden, writes to what is read-only are refused
+    assert_eq!(read_only & (writes | wire::SEND_READ_ONLY), wire::SEND_READ_ONLY);
+}
+
+#[test]
+fn contexts_must_not_be_selected_without_structured_replies() {
+    let stage = Stage::new(SIZE);
+    let mut raw = Raw::haggling(&stage);
+    for option in [wire::OPT_SET_META_CONTEXT, wire::OPT_LIST_META_CONTEXT] {
+        let replies = raw.meta(option, "disk", &[wire::BASE_ALLOCATION]);
+        assert_eq!((replies.len(), replies[0].0), (1, Refusal::Invalid.reply()));
+    }
+    acks(&mut raw, wire::OPT_STRUCTURED_REPLY);
+    assert_eq!(raw.meta(wire::OPT_SET_META_CONTEXT, "disk", &[wire::BASE_ALLOCATION]).len(), 2);
+}
+
+#[test]
+fn contexts_must_count_only_for_the_export_they_were_selected_for() {
+    let stage = Stage::new(SIZE);
+    let mut raw = Raw::haggling(&stage);
+    acks(&mut raw, wire::OPT_STRUCTURED_REPLY);
+    raw.meta(wire::OPT_SET_META_CONTEXT, "disk@1", &[wire::BASE_ALLOCATION]);
+    raw.go(wire::OPT_GO, "disk");
+    assert_eq!((raw.reply().0, raw.reply().0), (wire::REP_INFO, wire::REP_ACK));
+    let request = Request { flags: 0, command: wire::CMD_BLOCK_STATUS, cookie: 1, offset: 0, length: 512 };
+    raw.ask(ReplyStyle::Structured, request, b"");
+    assert_eq!(raw.chunk(ReplyStyle::Structured).errno(), wire::Errno::INVALID);
 }

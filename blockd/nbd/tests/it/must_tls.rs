@@ -8,7 +8,7 @@ use nbd::wire::{self, OptionHeader, OptionReplyHeader, Refusal};
 use nbd::{Export, ExportInfo, Exports, Limits, Listener, Peer, Server};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -25,14 +25,23 @@ fn stage(certificates: &Certificates) -> Stage {
 struct Secret(StreamOwned<ClientConnection, UnixStream>);
 
 impl Secret {
-    fn start(mut raw: Raw, folder: &Path, shows: bool) -> Result<Self, std::io::Error> {
+    fn start(raw: Raw, folder: &Path, shows: bool) -> Result<Self, std::io::Error> {
+        Self::of_versions(rustls::DEFAULT_VERSIONS, raw, folder, shows)
+    }
+
+    fn of_versions(
+        versions: &[&'static SupportedProtocolVersion],
+        mut raw: Raw,
+        folder: &Path,
+        shows: bool,
+    ) -> Result<Self, std::io::Error> {
         raw.option(wire::OPT_STARTTLS, b"");
         assert_eq!(raw.reply(), (wire::REP_ACK, Vec::new()));
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(folder.join("ca-cert.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
         let config = if shows {
@@ -94,6 +103,18 @@ fn starttls_must_be_acked_and_a_second_one_must_be_err_invalid() {
     // and nothing is refused for want of TLS any more
     assert_eq!(secret.ask(4711, b"").unwrap(), Refusal::Unsupported.reply());
     assert_eq!(secret.ask(wire::OPT_STRUCTURED_REPLY, b"").unwrap(), wire::REP_ACK);
+}
+
+#[test]
+fn tls_1_2_must_be_supported() {
+    let certificates = Certificates::new();
+    let stage = stage(&certificates);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (raw, folder) = (Raw::haggling(&stage), certificates.of("ours"));
+        let mut secret = Secret::of_versions(&[version], raw, &folder, true).unwrap();
+        assert_eq!(secret.ask(wire::OPT_STRUCTURED_REPLY, b"").unwrap(), wire::REP_ACK);
+        assert_eq!(secret.0.conn.protocol_version(), Some(version.version));
+    }
 }
 
 #[test]

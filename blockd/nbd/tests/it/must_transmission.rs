@@ -487,3 +487,89 @@ fn flush_on_one_connection_must_cover_writes_answered_on_another() {
     assert_eq!(stage.disk.flushes.load(Ordering::SeqCst), 1);
     assert_eq!(read(&mut flusher, style, request(wire::CMD_READ, 0, 4)), b"data");
 }
+
+/// What the text says of the chunks of a read: content within the request, none of it twice, none larger than advertised,
+/// each at least a byte, all of it covered, DONE on the last alone.
+#[test]
+fn chunks_of_a_read_must_tile_it_and_none_must_pass_the_advertised_payload() {
+    let size = 72 << 20;
+    let stage = Stage::new(size);
+    let middle = noise(40 << 20, 9);
+    stage.disk.write_at(ByteOffset::new(12345), &middle).unwrap();
+    for style in [ReplyStyle::Structured, ReplyStyle::Extended] {
+        let mut raw = Raw::in_style(&stage, "disk", style, &[]);
+        for (offset, length) in [(0, 64 << 20), (12_345, 40 << 20), (4095, 1 << 20), (size - 1, 1)] {
+            raw.ask(style, request(wire::CMD_READ, offset, length), b"");
+            let mut covered = vec![false; length as usize];
+            for chunk in raw.chunks(style) {
+                let at = |bytes: &[u8]| u64::from_be_bytes(bytes[..8].try_into().unwrap());
+                let (start, count) = match chunk.kind {
+                    wire::REPLY_OFFSET_DATA => (at(&chunk.payload), chunk.payload.len() - 8),
+                    wire::REPLY_OFFSET_HOLE => {
+                        let count = u32::from_be_bytes(chunk.payload[8..12].try_into().unwrap());
+                        (at(&chunk.payload), count as usize)
+                    }
+                    kind => {
+                        assert!(kind == wire::REPLY_NONE && chunk.payload.is_empty() && chunk.is_last);
+                        continue;
+                    }
+                };
+                assert!(count > 0 && chunk.payload.len() <= (32 << 20) + 8);
+                let start = start.checked_sub(offset).expect("not before the request") as usize;
+                let part = &mut covered[start..start + count];
+                assert!(part.iter().all(|seen| !seen), "bytes told twice");
+                part.fill(true);
+            }
+            assert!(covered.iter().all(|seen| *seen), "{style:?}: gaps in {offset}+{length}");
+        }
+    }
+}
+
+#[test]
+fn write_zeroes_without_fast_zero_must_not_fail_with_enotsup() {
+    let stage = Stage::new(SIZE);
+    for style in STYLES {
+        let mut raw = Raw::in_style(&stage, "disk", style, &[]);
+        for flags in [0, wire::CMD_FLAG_NO_HOLE, wire::CMD_FLAG_FUA] {
+            for (offset, length) in [(0, SIZE), (1, 4095), (4096, 8192)] {
+                let zero = with(flags, request(wire::CMD_WRITE_ZEROES, offset, length));
+                assert_eq!(outcome(&mut raw, style, zero, b""), Errno::NONE);
+            }
+        }
+    }
+}
+
+#[test]
+fn error_chunks_must_carry_a_number_and_a_text_within_the_bounds() {
+    let stage = Stage::new(SIZE);
+    stage.disk.damage(0, 4096);
+    for style in [ReplyStyle::Structured, ReplyStyle::Extended] {
+        let mut raw = Raw::in_style(&stage, "disk", style, &[]);
+        for bad in [
+            request(wire::CMD_READ, 0, 4096),
+            request(wire::CMD_READ, SIZE, 1),
+            with(1 << 12, request(wire::CMD_READ, 0, 1)),
+            request(wire::CMD_BLOCK_STATUS, 0, 1),
+        ] {
+            raw.ask(style, bad, b"");
+            let chunk = raw.chunks(style).pop().unwrap();
+            assert_ne!(chunk.errno(), Errno::NONE);
+            let told = u16::from_be_bytes(chunk.payload[4..6].try_into().unwrap());
+            assert_eq!(usize::from(told), chunk.text().len());
+            assert!((1..=4096).contains(&told), "{told}");
+        }
+    }
+}
+
+#[test]
+fn cache_must_change_nothing() {
+    let stage = Stage::new(SIZE);
+    let all = noise(SIZE as usize, 4);
+    stage.disk.write_at(ByteOffset::ZERO, &all).unwrap();
+    let mut raw = Raw::connected(&stage, "disk", true);
+    assert_eq!(
+        outcome(&mut raw, ReplyStyle::Structured, request(wire::CMD_CACHE, 1, SIZE - 1), b""),
+        Errno::NONE
+    );
+    assert!(stage.disk.contents() == all);
+}
