@@ -8,6 +8,7 @@ use nbd::handshake::Tls;
 use nbd::wire::{self, GoRequest, MetaRequest, OptionHeader, ReplyStyle};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::path::Path;
 
 fn wish() -> impl Strategy<Value = Wish> {
     let flags = prop_oneof![4 => Just(0u16), 2 => 0u16..64, 1 => any::<u16>()];
@@ -131,5 +132,27 @@ fn regressions() {
         drive::fuzz_transmission(data);
         drive::fuzz_handshake(data);
         drive::fuzz_wire(data);
+    }
+}
+
+/// Runs a target's checks on an input.
+type Replay = fn(&[u8]);
+
+/// What the fuzzers found worth keeping, one file an input: each reached something no other did.
+#[test]
+fn the_kept_corpus_is_replayed() {
+    let targets: [(&str, Replay); 3] = [
+        ("nbd_wire", drive::fuzz_wire),
+        ("nbd_handshake", drive::fuzz_handshake),
+        ("nbd_transmission", drive::fuzz_transmission),
+    ];
+    for (target, replay) in targets {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let files =
+            std::fs::read_dir(&folder).expect("a corpus").map(|entry| entry.expect("an input").path());
+        let kept = files.filter(|path| path.extension().is_some_and(|end| end == "kept"));
+        let inputs: Vec<Vec<u8>> = kept.map(|path| std::fs::read(path).expect("an input")).collect();
+        assert!(inputs.len() > 20, "{} has {} inputs", folder.display(), inputs.len());
+        inputs.iter().for_each(|input| replay(input));
     }
 }
