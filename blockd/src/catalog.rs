@@ -3,9 +3,11 @@
 
 mod audits;
 mod findings;
+mod once;
 mod unwritten;
 
 pub use audits::Audited;
+pub use once::Begun;
 
 use crate::error::{Error, Result};
 use block::sync::{Mutex, lock};
@@ -79,7 +81,10 @@ impl Catalog {
              CREATE TABLE IF NOT EXISTS checks (
                  vault TEXT PRIMARY KEY, time TEXT NOT NULL, problems INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS stored (
-                 vault TEXT NOT NULL, manifest TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, manifest));",
+                 vault TEXT NOT NULL, manifest TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, manifest));
+             CREATE TABLE IF NOT EXISTS once (
+                 who TEXT NOT NULL, key TEXT NOT NULL, request TEXT NOT NULL, answer TEXT, time INTEGER NOT NULL,
+                 PRIMARY KEY (who, key));",
         )?;
         connection.pragma_update(None, "user_version", VERSION)?;
         Ok(Self { unwritten: Mutex::default(), connection: Mutex::new(connection) })

@@ -2,7 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::{NewJob, Run};
+use crate::jobs::{NewJob, Run, Urgency};
 use crate::names::rfc3339;
 use crate::points::{Stored, Tiers};
 use crate::transfer::Follow;
@@ -22,6 +22,7 @@ impl Daemon {
         named.vault()?;
         let new = NewJob {
             operation: "check",
+            urgency: Urgency::Upkeep,
             item: name.to_owned(),
             keys: vec![format!("check {name}")],
             vault: Some(name.to_owned()),

@@ -1,6 +1,8 @@
 //! `blockd.toml` in the state directory: few keys, each documented in `docs/config.md`, unknown ones refused by name.
 
 use crate::error::{Doing, Error, Result};
+use crate::events::Alert;
+use crate::identity::LocalUser;
 use crate::space::{self, LEAST_RESERVE};
 use block::Media;
 use control::Kind;
@@ -48,6 +50,18 @@ pub enum LogFormat {
 pub struct Config {
     /// A TCP address to serve exports on, beside the unix socket. Loopback only unless `nbd-tls` is set.
     pub nbd_listen: Option<SocketAddr>,
+    /// A TCP address to answer the API on, over TLS and to those who show a token.
+    pub api_listen: Option<SocketAddr>,
+    /// This server's certificate there.
+    api_tls: Option<ApiTlsFiles>,
+    /// What other users of this host than the owner may do.
+    #[serde(default)]
+    local_user: Vec<LocalUser>,
+    /// Who is told of events, and how.
+    #[serde(default)]
+    alert: Vec<Alert>,
+    /// The program that takes letters.
+    mail_command: Option<Vec<String>>,
     /// How log lines look.
     pub log_format: Option<LogFormat>,
     /// TLS on that address.
@@ -80,6 +94,16 @@ struct TlsFiles {
     key: PathBuf,
     /// The authority that signs the certificates of clients.
     clients: PathBuf,
+}
+
+/// The files of the API's TLS, in PEM; relative names lie in the state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ApiTlsFiles {
+    /// This server's certificate and those between it and its authority.
+    certificate: PathBuf,
+    /// Its key.
+    key: PathBuf,
 }
 
 /// A client by its certificate, and the exports it may use.
@@ -147,6 +171,12 @@ impl Config {
         if let Some((name, _)) = config.key_commands.iter().find(|(_, words)| words.is_empty()) {
             return Err(wrong(format!("key-commands.{name} names no program")));
         }
+        if let Some(why) = config.alert.iter().find_map(|alert| alert.check().err()) {
+            return Err(wrong(why));
+        }
+        if config.mail_command.as_ref().is_some_and(Vec::is_empty) {
+            return Err(wrong("mail-command names no program".to_owned()));
+        }
         let reserve = config.space().reserve_of(0);
         if let Some(bytes) = config.instant_budget_bytes.filter(|&bytes| bytes < 2 * reserve) {
             let least = 2 * reserve;
@@ -209,6 +239,35 @@ impl Config {
         let why = "reaches beyond this host, which needs TLS, and none is configured";
         Err(Error::said(Kind::Refused, format!("--nbd-listen {address}"), why)
             .with_help("set nbd-tls in blockd.toml, or listen on 127.0.0.1"))
+    }
+
+    /// Who is told of events, and how.
+    pub fn alerts(&self) -> &[Alert] {
+        &self.alert
+    }
+
+    /// The program that takes letters on its standard input, with its arguments.
+    pub fn mail_command(&self) -> Vec<String> {
+        let usual = || ["sendmail", "-t", "-i"].map(str::to_owned).to_vec();
+        self.mail_command.clone().unwrap_or_else(usual)
+    }
+
+    /// What other users of this host than the owner may do.
+    pub fn local_users(&self) -> &[LocalUser] {
+        &self.local_user
+    }
+
+    /// The certificate chain and the key of the API's server, as they are in their files; none if TLS is not set up.
+    ///
+    /// # Errors
+    /// What the host reports, naming the file.
+    pub fn api_tls(&self, dir: &Path) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let Some(files) = &self.api_tls else { return Ok(None) };
+        let read = |file: &Path| {
+            let path = dir.join(file);
+            std::fs::read(&path).map_err(|error| Error::host(format!("read {}", path.display()), error))
+        };
+        Ok(Some((read(&files.certificate)?, read(&files.key)?)))
     }
 
     /// Jobs that run at a time.

@@ -1,14 +1,19 @@
 //! The daemon: everything it owns, in the order it is started and ended.
 
 use crate::api;
+use crate::appliance_clock::ApplianceClock;
+use crate::approvals::Approvals;
+use crate::audit_log::{Audit, Said};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::consolidation::Consolidation;
 use crate::descriptors::nbd_connections;
 use crate::disks::{Disks, Named};
 use crate::error::{Doing, Error, Result};
+use crate::events::{Alerts, Events};
 use crate::exports::Served;
 use crate::hydration::Hydration;
+use crate::identity::{LocalUser, Tokens};
 use crate::jobs::Jobs;
 use crate::keeper::{Keeper, Plans, expiry};
 use crate::metrics;
@@ -22,7 +27,7 @@ use crate::vaults::Vaults;
 use block::{ByteCount, Clock};
 use control::{
     CreateVault, DeletePointQuery, Disk, Job, OpenVault, Point, PointDeleted, Points, PointsQuery,
-    RecoverQuery, ResizeDisk, Status, Vault,
+    RecoverQuery, ResizeDisk, Status, Vault, VaultProtection,
 };
 use nbd::{Limits, Listener, Server};
 use std::os::fd::OwnedFd;
@@ -39,6 +44,11 @@ pub struct Daemon {
     state: State,
     started: String,
     nbd_listen: Option<String>,
+    audit: Arc<Audit>,
+    events: Arc<Events>,
+    tokens: Tokens,
+    approvals: Approvals,
+    local_users: Vec<LocalUser>,
     jobs: Arc<Jobs>,
     policies: Policies,
     plans: Plans,
@@ -61,6 +71,13 @@ impl Daemon {
     pub fn start(state: State, config: &Config, sockets: Vec<OwnedFd>) -> Result<Arc<Self>> {
         // first: an address in use leaves no key and no vault behind. Clients that come early wait in the kernel's queue
         let (listeners, nbd_listen) = listen(&state, config, sockets)?;
+        let (audit, audit_damage) = Audit::open(state.media().clone(), state.clock())?;
+        let audit = Arc::new(audit);
+        let events = Arc::new(Events::new(state.clock()));
+        Alerts::start(&events, config.alerts(), &config.mail_command())?;
+        let tokens = Tokens::open(state.media().clone(), state.clock(), state.entropy())?;
+        let appliance = state.id().to_string();
+        let approvals = Approvals::open(state.media().clone(), state.clock(), state.entropy(), appliance)?;
         let (catalog, notice) = Catalog::open(state.dir())?;
         let catalog = Arc::new(catalog);
         let layers_env = layers::Env {
@@ -73,22 +90,47 @@ impl Daemon {
         };
         let vault_env = vault::Env { clock: state.clock(), entropy: state.entropy() };
         let (media, cache_bytes) = (state.media().clone(), config.cache_bytes());
-        let vaults = Vaults::open(state.dir(), media, vault_env, catalog.clone(), cache_bytes)?;
+        let clock = state.appliance_clock().clone();
+        let vaults = Vaults::open(state.dir(), media, vault_env, clock, catalog.clone(), cache_bytes)?;
         let vaults = Arc::new(vaults);
         // after the vaults, whose points they may stand on
         let (disks, mut notices) = Disks::open(layers_env, Some(vaults.clone()))?;
         notices.extend(notice);
+        notices.extend(
+            audit_damage.map(|damage| {
+                format!("the audit log was damaged: {damage}; `blockctl audit verify` says more")
+            }),
+        );
         let nbd_socket = state.path(NBD_SOCKET);
         let (catalog_too, stored_count) = (catalog.clone(), AtomicU64::default());
-        let tiers = Arc::new(Tiers { disks, vaults, catalog: catalog_too, nbd_socket, stored_count });
+        let tiers = Arc::new(Tiers {
+            disks,
+            vaults,
+            catalog: catalog_too,
+            audit: audit.clone(),
+            nbd_socket,
+            stored_count,
+        });
         let space = Space::start(tiers.clone(), state.media().clone(), config.space())?;
         notices.extend(tiers.remember_stored());
         let done = |job: &Job| tiers.has_outcome(job);
-        let jobs = Jobs::open(catalog, state.clock(), state.entropy(), config.parallel_jobs(), &done)?;
-        let connections =
-            Limits::default().connections.min(nbd_connections(api::ConnectionLimits::default().connections));
+        let jobs = Jobs::open(
+            catalog,
+            audit.clone(),
+            events.clone(),
+            state.clock(),
+            state.entropy(),
+            config.parallel_jobs(),
+            &done,
+        )?;
+        // the socket, and the TCP address if there is one
+        let doors = 1 + usize::from(config.api_listen.is_some());
+        let connections = Limits::default()
+            .connections
+            .min(nbd_connections(doors * api::ConnectionLimits::default().connections));
         let limits = Limits { connections, ..Limits::default() };
-        let served = Served { tiers: tiers.clone(), access: config.clients().to_vec(), space: space.clone() };
+        let (access, users) = (config.clients().to_vec(), config.local_users().to_vec());
+        let served = Served { tiers: tiers.clone(), access, users, space: space.clone() };
         let server =
             Server::start(listeners, Arc::new(served), limits).doing(|| "serve exports".to_owned())?;
         let consolidation = Consolidation::start(tiers.clone(), state.clock())
@@ -102,6 +144,11 @@ impl Daemon {
             state,
             started,
             nbd_listen,
+            audit,
+            events,
+            tokens,
+            approvals,
+            local_users: config.local_users().to_vec(),
             jobs,
             policies,
             plans: Plans::default(),
@@ -127,6 +174,44 @@ impl Daemon {
     /// The appliance's clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
         self.state.clock()
+    }
+
+    /// What happened.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Does something that is written down before it begins and when it has ended.
+    ///
+    /// # Errors
+    /// As [`Audit::around`].
+    pub fn audited<T>(&self, said: &Said, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.audit.around(said, work)
+    }
+
+    /// Those who show a secret.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Requests that need a guard.
+    pub fn approvals(&self) -> &Approvals {
+        &self.approvals
+    }
+
+    /// The appliance's clock, with its jumps.
+    pub fn appliance_clock(&self) -> &ApplianceClock {
+        self.state.appliance_clock()
+    }
+
+    /// What users of this host may do.
+    pub fn local_users(&self) -> &[LocalUser] {
+        &self.local_users
     }
 
     /// The jobs.
@@ -203,6 +288,8 @@ impl Daemon {
         warnings.extend(self.space.warning());
         warnings.extend(self.policies.warnings());
         warnings.extend(self.tiers.vaults.marks().warnings());
+        let frozen = self.appliance_clock().freezes();
+        warnings.extend(frozen.map(|why| format!("nothing is deleted: {why}; see `blockctl clock show`")));
         warnings.extend(self.late_items());
         warnings.extend(self.runs().into_iter().filter_map(|run| {
             Some(format!("disk {} does not come nearer to {}: {}", run.name, run.point?, run.trouble?))
@@ -296,9 +383,12 @@ impl Daemon {
         metrics::exports(&self.used_exports())
     }
 
-    /// The same for Prometheus.
-    pub fn metrics(&self) -> String {
-        metrics::prometheus(&self.used_exports())
+    /// The same, and more, for Prometheus.
+    ///
+    /// # Errors
+    /// As [`metrics::appliance`].
+    pub fn metrics(&self) -> Result<String> {
+        Ok(metrics::prometheus(&self.used_exports()) + &metrics::appliance(self)?)
     }
 
     /// The exports that were used, without those of disks that are gone and that nobody reads any more.
@@ -322,11 +412,11 @@ impl Daemon {
         let item = query.item.as_deref();
         if query.deleted {
             let held = self.tiers.deleted(item);
-            return Ok(Points { points: self.tiers.show(&held)?, warnings: Vec::new() });
+            return Ok(Points { points: self.tiers.show(&held)?, warnings: Vec::new(), next: None });
         }
         if let Some(name) = item.filter(|item| item.contains('@')) {
             let held = self.tiers.members(name)?;
-            return Ok(Points { points: self.tiers.show(&held)?, warnings: Vec::new() });
+            return Ok(Points { points: self.tiers.show(&held)?, warnings: Vec::new(), next: None });
         }
         let (held, trouble) = self.tiers.held(item);
         if let Some(item) = item
@@ -335,7 +425,7 @@ impl Daemon {
             self.tiers.disks.of(item)?;
         }
         let warnings = trouble.into_iter().map(|trouble| trouble.body.message).collect();
-        Ok(Points { points: self.tiers.show(&held)?, warnings })
+        Ok(Points { points: self.tiers.show(&held)?, warnings, next: None })
     }
 
     /// One point.
@@ -399,6 +489,15 @@ impl Daemon {
         let (named, sheet) = self.tiers.vaults.create(request)?;
         self.policies.born(&request.name)?;
         Ok(Vault { recovery_sheet_text: sheet, ..self.tiers.show_vault(&named)? })
+    }
+
+    /// Changes how the points of a vault are protected.
+    ///
+    /// # Errors
+    /// As [`crate::vaults::Vaults::protect`].
+    pub fn protect_vault(&self, name: &str, request: &VaultProtection) -> Result<Vault> {
+        let named = self.tiers.vaults.protect(name, request)?;
+        self.tiers.show_vault(&named)
     }
 
     /// Brings in a vault that exists, or unlocks one that is known.

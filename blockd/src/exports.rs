@@ -1,14 +1,17 @@
 //! What is served over NBD, under the same words people use: `web-root` is the live disk, `web-root@3` a recovery
 //! point, read-only, from whichever tier holds it.
 
+use crate::audit_log::{About, Said};
 use crate::config::ClientAccess;
 use crate::contexts::{ChangedSince, OfLive};
 use crate::disks::Attached;
 use crate::error::{Result, storage_kind};
+use crate::identity::{Caller, LocalUser};
 use crate::names;
 use crate::points::Tiers;
 use crate::space::Space;
 use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Provision, Stored, Visit};
+use control::{AuditOutcome, Role};
 use nbd::{Access, Export, ExportInfo, Exports, Peer};
 use std::sync::Arc;
 
@@ -18,6 +21,8 @@ pub struct Served {
     pub tiers: Arc<Tiers>,
     /// What the certificates of remote clients are good for.
     pub access: Vec<ClientAccess>,
+    /// What users of this host may do, those of whom something is said.
+    pub users: Vec<LocalUser>,
     /// Where writers find room.
     pub space: Arc<Space>,
 }
@@ -47,14 +52,34 @@ impl Served {
 }
 
 impl Served {
-    /// Local clients passed the permissions of the socket; remote ones have what their certificate is good for.
+    /// Local clients passed the permissions of the socket, and have what their user's role lets them, if one is said; remote
+    /// ones have what their certificate is good for.
     fn may_see(&self, peer: &Peer, name: &str) -> bool {
         match peer {
+            Peer::Unix { uid, .. } if self.users.iter().any(|user| user.uid == *uid) => {
+                match Caller::user(*uid, &self.users).role {
+                    Role::Operator | Role::Admin => true,
+                    // read-only: stored data, and nothing that a guest has
+                    Role::Restorer => name.contains('@'),
+                    Role::Reader | Role::Guard => false,
+                }
+            }
             Peer::Unix { .. } | Peer::Tcp { .. } => true,
             // the default export is not named by any binding
             Peer::Tls { certificate, .. } => {
                 self.access.iter().any(|access| access.is_of(certificate) && access.covers(name))
             }
+        }
+    }
+}
+
+impl Served {
+    /// Who reads a recovery point takes data out of it. A log that cannot be written keeps nobody from their data.
+    fn note_reader(&self, name: &str, peer: &Peer) {
+        let about = About::from([("point".to_owned(), names::shown(name).into())]);
+        let said = Said { who: peer.to_string(), action: "read over NBD".to_owned(), about };
+        if let Err(error) = self.tiers.audit.write(&said, AuditOutcome::Asked, None, None) {
+            tracing::error!(export = names::shown(name), %peer, "{}", error.body().message);
         }
     }
 }
@@ -76,9 +101,12 @@ impl Exports for Served {
 
     fn open(&self, name: &str, peer: &Peer) -> block::Result<Export> {
         if !self.may_see(peer, name) {
-            tracing::info!(export = names::shown(name), %peer, "refused: the certificate is not good for it");
+            tracing::info!(export = names::shown(name), %peer, "refused: certificate or role are not good for it");
             // as if there were none: a client learns nothing of what is not its own
             return Err(block::Error::NotFound { what: format!("export {:?}", names::shown(name)) });
+        }
+        if name.contains('@') {
+            self.note_reader(name, peer);
         }
         self.find(name).map_err(|error| {
             let body = error.body();

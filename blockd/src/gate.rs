@@ -1,7 +1,9 @@
 //! The one gate every deletion of a recovery point's copy in a vault passes. The rules are in `docs/deletion.md`.
 
+use crate::appliance_clock::ApplianceClock;
 use crate::error::{Error, Result};
 use crate::marks::{Mark, Marks};
+use crate::vaults::Terms;
 use block::{Clock, Time};
 use control::Kind;
 use jiff::Timestamp;
@@ -14,8 +16,10 @@ pub struct Gate {
     pub marks: Arc<Marks>,
     /// The vault's id.
     pub vault: String,
+    /// How the vault's points are protected.
+    pub terms: Arc<Terms>,
     /// The appliance's time.
-    pub clock: Arc<dyn Clock>,
+    pub clock: Arc<ApplianceClock>,
 }
 
 impl DeleteGate for Gate {
@@ -30,7 +34,7 @@ impl DeleteGate for Gate {
             Deletion::Packs { .. } => return Ok(()),
         };
         let (mark, now) = (self.marks.of(point.state), stamp(self.clock.now()));
-        if let Some(why) = keeps(&mark, now) {
+        if let Some(why) = keeps(&mark, now).or_else(|| protects(&self.terms, &self.clock, point.time, now)) {
             return refuse(why);
         }
         match mark.deleted.get(&self.vault) {
@@ -52,6 +56,24 @@ pub fn ask(point: &str, mark: &Mark, now: Timestamp) -> Result<()> {
             "`blockctl point release {point}` ends a hold; `blockctl point show {point}` says more"
         ))),
     }
+}
+
+/// Why a point that was made then may not be marked as deleted from a vault, if so.
+///
+/// # Errors
+/// `Refused` with the reason and what takes it away.
+pub fn ask_vault(point: &str, terms: &Terms, clock: &ApplianceClock, made: Time) -> Result<()> {
+    match protects(terms, clock, made, stamp(clock.now())) {
+        None => Ok(()),
+        Some(why) => Err(Error::said(Kind::Refused, format!("delete {point}"), why).with_help(
+            "`blockctl vault show` says how a vault is protected, `blockctl clock show` what of time is believed",
+        )),
+    }
+}
+
+fn protects(terms: &Terms, clock: &ApplianceClock, made: Time, now: Timestamp) -> Option<String> {
+    let immutable = terms.immutable_until(made, now);
+    immutable.map(|until| format!("it is immutable until {until}")).or_else(|| clock.freezes())
 }
 
 fn keeps(mark: &Mark, now: Timestamp) -> Option<String> {

@@ -2,7 +2,10 @@
 //! ends; what the daemon is made of begins in [`daemon`].
 
 mod api;
+mod appliance_clock;
+mod approvals;
 mod audit;
+mod audit_log;
 mod bases;
 mod bell;
 mod catalog;
@@ -16,9 +19,11 @@ mod descriptors;
 mod disk_file;
 mod disks;
 mod error;
+mod events;
 mod exports;
 mod gate;
 mod hydration;
+mod identity;
 mod jobs;
 mod keeper;
 mod lifetime;

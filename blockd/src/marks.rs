@@ -28,6 +28,9 @@ pub struct Mark {
     /// It is not to be deleted before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_until: Option<Timestamp>,
+    /// It does not look like those before it, and nobody has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<Suspicion>,
     /// The vaults it was deleted from, by their ids.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deleted: BTreeMap<String, Deleted>,
@@ -39,6 +42,16 @@ pub struct Mark {
 pub struct Hold {
     /// Why.
     pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Why a point does not look like those before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspicion {
+    /// Why.
+    pub why: String,
     /// Since when.
     pub since: Timestamp,
 }
@@ -57,7 +70,7 @@ pub struct Deleted {
 
 impl Mark {
     fn is_empty(&self) -> bool {
-        self.hold.is_none() && self.keep_until.is_none() && self.deleted.is_empty()
+        self.hold.is_none() && self.keep_until.is_none() && self.suspect.is_none() && self.deleted.is_empty()
     }
 
     /// A mark that cannot be read is taken for a hold: what it said may have been one.
@@ -110,7 +123,19 @@ impl Marks {
         let is_unreadable = |mark: &&Mark| mark.point.is_empty() && mark.hold.is_some();
         let table = lock(&self.table);
         let reasons = table.values().filter(is_unreadable).filter_map(|mark| mark.hold.as_ref());
-        reasons.map(|hold| format!("a recovery point is held: {}", hold.reason)).collect()
+        let held = reasons.map(|hold| format!("a recovery point is held: {}", hold.reason));
+        let suspect = table.values().filter_map(|mark| {
+            let (point, why) = (&mark.point, &mark.suspect.as_ref()?.why);
+            Some(format!("{point} is suspect: {why}; nothing of its disk is pruned until `blockctl point accept {point}`"))
+        });
+        held.chain(suspect).collect()
+    }
+
+    /// The points that are suspect, by what they were called, and why.
+    pub fn suspects(&self) -> BTreeMap<String, String> {
+        let table = lock(&self.table);
+        let of = |mark: &Mark| Some((mark.point.clone(), mark.suspect.as_ref()?.why.clone()));
+        table.values().filter_map(of).collect()
     }
 
     /// Changes what is said of a point. It is durable when this returns.

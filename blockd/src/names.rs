@@ -13,7 +13,7 @@ const WORD_LIMIT: usize = 64;
 const MACHINES: &str = "vm/";
 
 /// Whether a text is one word of a name: `[a-z0-9][a-z0-9._-]*`.
-fn is_word(text: &str) -> bool {
+pub fn is_word(text: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= WORD_LIMIT
         && text.bytes().next().is_some_and(letter)

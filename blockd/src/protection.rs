@@ -3,7 +3,7 @@
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::gate::stamp;
-use crate::keeper::newest;
+use crate::keeper::Newest;
 use crate::points::{By, Held};
 use crate::policies::{PolicyName, Protection};
 use control::{Item, Kind, Point, Policy, UnprotectQuery};
@@ -71,10 +71,11 @@ impl Daemon {
     pub fn items(&self) -> Result<Vec<Item>> {
         let items = self.policies().items()?;
         let (held, _) = if items.is_empty() { Default::default() } else { self.tiers().held(None) };
-        Ok(items.iter().map(|(item, protection)| self.item(item, protection, &held)).collect())
+        let newest = Newest::of(self, &held)?;
+        Ok(items.iter().map(|(item, protection)| self.item(item, protection, &newest)).collect())
     }
 
-    fn item(&self, item: &str, protection: &Protection, held: &[Held]) -> Item {
+    fn item(&self, item: &str, protection: &Protection, newest: &Newest) -> Item {
         let mut shown = Item {
             item: item.to_owned(),
             policy: protection.policy.clone(),
@@ -86,10 +87,11 @@ impl Daemon {
         };
         let told = PolicyName::parse(&protection.policy).and_then(|name| {
             let policy = self.policies().get(&name)?;
-            let (now, newest) = (self.now(), newest(self, item, &name.vault, held)?);
+            let (now, stored) = (self.now(), newest.stored(self, item, &name.vault)?);
+            let newest = newest.good(self, item, &name.vault)?;
             shown.newest = newest.map(|newest| newest.to_string());
             if !protection.stopped {
-                shown.next = policy.schedule.next_start(item, now, newest).map(|next| next.to_string());
+                shown.next = policy.schedule.next_start(item, now, stored).map(|next| next.to_string());
                 shown.is_late = policy.rpo.is_some_and(|rpo| {
                     newest.is_none_or(|newest| now.duration_since(newest).unsigned_abs() > rpo)
                 });
@@ -131,7 +133,8 @@ impl Daemon {
         self.policies().protect(item, Some(protection.clone()))?;
         tracing::info!(item, policy = %name, "is protected");
         self.keeper().wake();
-        Ok(self.item(item, &protection, &self.tiers().held(Some(item)).0))
+        let newest = Newest::of(self, &self.tiers().held(Some(item)).0)?;
+        Ok(self.item(item, &protection, &newest))
     }
 
     /// Ends or pauses an item's protection; gives it as it was.
@@ -151,7 +154,7 @@ impl Daemon {
             ));
         }
         let (held, _) = self.tiers().held(Some(item));
-        let shown = self.item(item, &protection, &held);
+        let shown = self.item(item, &protection, &Newest::of(self, &held)?);
         let stopped = Protection { stopped: true, ..protection.clone() };
         self.policies().protect(item, query.pause.then_some(stopped))?;
         tracing::info!(
@@ -176,6 +179,16 @@ impl Daemon {
     /// As [`crate::points::Tiers::hold`].
     pub fn hold_point(&self, name: &str, reason: Option<&str>) -> Result<Point> {
         let held = self.tiers().hold(name, reason)?;
+        self.point(&held.name)
+    }
+
+    /// Takes somebody's word that a suspect point is right.
+    ///
+    /// # Errors
+    /// As [`crate::points::Tiers::accept`].
+    pub fn accept_point(&self, name: &str) -> Result<Point> {
+        let held = self.tiers().accept(name)?;
+        self.keeper().wake();
         self.point(&held.name)
     }
 

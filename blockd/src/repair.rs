@@ -2,7 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::NewJob;
+use crate::jobs::{NewJob, Urgency};
 use control::{Job, Kind, Problem, RepairVault, VaultRepair};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -33,6 +33,7 @@ impl Daemon {
         }
         let new = NewJob {
             operation: "repair",
+            urgency: Urgency::Upkeep,
             item: name.to_owned(),
             keys: vec![format!("check {name}")],
             vault: Some(name.to_owned()),

@@ -2,7 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::{NewJob, Run, disk_key};
+use crate::jobs::{NewJob, Run, Urgency, disk_key};
 use block::ByteCount;
 use control::{DiskScrub, Hurt, Job, Kind};
 use layers::{HurtBlock, HurtMap, HurtRange, Scrubbed};
@@ -22,6 +22,7 @@ impl Daemon {
         named.disk()?;
         let new = NewJob {
             operation: "scrub",
+            urgency: Urgency::Upkeep,
             item: name.to_owned(),
             keys: vec![scrub_key(named.id)],
             reads: vec![disk_key(named.id)],

@@ -7,6 +7,7 @@ use crate::error::{Doing, Error, Result};
 use crate::sockets::{self, Sockets};
 use crate::state::{State, default_dir};
 use block::linux::hold_hangup;
+use control::Kind;
 use sd_notify::NotifyState;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -25,6 +26,9 @@ pub struct Options {
     /// Serve exports on this TCP address too; loopback only without TLS.
     #[arg(long, value_name = "ADDR")]
     nbd_listen: Option<SocketAddr>,
+    /// Answer the API on this TCP address too, over TLS 1.3 and to those who show a token.
+    #[arg(long, value_name = "ADDR")]
+    api_listen: Option<SocketAddr>,
     /// How log lines look.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -42,6 +46,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut config = Config::load(&**state.media())?;
     let asked = options.nbd_listen.or(config.nbd_listen);
     config.nbd_listen = asked.map(|address| config.check_listen(address)).transpose()?;
+    config.api_listen = options.api_listen.or(config.api_listen);
     let format = options.log_format.or(config.log_format).unwrap_or_default();
     start_log(format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,16 +68,18 @@ async fn serve(state: State, config: Config) -> Result<Vec<(&'static str, OwnedF
         rustix::io::dup(&listener).map_err(|errno| Error::host("keep the API's socket", errno.into()))?;
     let listener =
         UnixListener::from_std(listener).map_err(|error| Error::host("listen for the API", error))?;
+    let remote = remote_door(&state, &config).await?;
     let nbd = sockets.nbd;
     let daemon = tokio::task::spawn_blocking(move || Daemon::start(state, &config, nbd)).await;
     let daemon = daemon.map_err(|error| Error::host("start", std::io::Error::other(error)))??;
-    let answering = tokio::spawn(api::answer(listener, daemon.clone()));
+    let doors = std::iter::once(api::Door::Local(listener)).chain(remote);
+    let answering: Vec<_> = doors.map(|door| tokio::spawn(api::answer(door, daemon.clone()))).collect();
     announce(&daemon);
     let signal = stop.wait().await;
     let is_restart = signal == RESTART;
     tracing::info!("{signal}: {}", if is_restart { "making room for a successor" } else { "stopping" });
     tell_systemd(if is_restart { NotifyState::Reloading } else { NotifyState::Stopping });
-    answering.abort();
+    answering.iter().for_each(tokio::task::JoinHandle::abort);
     // the daemon's end waits for jobs and disks, which the event loop must not
     let stopped = tokio::task::spawn_blocking(move || {
         if !is_restart {
@@ -82,6 +89,23 @@ async fn serve(state: State, config: Config) -> Result<Vec<(&'static str, OwnedF
         Ok(std::iter::once((sockets::API, successors)).chain(nbd).collect())
     });
     stopped.await.map_err(|error| Error::host("stop", std::io::Error::other(error)))?
+}
+
+/// The API's TCP address, if there is to be one.
+async fn remote_door(state: &State, config: &Config) -> Result<Option<api::Door>> {
+    let Some(address) = config.api_listen else { return Ok(None) };
+    let Some((certificate, key)) = config.api_tls(state.dir())? else {
+        let why = "needs TLS, and none is configured";
+        return Err(Error::said(Kind::Refused, format!("--api-listen {address}"), why)
+            .with_help("set api-tls in blockd.toml: certificate and key"));
+    };
+    let tls = api::acceptor(&certificate, &key)?;
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
+        Error::host(format!("answer the API on {address}"), error)
+            .with_help("choose an address of this host and a free port; `ss -ltnp` shows who listens where")
+    })?;
+    tracing::info!(at = %listener.local_addr().unwrap_or(address), "answers the API");
+    Ok(Some(api::Door::Remote(listener, tls)))
 }
 
 /// The API's socket: the one that is open already, or a new one.

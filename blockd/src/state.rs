@@ -1,7 +1,8 @@
 //! The state directory: finding it, owning it, and what lies in it. Its layout is specified in `docs/state.md`.
 
+use crate::appliance_clock::ApplianceClock;
 use crate::error::{Doing, Error, Result};
-use block::linux::{KernelEntropy, LinuxMedia, SystemClock};
+use block::linux::{KernelEntropy, LinuxMedia};
 use block::{Clock, Entropy, Lock, Media, StateId};
 use control::Kind;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct State {
     dir: PathBuf,
     volatile: PathBuf,
     media: Arc<dyn Media>,
+    clock: Arc<ApplianceClock>,
+    id: StateId,
     group: Option<u32>,
     _lock: Box<dyn Lock>,
 }
@@ -93,7 +96,9 @@ impl State {
         plain.sync_dir("").doing(|| failed("lay out"))?;
         let volatile = volatile_dir(&dir, id)?;
         let media = LinuxMedia::new(&dir, &volatile).doing(|| failed("open state directory"))?;
-        Ok(Self { dir, volatile, media: Arc::new(media), group, _lock: lock })
+        let media: Arc<dyn Media> = Arc::new(media);
+        let clock = Arc::new(ApplianceClock::open(media.clone())?);
+        Ok(Self { dir, volatile, media, clock, id, group, _lock: lock })
     }
 
     /// The directory, absolute.
@@ -108,7 +113,17 @@ impl State {
 
     /// The appliance's clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::new(SystemClock)
+        self.clock.clone()
+    }
+
+    /// The same, as what knows of its jumps.
+    pub fn appliance_clock(&self) -> &Arc<ApplianceClock> {
+        &self.clock
+    }
+
+    /// The id of the directory.
+    pub fn id(&self) -> StateId {
+        self.id
     }
 
     /// The appliance's randomness.

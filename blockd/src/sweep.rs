@@ -2,22 +2,27 @@
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::NewJob;
+use crate::jobs::{NewJob, Urgency};
 use crate::names::rfc3339;
 use crate::transfer::Follow;
 use block::ByteCount;
-use control::{Job, SweepRun, VaultSweep};
+use control::{Job, Kind, SweepRun, VaultSweep};
 
 impl Daemon {
     /// Sweeps a vault, as a job.
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable` if the vault is locked.
+    /// `NotFound`, `Unavailable` if the vault is locked, `Refused` while the clock is not believed: what is in quarantine goes by time.
     pub fn sweep_vault(&self, name: &str) -> Result<Job> {
         let named = self.tiers().vaults.get(name)?;
+        if let Some(why) = self.appliance_clock().freezes() {
+            return Err(Error::said(Kind::Refused, format!("sweep vault {name}"), why)
+                .with_help("`blockctl clock show` says more"));
+        }
         named.vault()?;
         let new = NewJob {
             operation: "sweep",
+            urgency: Urgency::Upkeep,
             item: name.to_owned(),
             keys: vec![format!("sweep {name}")],
             vault: Some(name.to_owned()),

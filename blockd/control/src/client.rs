@@ -1,8 +1,11 @@
-//! A blocking client: one request at a time over the daemon's unix socket.
+//! A blocking client: one request at a time, over the daemon's unix socket or TLS.
 
+mod access;
+mod approvals;
 mod policies;
 mod vaults;
 
+use crate::endpoint::{Connection, Endpoint};
 use crate::requests::*;
 use crate::{
     Changes, Disk, Error, ErrorBody, Export, Job, Kind, Point, PointDeleted, Points, Preflight,
@@ -16,7 +19,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::UnixStream;
 
 /// The longest answer taken. A change list of a badly fragmented 64 TiB disk is the largest object there is.
 const ANSWER_LIMIT_BYTES: usize = 1 << 30;
@@ -31,7 +33,9 @@ const START_POLL: Duration = Duration::from_millis(25);
 
 /// Speaks to one daemon. Every call opens its own connection, so nothing breaks when the daemon is restarted.
 pub struct Client {
-    socket: PathBuf,
+    endpoint: Endpoint,
+    // shown with every request, if there is one
+    token: Option<String>,
     patience: Duration,
     runtime: tokio::runtime::Runtime,
 }
@@ -42,16 +46,35 @@ impl Client {
     /// # Errors
     /// [`Error::Broken`] if the host has no resources for an event loop.
     pub fn new(socket: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::of(Endpoint::Unix(socket.into()))
+    }
+
+    /// A client of the daemon that answers at `https://HOST:PORT`, with a certificate that one of these authorities (PEM)
+    /// signed. It has to show a [token](Self::with_token). Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if that is no address or no certificate; as [`new`](Self::new).
+    pub fn remote(url: &str, authorities: &[u8]) -> Result<Self, Error> {
+        Self::of(Endpoint::tls(url, authorities)?)
+    }
+
+    fn of(endpoint: Endpoint) -> Result<Self, Error> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
                 Error::Broken { request: "start the client".to_owned(), why: error.to_string() }
             })?;
-        Ok(Self { socket: socket.into(), patience: Duration::ZERO, runtime })
+        Ok(Self { endpoint, token: None, patience: Duration::ZERO, runtime })
     }
 
-    /// The socket.
+    /// The socket; an empty path if the daemon is elsewhere.
     pub fn socket(&self) -> &Path {
-        &self.socket
+        self.endpoint.socket()
+    }
+
+    /// The same client, as the identity of this token.
+    #[must_use]
+    pub fn with_token(self, secret: impl Into<String>) -> Self {
+        Self { token: Some(secret.into()), ..self }
     }
 
     /// The same client, which waits so long for a daemon to listen before it says that none does.
@@ -60,10 +83,10 @@ impl Client {
         Self { patience, ..self }
     }
 
-    async fn connect(&self) -> std::io::Result<UnixStream> {
+    async fn connect(&self) -> std::io::Result<Connection> {
         let mut waited = Duration::ZERO;
         loop {
-            match UnixStream::connect(&self.socket).await {
+            match self.endpoint.connect().await {
                 Err(_) if waited < self.patience => tokio::time::sleep(START_POLL).await,
                 connected => return connected,
             }
@@ -203,6 +226,21 @@ impl Client {
     /// As [`status`](Self::status).
     pub fn points(&self, item: Option<&str>) -> Result<Points, Error> {
         self.get(&format!("/v1/points{}", query_text(&[("item", item)])))
+    }
+
+    /// A page of recovery points, behind the one called `after`; the answer's `next` is the next one's `after`.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn points_page(
+        &self,
+        item: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Points, Error> {
+        let limit = limit.to_string();
+        let query = query_text(&[("item", item), ("after", after), ("limit", Some(&limit))]);
+        self.get(&format!("/v1/points{query}"))
     }
 
     /// One recovery point, by any form of its name.
@@ -415,13 +453,16 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|error| broken(error.to_string()))?,
             None => Vec::new(),
         };
-        let message = Request::builder()
+        let mut message = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "blockd")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(bytes)))
-            .map_err(|error| broken(error.to_string()))?;
+            .header("content-type", "application/json");
+        if let Some(token) = &self.token {
+            message = message.header("authorization", format!("Bearer {token}"));
+        }
+        let message =
+            message.body(Full::new(Bytes::from(bytes))).map_err(|error| broken(error.to_string()))?;
         let (status, answer) = self.runtime.block_on(async {
             tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(message, &request)).await.unwrap_or_else(
                 |_| {
@@ -448,7 +489,7 @@ impl Client {
         let stream = self
             .connect()
             .await
-            .map_err(|source| Error::Unreachable { socket: self.socket.display().to_string(), source })?;
+            .map_err(|source| Error::Unreachable { socket: self.endpoint.shown(), source })?;
         let failed = |error: hyper::Error| {
             let (request, why) = (request.to_owned(), error.to_string());
             match error.is_parse() {

@@ -1,11 +1,12 @@
 //! How a request fails: the body the daemon answers with, and the client's own errors.
 
 use crate::Kind;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::error::Error as StdError;
 
 /// What the daemon answers instead of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// The kind, which decides HTTP status and exit code.
     pub kind: Kind,

@@ -1,9 +1,10 @@
 //! The kind of a failure as it travels: once to an HTTP status, once to an exit code.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The kind of a failure. The storage side's kinds, and one that only a service has: [`Refused`](Self::Refused).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The request itself makes no sense.

@@ -11,8 +11,13 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod access;
+mod approvals;
+mod audit;
 mod client;
+mod endpoint;
 mod error;
+mod events;
 mod kind;
 mod objects;
 mod policies;
@@ -21,8 +26,12 @@ mod runs;
 mod state_dir;
 mod vaults;
 
+pub use access::{CreateToken, Role, Token, TokenCreated};
+pub use approvals::{ApplianceTime, Approval, ApprovalState, ClockJump, Verdict, signed_text};
+pub use audit::{AuditEntry, AuditOutcome, AuditQuery, AuditVerified, AuditVerifyQuery};
 pub use client::Client;
 pub use error::{Error, ErrorBody, with_causes};
+pub use events::{Event, EventKind};
 pub use kind::Kind;
 pub use objects::{
     Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskAudit, DiskClient, DiskScrub,
@@ -34,8 +43,11 @@ pub use policies::{
 };
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,
-    OpenVault, PointsQuery, RecoverQuery, ResizeDisk, ShareDisk, SnapshotRequest, WaitQuery,
+    OpenVault, PageQuery, PointsQuery, RecoverQuery, ResizeDisk, ShareDisk, SnapshotRequest, WaitQuery,
 };
 pub use runs::{CacheUse, Preflight, RestoreRequest, Restored, Run, RunRequest, RunState};
 pub use state_dir::default_state_dir;
-pub use vaults::{AddKey, KeyAdded, RepairVault, VaultCopy, VaultKeySlot, VaultRepair, VaultWriter};
+pub use vaults::{
+    AddKey, Immutability, KeyAdded, RepairVault, VaultCopy, VaultKeySlot, VaultProtection, VaultRepair,
+    VaultWriter,
+};

@@ -1,10 +1,11 @@
 //! The objects the daemon answers with. Field names are a contract: add, never rename.
 
 use crate::{ErrorBody, KeptBy, VaultCopy, VaultRepair, VaultWriter};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The daemon itself.
     pub daemon: Daemon,
@@ -29,7 +30,7 @@ pub struct Status {
 }
 
 /// The daemon itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Daemon {
     /// Version of the program.
     pub version: String,
@@ -50,7 +51,7 @@ pub struct Daemon {
 }
 
 /// Room of the instant tier: what is left of its budget or of the host's filesystem, whichever is less. All in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Space {
     /// Whether that is enough.
     pub state: SpaceState,
@@ -73,7 +74,7 @@ pub struct Space {
 }
 
 /// How much room there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpaceState {
     /// The reserve is there.
@@ -85,7 +86,7 @@ pub enum SpaceState {
 }
 
 /// A point that left the instant tier because space was low. It is in the vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shed {
     /// Its name.
     pub point: String,
@@ -98,7 +99,7 @@ pub struct Shed {
 }
 
 /// Whether a disk serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskState {
     /// It serves.
@@ -110,7 +111,7 @@ pub enum DiskState {
 }
 
 /// A named writable virtual device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disk {
     /// Its name.
     pub name: String,
@@ -171,7 +172,7 @@ pub struct Disk {
 }
 
 /// How far the audits of a disk's change tracking are: its increments held against a vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskAudit {
     /// The vault.
     pub vault: String,
@@ -190,7 +191,7 @@ pub struct DiskAudit {
 }
 
 /// What a disk stands on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Base {
     /// `point`, `stored-point` (that a vault holds), `image` or `adopted`.
     pub kind: String,
@@ -205,7 +206,7 @@ pub struct Base {
 }
 
 /// A range of a disk that is not what was sealed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hurt {
     /// The damaged file in the state directory.
     pub file: String,
@@ -229,7 +230,7 @@ impl Hurt {
 }
 
 /// What a scrub of a disk found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskScrub {
     /// The disk.
     pub disk: String,
@@ -248,7 +249,7 @@ pub struct DiskScrub {
 }
 
 /// Folding of layers that no point needs, under way or waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Consolidation {
     /// Layers to fold, those among them that an open reader or a running disk keeps for now.
     pub layers: u64,
@@ -259,7 +260,7 @@ pub struct Consolidation {
 }
 
 /// Who writes to a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskClient {
     /// The process, certificate or address.
     pub client: String,
@@ -268,7 +269,7 @@ pub struct DiskClient {
 }
 
 /// An export and how it is used: an element of `GET /v1/exports`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Export {
     /// Its name.
     pub name: String,
@@ -279,7 +280,7 @@ pub struct Export {
 }
 
 /// One command of an export.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExportCommand {
     /// `read`, `write`, `flush`, `trim`, `cache`, `zero` or `status`.
     pub command: String,
@@ -298,7 +299,7 @@ pub struct ExportCommand {
 }
 
 /// Where a recovery point is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
     /// On the disk's own layers.
@@ -318,7 +319,7 @@ impl Tier {
 }
 
 /// A disk's content at a seal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Point {
     /// Its name, `disk@epoch`.
     pub name: String,
@@ -354,6 +355,9 @@ pub struct Point {
     /// Why it must not be deleted, if somebody holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
+    /// Why it does not look like those before it, if it does not and nobody has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<String>,
     /// The policy its disk stands under; told of one point, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -363,16 +367,19 @@ pub struct Point {
 }
 
 /// `GET /v1/points`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Points {
     /// The points, oldest first within a disk.
     pub points: Vec<Point>,
     /// What could not be looked at, one sentence each.
     pub warnings: Vec<String>,
+    /// Where there are more than were asked for: the name to go on after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// `DELETE /v1/points/{point}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PointDeleted {
     /// The point's name.
     pub name: String,
@@ -386,7 +393,7 @@ pub struct PointDeleted {
 }
 
 /// What a changed range became.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeKind {
     /// Written.
@@ -396,7 +403,7 @@ pub enum ChangeKind {
 }
 
 /// A changed range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// First byte.
     pub offset: u64,
@@ -407,7 +414,7 @@ pub struct Change {
 }
 
 /// `GET /v1/disks/{name}/changes`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
     /// The disk.
     pub disk: String,
@@ -422,7 +429,7 @@ pub struct Changes {
 }
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobState {
     /// It waits for its turn.
@@ -456,7 +463,7 @@ impl JobState {
 }
 
 /// How much a backup read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TransferKind {
     /// Everything the point holds.
@@ -466,7 +473,7 @@ pub enum TransferKind {
 }
 
 /// One run with state and progress.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
     /// Its id.
     pub id: String,
@@ -532,7 +539,7 @@ pub struct Job {
 }
 
 /// What a sweep of a vault did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VaultSweep {
     /// The vault.
     pub vault: String,
@@ -551,7 +558,7 @@ pub struct VaultSweep {
 }
 
 /// A sweep whose packs are in quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SweepRun {
     /// The run.
     pub run: String,
@@ -564,7 +571,7 @@ pub struct SweepRun {
 }
 
 /// A vault: where recovery points are kept apart from the disks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Vault {
     /// Its name.
     pub name: String,
@@ -603,13 +610,19 @@ pub struct Vault {
     /// For how many days a deletion can be undone; 0 is not at all.
     #[serde(default)]
     pub soft_delete_days: u32,
+    /// Whether its points can be deleted before their time.
+    #[serde(default)]
+    pub immutability: crate::Immutability,
+    /// For how many days after it was made a point cannot be deleted, unless that is off.
+    #[serde(default)]
+    pub immutable_days: u32,
     /// How its last check ended; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked: Option<LastCheck>,
 }
 
 /// How the last check of a vault ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastCheck {
     /// When it ended.
     pub time: String,
@@ -618,7 +631,7 @@ pub struct LastCheck {
 }
 
 /// Something a check found wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// The damaged thing.
     pub what: String,
@@ -627,7 +640,7 @@ pub struct Problem {
 }
 
 /// What a check of a vault found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VaultCheck {
     /// The vault.
     pub vault: String,
@@ -649,7 +662,7 @@ pub struct VaultCheck {
 }
 
 /// `GET /v1/vaults/{name}/usage`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VaultUsage {
     /// The vault.
     pub vault: String,

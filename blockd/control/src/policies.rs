@@ -1,9 +1,10 @@
 //! The objects of policies and of what they protect.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A policy: an element of `GET /v1/policies`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Policy {
     /// Its name, `VAULT/NAME`.
     pub name: String,
@@ -21,7 +22,7 @@ pub struct Policy {
 }
 
 /// An item and how it is protected: an element of `GET /v1/items`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Item {
     /// The name of a disk or a machine.
     pub item: String,
@@ -41,7 +42,7 @@ pub struct Item {
 }
 
 /// A reason why a policy keeps a point.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeptBy {
     /// `latest`, `daily`, `weekly`, `monthly`, `yearly`, `floor`, `asked` or `hold`.
     pub reason: String,
@@ -50,7 +51,7 @@ pub struct KeptBy {
 }
 
 /// What a changed policy does to a point.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedPoint {
     /// Its name.
     pub point: String,
@@ -65,7 +66,7 @@ pub struct PlannedPoint {
 }
 
 /// What a changed policy does to existing points.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyPlan {
     /// What it is applied by.
     pub id: String,
@@ -83,7 +84,7 @@ pub struct PolicyPlan {
 }
 
 /// `PUT /v1/policies/{name}` and `POST /v1/policies/{name}/plan`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyText {
     /// The file.
@@ -91,7 +92,7 @@ pub struct PolicyText {
 }
 
 /// `PUT /v1/items/{item}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Protect {
     /// The policy: `VAULT/NAME`, or `NAME` of the vault `main`; without one, the one it stands under, which is resumed, or `default`.
@@ -100,7 +101,7 @@ pub struct Protect {
 }
 
 /// `DELETE /v1/items/{item}`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnprotectQuery {
     /// Delete every point of it that the policy's vault holds; else all of them stay.
@@ -112,7 +113,7 @@ pub struct UnprotectQuery {
 }
 
 /// `POST /v1/points/{point}/hold`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HoldPoint {
     /// Why.

@@ -1,10 +1,11 @@
 //! Bodies and queries of requests. Unknown fields are refused, so that a misspelt one does not pass unseen.
 
 use crate::Tier;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `POST /v1/disks`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDisk {
     /// The new disk's name.
@@ -22,7 +23,7 @@ pub struct CreateDisk {
 }
 
 /// What a new disk is made on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum NewBase {
     /// A recovery point of another disk, by its name.
@@ -44,7 +45,7 @@ pub enum NewBase {
 }
 
 /// `POST /v1/disks/{name}/recover`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecoverQuery {
     /// Take the image that the disk stands on as it is now, although it changed.
@@ -53,7 +54,7 @@ pub struct RecoverQuery {
 }
 
 /// `DELETE /v1/disks/{name}`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteDiskQuery {
     /// Only if nothing was written to it since this recovery point of it.
@@ -65,7 +66,7 @@ pub struct DeleteDiskQuery {
 }
 
 /// `POST /v1/disks/{name}/resize`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResizeDisk {
     /// The new size in bytes.
@@ -76,7 +77,7 @@ pub struct ResizeDisk {
 }
 
 /// `POST /v1/disks/{name}/share`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShareDisk {
     /// Whether several clients may write.
@@ -84,7 +85,7 @@ pub struct ShareDisk {
 }
 
 /// `GET /v1/disks/{name}/changes`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangesQuery {
     /// The recovery point to compare with; without it, everything ever written.
@@ -96,7 +97,7 @@ pub struct ChangesQuery {
 }
 
 /// `POST /v1/snapshots`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRequest {
     /// The disks, all sealed at one instant.
@@ -104,7 +105,7 @@ pub struct SnapshotRequest {
 }
 
 /// `GET /v1/points`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PointsQuery {
     /// Only points of this item.
@@ -113,10 +114,28 @@ pub struct PointsQuery {
     /// Those that were deleted and can come back, instead of those that are there.
     #[serde(default)]
     pub deleted: bool,
+    /// At most so many; the answer says whether there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only those behind this one, the `next` of the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// `GET /v1/jobs` and `GET /v1/items`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// At most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only those behind this one: a job's whole id, an item's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// `DELETE /v1/points/{point}`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeletePointQuery {
     /// Only from this tier; without it, from every tier that holds the point.
@@ -135,7 +154,7 @@ impl DeletePointQuery {
 }
 
 /// `POST /v1/backups`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupRequest {
     /// What to back up.
@@ -152,7 +171,7 @@ pub struct BackupRequest {
 }
 
 /// `POST /v1/vaults`
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVault {
     /// The new vault's name.
@@ -185,7 +204,7 @@ impl std::fmt::Debug for CreateVault {
 }
 
 /// `POST /v1/vaults/{name}/open`
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenVault {
     /// Where it lives, as for [`CreateVault`]; absent for a vault the daemon knows, which is unlocked.
@@ -216,7 +235,7 @@ impl std::fmt::Debug for OpenVault {
 }
 
 /// `GET /v1/jobs/{id}`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WaitQuery {
     /// Answer when the job has ended, or after this many milliseconds, whichever comes first.

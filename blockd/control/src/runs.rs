@@ -2,10 +2,11 @@
 //! rename.
 
 use crate::Tier;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `POST /v1/runs`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     /// The recovery point.
@@ -22,7 +23,7 @@ const fn yes() -> bool {
 }
 
 /// A disk that runs from a recovery point: `GET /v1/runs/{name}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Run {
     /// The disk's name.
     pub name: String,
@@ -58,7 +59,7 @@ pub struct Run {
 }
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
     /// What the guest has not touched yet is being brought.
@@ -84,7 +85,7 @@ impl RunState {
 }
 
 /// The memory for decoded chunks of vaults, shared by exports, mounts, runs and restores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CacheUse {
     /// Bytes it may take.
     pub limit: u64,
@@ -97,7 +98,7 @@ pub struct CacheUse {
 }
 
 /// `POST /v1/restores`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
     /// The recovery point; empty with `undo`.
@@ -121,7 +122,7 @@ pub struct RestoreRequest {
 }
 
 /// What a restore will take and cost: `POST /v1/restores/preflight`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Preflight {
     /// The recovery point.
     pub point: String,
@@ -156,7 +157,7 @@ pub struct Preflight {
 }
 
 /// Where a restore took its blocks from: `restore` of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Restored {
     /// With `replace`: the recovery point taken of what was there before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,10 @@
 //! What is asked and said of vaults beyond their making: keys, copies, writers, repair.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One of several copies of a vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VaultCopy {
     /// Which copy, from 1.
     pub number: u8,
@@ -19,7 +20,7 @@ pub struct VaultCopy {
 }
 
 /// An appliance that may write to a vault in a bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VaultWriter {
     /// Its identity in the vault.
     pub appliance: String,
@@ -32,7 +33,7 @@ pub struct VaultWriter {
 }
 
 /// What a repair of a vault's copies did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VaultRepair {
     /// The vault.
     pub vault: String,
@@ -49,7 +50,7 @@ pub struct VaultRepair {
 }
 
 /// `POST /v1/vaults/{name}/repair`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RepairVault {
     /// Read and prove every byte of every copy, instead of comparing names and lengths.
@@ -63,8 +64,47 @@ pub struct RepairVault {
     pub store: Option<String>,
 }
 
+/// Whether the points of a vault can be deleted before their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Immutability {
+    /// They can be.
+    #[default]
+    Off,
+    /// They cannot be, until that is turned off.
+    On,
+    /// They cannot be, and nobody can change that; the days can only become more.
+    Locked,
+}
+
+impl Immutability {
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+/// `PUT /v1/vaults/{vault}/protection`: what is to change of it
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VaultProtection {
+    /// For how many days a deletion can be undone: 14 to 180.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_delete_days: Option<u32>,
+    /// Whether points can be deleted before their time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immutability: Option<Immutability>,
+    /// For how many days after it was made no point can be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immutable_days: Option<u32>,
+}
+
 /// Something that opens a vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VaultKeySlot {
     /// Its id.
     pub slot: String,
@@ -75,7 +115,7 @@ pub struct VaultKeySlot {
 }
 
 /// `POST /v1/vaults/{name}/keys`
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddKey {
     /// `key-file`, `passphrase` or `command`.
@@ -99,7 +139,7 @@ impl std::fmt::Debug for AddKey {
 }
 
 /// A slot that was added.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyAdded {
     /// Its id.
     pub slot: String,

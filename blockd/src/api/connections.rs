@@ -3,7 +3,9 @@
 //! A client that opens connections and leaves them idle, or sends half a request, keeps nobody out: one that had its moment
 //! and has no request under way makes room, the oldest first.
 
+use super::door::{Door, Stream};
 use crate::error::{Error, Result};
+use crate::identity::Origin;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -18,7 +20,6 @@ use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -47,13 +48,13 @@ impl Default for Limits {
 }
 
 /// Answers requests until it is dropped.
-pub async fn answer(listener: UnixListener, routes: Router, limits: Limits) {
+pub async fn answer(door: Door, routes: Router, limits: Limits) {
     let whole = move |request, next| whole(request, next, limits.silence);
     let routes = routes.layer(from_fn(whole));
     let places = Arc::new(Places::default());
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let knocked = match door.accept().await {
+            Ok(knocked) => knocked,
             Err(error) => {
                 tracing::warn!("the API cannot accept a client: {error}");
                 tokio::time::sleep(PAUSE).await;
@@ -63,16 +64,25 @@ pub async fn answer(listener: UnixListener, routes: Router, limits: Limits) {
         places.make_room(limits).await;
         let place = Places::enter(&places);
         let number = place.number;
-        let task = tokio::spawn(converse(stream, routes.clone(), place, limits.silence));
+        let routes = routes.clone();
+        let task = tokio::spawn(async move {
+            // a stranger that shakes no hands goes as one that says nothing
+            match tokio::time::timeout(limits.silence, knocked.enter()).await {
+                Ok(Ok((stream, origin))) => converse(stream, origin, routes, place, limits.silence).await,
+                Ok(Err(error)) => tracing::debug!("an API connection did not begin: {error}"),
+                Err(_) => tracing::debug!("an API connection did not begin in time"),
+            }
+        });
         places.know(number, task.abort_handle());
     }
 }
 
 /// One connection, until the client or its silence ends it.
-async fn converse(stream: UnixStream, routes: Router, place: Place, silence: Duration) {
+async fn converse(stream: Stream, origin: Origin, routes: Router, place: Place, silence: Duration) {
     let routes = TowerToHyperService::new(routes);
     let serve = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(place.idle.clone());
+        request.extensions_mut().insert(origin);
         let (answer, idle) = (routes.call(request), place.idle.clone());
         let places = place.places.clone();
         async move {
@@ -204,6 +214,7 @@ mod tests {
     use super::*;
     use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{UnixListener, UnixStream};
 
     const LIMITS: Limits =
         Limits { connections: 3, silence: Duration::from_millis(300), moment: Duration::from_millis(100) };
@@ -221,7 +232,8 @@ mod tests {
             .route("/", get(|| async { "here" }))
             .route("/slow", get(slow))
             .route("/echo", post(echo));
-        tokio::spawn(answer(UnixListener::bind(&path).expect("a socket"), routes, limits));
+        let door = Door::Local(UnixListener::bind(&path).expect("a socket"));
+        tokio::spawn(answer(door, routes, limits));
         (dir, path)
     }
 

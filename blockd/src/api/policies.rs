@@ -1,81 +1,119 @@
 //! The paths of policies, of items under them, and of what is said of points.
 
-use super::answer::{Answer, call};
-use super::routes::{Asked, Body, Name, Ours};
-use crate::daemon::Daemon;
-use axum::extract::{Path, Query, State};
-use axum::routing::{get, post, put};
-use axum::{Json, Router};
-use control::{HoldPoint, Item, Point, Policy, PolicyPlan, PolicyText, Protect, UnprotectQuery};
-use std::sync::Arc;
+use super::routes::page;
+use super::verb::{ADMINISTER, Call, LOOK, OPERATE, Verb, critical, verb};
+use crate::policies::PolicyName;
+use axum::http::Method;
+use control::{HoldPoint, PageQuery, PolicyText, Protect, Role, UnprotectQuery};
 
-/// Every path.
-pub fn routes() -> Router<Arc<Daemon>> {
-    Router::new()
-        .route("/v1/policies", get(policies))
-        .route("/v1/policies/{name}", get(policy).put(apply_policy).delete(delete_policy))
-        .route("/v1/policies/{name}/plan", post(plan_policy))
-        .route("/v1/plans/{id}/apply", post(apply_plan))
-        .route("/v1/items", get(items))
-        .route("/v1/items/{item}", put(protect).delete(unprotect))
-        .route("/v1/points/{point}/hold", post(hold).delete(release))
-        .route("/v1/points/{point}/undelete", post(undelete))
-}
-
-async fn policies(State(daemon): Ours) -> Answer<Vec<Policy>> {
-    call(daemon, |daemon| daemon.show_policies()).await
-}
-
-async fn policy(State(daemon): Ours, name: Name) -> Answer<Policy> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.show_policy(&name)).await
-}
-
-async fn apply_policy(State(daemon): Ours, name: Name, body: Body<PolicyText>) -> Answer<Policy> {
-    let (Path(name), Json(request)) = (name?, body?);
-    call(daemon, move |daemon| daemon.apply_policy(&name, &request.text)).await
-}
-
-async fn delete_policy(State(daemon): Ours, name: Name) -> Answer<Policy> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.delete_policy(&name)).await
-}
-
-async fn plan_policy(State(daemon): Ours, name: Name, body: Body<PolicyText>) -> Answer<PolicyPlan> {
-    let (Path(name), Json(request)) = (name?, body?);
-    call(daemon, move |daemon| daemon.plan_policy(&name, &request.text)).await
-}
-
-async fn apply_plan(State(daemon): Ours, id: Name) -> Answer<Policy> {
-    let Path(id) = id?;
-    call(daemon, move |daemon| daemon.apply_plan(&id)).await
-}
-
-async fn items(State(daemon): Ours) -> Answer<Vec<Item>> {
-    call(daemon, |daemon| daemon.items()).await
-}
-
-async fn protect(State(daemon): Ours, item: Name, body: Body<Protect>) -> Answer<Item> {
-    let (Path(item), Json(request)) = (item?, body?);
-    call(daemon, move |daemon| daemon.protect(&item, request.policy.as_deref())).await
-}
-
-async fn unprotect(State(daemon): Ours, item: Name, query: Asked<UnprotectQuery>) -> Answer<Item> {
-    let (Path(item), Query(query)) = (item?, query?);
-    call(daemon, move |daemon| daemon.unprotect(&item, &query)).await
-}
-
-async fn hold(State(daemon): Ours, point: Name, body: Body<HoldPoint>) -> Answer<Point> {
-    let (Path(point), Json(request)) = (point?, body?);
-    call(daemon, move |daemon| daemon.hold_point(&point, Some(&request.reason))).await
-}
-
-async fn release(State(daemon): Ours, point: Name) -> Answer<Point> {
-    let Path(point) = point?;
-    call(daemon, move |daemon| daemon.hold_point(&point, None)).await
-}
-
-async fn undelete(State(daemon): Ours, point: Name) -> Answer<Point> {
-    let Path(point) = point?;
-    call(daemon, move |daemon| daemon.undelete_point(&point)).await
+/// Every verb.
+pub fn verbs() -> Vec<Verb> {
+    vec![
+        verb(Method::GET, "/v1/policies", LOOK, "Every policy", |daemon, call: &Call| {
+            let mut policies = daemon.show_policies()?;
+            policies.retain(|policy| call.caller.sees_vault(&policy.vault));
+            policies.iter_mut().for_each(|policy| policy.items.retain(|item| call.caller.sees_item(item)));
+            Ok(policies)
+        }),
+        verb(Method::GET, "/v1/policies/{policy}", LOOK, "One policy", |daemon, call: &Call| {
+            let mut policy = daemon.show_policy(call.name("policy"))?;
+            policy.items.retain(|item| call.caller.sees_item(item));
+            Ok(policy)
+        }),
+        verb(
+            Method::PUT,
+            "/v1/policies/{policy}",
+            ADMINISTER,
+            "Writes a policy; refused if it would let points go, which takes a plan",
+            |daemon, call: &Call<(), PolicyText>| daemon.apply_policy(call.name("policy"), &call.body.text),
+        ),
+        verb(
+            Method::DELETE,
+            "/v1/policies/{policy}",
+            ADMINISTER,
+            "Removes a policy that nothing stands under; it is answered as it was",
+            |daemon, call: &Call| daemon.delete_policy(call.name("policy")),
+        ),
+        verb(
+            Method::POST,
+            "/v1/policies/{policy}/plan",
+            LOOK,
+            "What a policy would do to existing points",
+            |daemon, call: &Call<(), PolicyText>| daemon.plan_policy(call.name("policy"), &call.body.text),
+        ),
+        critical(
+            Method::POST,
+            "/v1/plans/{plan}/apply",
+            ADMINISTER,
+            "Does what a plan says",
+            |daemon, call: &Call| Ok(daemon.plans().loses(call.name("plan"))),
+            |daemon, call: &Call| daemon.apply_plan(call.name("plan")),
+        ),
+        verb(
+            Method::GET,
+            "/v1/items",
+            LOOK,
+            "Every item under a policy",
+            |daemon, call: &Call<PageQuery>| {
+                let mut items = daemon.items()?;
+                items.retain(|item| {
+                    let vault = PolicyName::parse(&item.policy).map(|name| name.vault);
+                    call.caller.sees_item(&item.item)
+                        && vault.is_ok_and(|vault| call.caller.sees_vault(&vault))
+                });
+                page(&mut items, call.query.after.as_deref(), call.query.limit, |item| &item.item);
+                Ok(items)
+            },
+        ),
+        critical(
+            Method::PUT,
+            "/v1/items/{item}",
+            OPERATE,
+            "Puts a disk or a machine under a policy, or resumes its protection",
+            |daemon, call: &Call<(), Protect>| {
+                daemon.protecting_loses(call.name("item"), call.body.policy.as_deref())
+            },
+            |daemon, call: &Call<(), Protect>| {
+                let (item, policy) = (call.name("item"), call.body.policy.as_deref());
+                if call.caller.role != Role::Admin && daemon.protecting_loses(item, policy)? {
+                    call.caller.check_role(&[Role::Admin], "a policy that lets recovery points go")?;
+                }
+                daemon.protect(item, policy)
+            },
+        ),
+        critical(
+            Method::DELETE,
+            "/v1/items/{item}",
+            ADMINISTER,
+            "Ends or pauses an item's protection; it is answered as it was",
+            |_, call: &Call<UnprotectQuery>| Ok(call.query.delete_data),
+            |daemon, call: &Call<UnprotectQuery>| daemon.unprotect(call.name("item"), &call.query),
+        ),
+        verb(
+            Method::POST,
+            "/v1/points/{point}/hold",
+            OPERATE,
+            "Holds a recovery point, so that nothing deletes it",
+            |daemon, call: &Call<(), HoldPoint>| {
+                daemon.hold_point(call.name("point"), Some(&call.body.reason))
+            },
+        ),
+        verb(Method::DELETE, "/v1/points/{point}/hold", ADMINISTER, "Ends a hold", |daemon, call: &Call| {
+            daemon.hold_point(call.name("point"), None)
+        }),
+        verb(
+            Method::DELETE,
+            "/v1/points/{point}/suspicion",
+            ADMINISTER,
+            "Says that a suspect recovery point is right, and lets its disk be pruned again",
+            |daemon, call: &Call| daemon.accept_point(call.name("point")),
+        ),
+        verb(
+            Method::POST,
+            "/v1/points/{point}/undelete",
+            OPERATE,
+            "Brings back a recovery point that was deleted from a vault",
+            |daemon, call: &Call| daemon.undelete_point(call.name("point")),
+        ),
+    ]
 }

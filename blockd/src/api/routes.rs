@@ -1,260 +1,281 @@
-//! The paths of version 1.
+//! The paths of disks, recovery points, runs and jobs.
 
-use super::answer::{Answer, call};
-use crate::daemon::Daemon;
+use super::verb::{ADMINISTER, Call, LOOK, OPERATE, RESTORE, Verb, critical, raw, verb};
 use crate::error::Error;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
-use axum::http::Uri;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use crate::identity::Caller;
+use axum::http::Method;
+use axum::response::IntoResponse;
 use control::{
-    BackupRequest, Changes, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, Disk,
-    Export, Job, OpenVault, Point, PointDeleted, Points, PointsQuery, Preflight, RecoverQuery, ResizeDisk,
-    RestoreRequest, Run, RunRequest, ShareDisk, SnapshotRequest, Status, SweepRun, Vault, VaultUsage,
-    WaitQuery,
+    BackupRequest, ChangesQuery, CreateDisk, DeleteDiskQuery, DeletePointQuery, Job, Kind, NewBase,
+    PageQuery, PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest, Role, RunRequest, ShareDisk,
+    SnapshotRequest, Tier, WaitQuery,
 };
-use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) type Ours = State<Arc<Daemon>>;
-pub(super) type Name = Result<Path<String>, PathRejection>;
-pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
-pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
-
-/// Every path.
-pub fn routes() -> Router<Arc<Daemon>> {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/disks", get(disks).post(create_disk))
-        .route("/v1/disks/{name}", get(disk).delete(delete_disk))
-        .route("/v1/disks/{name}/resize", post(resize_disk))
-        .route("/v1/disks/{name}/ready", post(disk_ready))
-        .route("/v1/disks/{name}/changes", get(changes))
-        .route("/v1/disks/{name}/scrub", post(scrub_disk))
-        .route("/v1/disks/{name}/recover", post(recover_disk))
-        .route("/v1/disks/{name}/share", post(share_disk))
-        .route("/v1/disks/{name}/release", post(release_disk))
-        .route("/v1/exports", get(exports))
-        .route("/metrics", get(metrics))
-        .route("/v1/snapshots", post(snapshot))
-        .route("/v1/points", get(points))
-        .route("/v1/points/{point}", get(point).delete(delete_point))
-        .route("/v1/backups", post(backup))
-        .route("/v1/restores", post(restore))
-        .route("/v1/restores/preflight", post(preflight))
-        .route("/v1/runs", get(runs).post(run))
-        .route("/v1/runs/{name}", get(run_status).delete(discard))
-        .route("/v1/runs/{name}/promote", post(promote))
-        .route("/v1/vaults", get(vaults).post(create_vault))
-        .route("/v1/vaults/{name}", get(vault))
-        .route("/v1/vaults/{name}/open", post(open_vault))
-        .route("/v1/vaults/{name}/usage", get(vault_usage))
-        .route("/v1/vaults/{name}/check", post(check_vault))
-        .route("/v1/vaults/{name}/sweep", post(sweep_vault))
-        .route("/v1/vaults/{name}/sweeps", get(sweeps))
-        .route("/v1/vaults/{name}/sweeps/{run}/undo", post(undo_sweep))
-        .route("/v1/jobs", get(jobs))
-        .route("/v1/jobs/{id}", get(job))
-        .route("/v1/jobs/{id}/cancel", post(cancel_job))
-        .merge(super::policies::routes())
-        .merge(super::vaults::routes())
-        .fallback(unknown)
-        .method_not_allowed_fallback(unknown)
+/// Every verb.
+pub fn verbs() -> Vec<Verb> {
+    let parts = [overview(), disks(), points(), runs(), jobs()];
+    parts.into_iter().flatten().collect()
 }
 
-async fn unknown(uri: Uri) -> Error {
-    Error::not_found(format!("API request to {}", uri.path()))
+fn overview() -> Vec<Verb> {
+    vec![
+        verb(Method::GET, "/v1/status", LOOK, "Daemon, disks, vaults and warnings", |daemon, call: &Call| {
+            let mut status = daemon.status()?;
+            if !call.caller.is_whole() {
+                status.disks.retain(|disk| call.caller.sees_item(&disk.name));
+                status.runs.retain(|run| call.caller.sees_item(&run.name));
+                status.vaults.retain(|vault| call.caller.sees_vault(&vault.name));
+                status.space.shed.retain(|shed| call.caller.sees_item(&shed.disk));
+                // they name whatever they are about
+                status.warnings.clear();
+            }
+            Ok(status)
+        }),
+        verb(
+            Method::GET,
+            "/v1/exports",
+            LOOK.whole(),
+            "Exports and how they are used: requests, bytes, errors and latencies by command",
+            |daemon, _: &Call| Ok(daemon.exports()),
+        ),
+        raw(
+            "/metrics",
+            LOOK.whole(),
+            "The same and more as text for Prometheus",
+            |daemon, _, _| async move {
+                // it looks into vaults
+                let text = tokio::task::spawn_blocking(move || daemon.metrics()).await;
+                let defect = |error| Error::said(Kind::Io, "metrics", format!("ended by a defect: {error}"));
+                Ok(text.map_err(defect)??.into_response())
+            },
+        ),
+    ]
 }
 
-async fn status(State(daemon): Ours) -> Answer<Status> {
-    call(daemon, |daemon| daemon.status()).await
+fn disks() -> Vec<Verb> {
+    vec![
+        verb(Method::GET, "/v1/disks", LOOK, "Every disk", |daemon, call: &Call| {
+            let mut disks = daemon.disks();
+            disks.retain(|disk| call.caller.sees_item(&disk.name));
+            Ok(disks)
+        }),
+        verb(
+            Method::POST,
+            "/v1/disks",
+            OPERATE,
+            "Makes a disk; on a file of the host only for an admin",
+            |daemon, call: &Call<(), CreateDisk>| {
+                if matches!(call.body.base, Some(NewBase::Image { .. } | NewBase::Adopt(_))) {
+                    call.caller.check_role(&[Role::Admin], "make a disk on a file of the host")?;
+                }
+                daemon.create_disk(&call.body)
+            },
+        ),
+        verb(Method::GET, "/v1/disks/{disk}", LOOK, "One disk", |daemon, call: &Call| {
+            daemon.disk(call.name("disk"))
+        }),
+        verb(
+            Method::DELETE,
+            "/v1/disks/{disk}",
+            ADMINISTER,
+            "Deletes a disk and its instant recovery points; it is answered as it was",
+            |daemon, call: &Call<DeleteDiskQuery>| daemon.delete_disk(call.name("disk"), &call.query),
+        ),
+        verb(
+            Method::POST,
+            "/v1/disks/{disk}/resize",
+            OPERATE,
+            "Makes a disk larger or smaller",
+            |daemon, call: &Call<(), ResizeDisk>| daemon.resize_disk(call.name("disk"), &call.body),
+        ),
+        verb(
+            Method::POST,
+            "/v1/disks/{disk}/ready",
+            OPERATE,
+            "Ends the filling of a disk that was made with `fill`",
+            |daemon, call: &Call| daemon.disk_ready(call.name("disk")),
+        ),
+        verb(
+            Method::GET,
+            "/v1/disks/{disk}/changes",
+            LOOK,
+            "The ranges of a disk that changed",
+            |daemon, call: &Call<ChangesQuery>| {
+                let (since, until) = (call.query.since.as_deref(), call.query.until.as_deref());
+                daemon.tiers().changes(call.name("disk"), since, until)
+            },
+        ),
+        verb(
+            Method::POST,
+            "/v1/disks/{disk}/scrub",
+            OPERATE,
+            "Reads and verifies everything sealed of a disk, as a job",
+            |daemon, call: &Call| daemon.scrub_disk(call.name("disk")),
+        ),
+        verb(
+            Method::POST,
+            "/v1/disks/{disk}/recover",
+            OPERATE,
+            "Opens a disk again at its last committed state, if it does not serve",
+            |daemon, call: &Call<RecoverQuery>| daemon.recover_disk(call.name("disk"), call.query),
+        ),
+        verb(
+            Method::POST,
+            "/v1/disks/{disk}/share",
+            OPERATE,
+            "Lets several clients write to a disk, or only one again",
+            |daemon, call: &Call<(), ShareDisk>| daemon.share_disk(call.name("disk"), call.body.shared),
+        ),
+        verb(
+            Method::POST,
+            "/v1/disks/{disk}/release",
+            OPERATE,
+            "Lets remote clients write to a disk again after an unclean end of the host",
+            |daemon, call: &Call| daemon.release_disk(call.name("disk")),
+        ),
+    ]
 }
 
-async fn disks(State(daemon): Ours) -> Answer<Vec<Disk>> {
-    call(daemon, |daemon| Ok(daemon.disks())).await
+fn points() -> Vec<Verb> {
+    vec![
+        verb(
+            Method::POST,
+            "/v1/snapshots",
+            OPERATE,
+            "Recovery point now, of all named disks at one instant",
+            |daemon, call: &Call<(), SnapshotRequest>| daemon.snapshot(&call.body.disks),
+        ),
+        verb(
+            Method::GET,
+            "/v1/points",
+            LOOK,
+            "Recovery points, oldest first within a disk",
+            |daemon, call: &Call<PointsQuery>| {
+                let mut points = daemon.points(&call.query)?;
+                points.points.retain(|point| call.caller.sees_item(&point.name));
+                if !call.caller.is_whole() {
+                    // they name whatever they are about
+                    points.warnings.clear();
+                }
+                let (after, limit) = (call.query.after.as_deref(), call.query.limit);
+                let is_more = page(&mut points.points, after, limit, |point| &point.name);
+                points.next = points.points.last().filter(|_| is_more).map(|point| point.name.clone());
+                Ok(points)
+            },
+        ),
+        verb(Method::GET, "/v1/points/{point}", LOOK, "One recovery point", |daemon, call: &Call| {
+            daemon.point(call.name("point"))
+        }),
+        critical(
+            Method::DELETE,
+            "/v1/points/{point}",
+            ADMINISTER,
+            "Deletes a recovery point from a tier or from all; from vaults it can be undone for a term",
+            |_, call: &Call<DeletePointQuery>| Ok(call.query.tier != Some(Tier::Instant)),
+            |daemon, call: &Call<DeletePointQuery>| daemon.delete_point(call.name("point"), &call.query),
+        ),
+        verb(
+            Method::POST,
+            "/v1/backups",
+            OPERATE,
+            "Recovery point, then its transfer to a vault, as a job",
+            |daemon, call: &Call<(), BackupRequest>| daemon.backup(&call.body),
+        ),
+        verb(
+            Method::POST,
+            "/v1/restores",
+            RESTORE,
+            "A recovery point as a new disk or in the place of one, as a job",
+            |daemon, call: &Call<(), RestoreRequest>| daemon.restore(&call.body),
+        ),
+        verb(
+            Method::POST,
+            "/v1/restores/preflight",
+            LOOK,
+            "What a restore would take and cost; nothing is done",
+            |daemon, call: &Call<(), RestoreRequest>| daemon.preflight(&call.body),
+        ),
+    ]
 }
 
-async fn create_disk(State(daemon): Ours, body: Body<CreateDisk>) -> Answer<Disk> {
-    let Json(request) = body?;
-    call(daemon, move |daemon| daemon.create_disk(&request)).await
+fn runs() -> Vec<Verb> {
+    vec![
+        verb(Method::GET, "/v1/runs", LOOK, "Disks that run from a recovery point", |daemon, call: &Call| {
+            let mut runs = daemon.runs();
+            runs.retain(|run| call.caller.sees_item(&run.name));
+            Ok(runs)
+        }),
+        verb(
+            Method::POST,
+            "/v1/runs",
+            RESTORE,
+            "A writable disk that reads from a recovery point, at once",
+            |daemon, call: &Call<(), RunRequest>| daemon.run(&call.body),
+        ),
+        verb(Method::GET, "/v1/runs/{run}", LOOK, "One of them", |daemon, call: &Call| {
+            daemon.run_status(call.name("run"))
+        }),
+        verb(
+            Method::DELETE,
+            "/v1/runs/{run}",
+            RESTORE,
+            "Deletes it; refused once it is independent",
+            |daemon, call: &Call| daemon.discard(call.name("run")),
+        ),
+        verb(
+            Method::POST,
+            "/v1/runs/{run}/promote",
+            RESTORE,
+            "Makes it independent of the point as soon as it can be",
+            |daemon, call: &Call| daemon.promote(call.name("run")),
+        ),
+    ]
 }
 
-async fn disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.disk(&name)).await
+fn jobs() -> Vec<Verb> {
+    vec![
+        verb(Method::GET, "/v1/jobs", LOOK, "Jobs, newest first", |daemon, call: &Call<PageQuery>| {
+            let mut jobs = daemon.jobs().list()?;
+            jobs.retain(|job| sees_job(&call.caller, job));
+            page(&mut jobs, call.query.after.as_deref(), call.query.limit, |job| &job.id);
+            Ok(jobs)
+        }),
+        verb(
+            Method::GET,
+            "/v1/jobs/{job}",
+            LOOK,
+            "One job, by its id or the beginning of it; with `wait_ms` at its end or after that time",
+            |daemon, call: &Call<WaitQuery>| {
+                let wait = Duration::from_millis(call.query.wait_ms.unwrap_or(0));
+                daemon.jobs().wait_for(call.name("job"), wait)
+            },
+        ),
+        verb(Method::POST, "/v1/jobs/{job}/cancel", OPERATE, "Asks a job to stop", |daemon, call: &Call| {
+            daemon.jobs().cancel(call.name("job"))
+        }),
+    ]
 }
 
-async fn disk_ready(State(daemon): Ours, name: Name) -> Answer<Disk> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.disk_ready(&name)).await
+/// Cuts a page out of a list: behind the one called `after`, at most `limit`. Whether there is more behind it.
+pub(super) fn page<T>(
+    list: &mut Vec<T>,
+    after: Option<&str>,
+    limit: Option<usize>,
+    name: impl Fn(&T) -> &String,
+) -> bool {
+    if let Some(after) = after {
+        // one that is gone by now: begin anew rather than end early
+        let begin = list.iter().position(|one| name(one) == after).map_or(0, |at| at + 1);
+        list.drain(..begin);
+    }
+    let length = list.len();
+    list.truncate(limit.unwrap_or(usize::MAX));
+    list.len() < length
 }
 
-async fn delete_disk(State(daemon): Ours, name: Name, query: Asked<DeleteDiskQuery>) -> Answer<Disk> {
-    let (Path(name), Query(query)) = (name?, query?);
-    call(daemon, move |daemon| daemon.delete_disk(&name, &query)).await
-}
-
-async fn resize_disk(State(daemon): Ours, name: Name, body: Body<ResizeDisk>) -> Answer<Disk> {
-    let (Path(name), Json(request)) = (name?, body?);
-    call(daemon, move |daemon| daemon.resize_disk(&name, &request)).await
-}
-
-async fn scrub_disk(State(daemon): Ours, name: Name) -> Answer<Job> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.scrub_disk(&name)).await
-}
-
-async fn recover_disk(State(daemon): Ours, name: Name, query: Asked<RecoverQuery>) -> Answer<Disk> {
-    let (Path(name), Query(query)) = (name?, query?);
-    call(daemon, move |daemon| daemon.recover_disk(&name, query)).await
-}
-
-async fn share_disk(State(daemon): Ours, name: Name, body: Body<ShareDisk>) -> Answer<Disk> {
-    let (Path(name), Json(request)) = (name?, body?);
-    call(daemon, move |daemon| daemon.share_disk(&name, request.shared)).await
-}
-
-async fn release_disk(State(daemon): Ours, name: Name) -> Answer<Disk> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.release_disk(&name)).await
-}
-
-async fn exports(State(daemon): Ours) -> Answer<Vec<Export>> {
-    call(daemon, |daemon| Ok(daemon.exports())).await
-}
-
-async fn metrics(State(daemon): Ours) -> String {
-    daemon.metrics()
-}
-
-async fn changes(State(daemon): Ours, name: Name, query: Asked<ChangesQuery>) -> Answer<Changes> {
-    let (Path(name), Query(query)) = (name?, query?);
-    call(daemon, move |daemon| daemon.tiers().changes(&name, query.since.as_deref(), query.until.as_deref()))
-        .await
-}
-
-async fn snapshot(State(daemon): Ours, body: Body<SnapshotRequest>) -> Answer<Vec<Point>> {
-    let Json(request) = body?;
-    call(daemon, move |daemon| daemon.snapshot(&request.disks)).await
-}
-
-async fn points(State(daemon): Ours, query: Asked<PointsQuery>) -> Answer<Points> {
-    let Query(query) = query?;
-    call(daemon, move |daemon| daemon.points(&query)).await
-}
-
-async fn point(State(daemon): Ours, name: Name) -> Answer<Point> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.point(&name)).await
-}
-
-async fn delete_point(
-    State(daemon): Ours,
-    name: Name,
-    query: Asked<DeletePointQuery>,
-) -> Answer<PointDeleted> {
-    let (Path(name), Query(query)) = (name?, query?);
-    call(daemon, move |daemon| daemon.delete_point(&name, &query)).await
-}
-
-async fn backup(State(daemon): Ours, body: Body<BackupRequest>) -> Answer<Job> {
-    let Json(request) = body?;
-    call(daemon, move |daemon| daemon.backup(&request)).await
-}
-
-async fn restore(State(daemon): Ours, body: Body<RestoreRequest>) -> Answer<Job> {
-    let Json(request) = body?;
-    call(daemon, move |daemon| daemon.restore(&request)).await
-}
-
-async fn preflight(State(daemon): Ours, body: Body<RestoreRequest>) -> Answer<Preflight> {
-    let Json(request) = body?;
-    call(daemon, move |daemon| daemon.preflight(&request)).await
-}
-
-async fn runs(State(daemon): Ours) -> Answer<Vec<Run>> {
-    call(daemon, |daemon| Ok(daemon.runs())).await
-}
-
-async fn run(State(daemon): Ours, body: Body<RunRequest>) -> Answer<Run> {
-    let Json(request) = body?;
-    call(daemon, move |daemon| daemon.run(&request)).await
-}
-
-async fn run_status(State(daemon): Ours, name: Name) -> Answer<Run> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.run_status(&name)).await
-}
-
-async fn promote(State(daemon): Ours, name: Name) -> Answer<Run> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.promote(&name)).await
-}
-
-async fn discard(State(daemon): Ours, name: Name) -> Answer<Disk> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.discard(&name)).await
-}
-
-async fn vaults(State(daemon): Ours) -> Answer<Vec<Vault>> {
-    call(daemon, |daemon| daemon.vaults()).await
-}
-
-async fn create_vault(State(daemon): Ours, body: Body<CreateVault>) -> Answer<Vault> {
-    let Json(request) = body?;
-    call(daemon, move |daemon| daemon.create_vault(&request)).await
-}
-
-async fn vault(State(daemon): Ours, name: Name) -> Answer<Vault> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.vault(&name)).await
-}
-
-async fn open_vault(State(daemon): Ours, name: Name, body: Body<OpenVault>) -> Answer<Vault> {
-    let (Path(name), Json(request)) = (name?, body?);
-    call(daemon, move |daemon| daemon.open_vault(&name, &request)).await
-}
-
-async fn vault_usage(State(daemon): Ours, name: Name) -> Answer<VaultUsage> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.tiers().vaults.usage(&name)).await
-}
-
-async fn check_vault(State(daemon): Ours, name: Name) -> Answer<Job> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.check_vault(&name)).await
-}
-
-async fn sweep_vault(State(daemon): Ours, name: Name) -> Answer<Job> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.sweep_vault(&name)).await
-}
-
-async fn sweeps(State(daemon): Ours, name: Name) -> Answer<Vec<SweepRun>> {
-    let Path(name) = name?;
-    call(daemon, move |daemon| daemon.sweeps(&name)).await
-}
-
-async fn undo_sweep(
-    State(daemon): Ours,
-    names: Result<Path<(String, String)>, PathRejection>,
-) -> Answer<SweepRun> {
-    let Path((name, run)) = names?;
-    call(daemon, move |daemon| daemon.undo_sweep(&name, &run)).await
-}
-
-async fn jobs(State(daemon): Ours) -> Answer<Vec<Job>> {
-    call(daemon, |daemon| daemon.jobs().list()).await
-}
-
-async fn job(State(daemon): Ours, id: Name, query: Asked<WaitQuery>) -> Answer<Job> {
-    let (Path(id), Query(query)) = (id?, query?);
-    let wait = Duration::from_millis(query.wait_ms.unwrap_or(0));
-    call(daemon, move |daemon| daemon.jobs().wait_for(&id, wait)).await
-}
-
-async fn cancel_job(State(daemon): Ours, id: Name) -> Answer<Job> {
-    let Path(id) = id?;
-    call(daemon, move |daemon| daemon.jobs().cancel(&id)).await
+fn sees_job(caller: &Caller, job: &Job) -> bool {
+    let vault = job.vault.as_deref();
+    vault.is_none_or(|vault| caller.sees_vault(vault))
+        && (vault == Some(&job.item) || caller.sees_item(&job.item))
 }

@@ -5,13 +5,16 @@
 
 mod queue;
 
+use crate::audit_log::{About, Audit, Said, cause};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::names::rfc3339;
 use block::sync::{Condvar, Mutex, lock, wait};
 use block::{Clock, DiskId, Entropy, JobId};
-use control::{ErrorBody, Job, JobState, Kind};
+use control::{AuditOutcome, ErrorBody, EventKind, Job, JobState, Kind};
 use queue::{Active, Entry};
+pub use queue::{Counts, Urgency};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +29,8 @@ const ACTIVE_LIMIT: usize = 256;
 /// All jobs.
 pub struct Jobs {
     catalog: Arc<Catalog>,
+    audit: Arc<Audit>,
+    events: Arc<Events>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     parallel: usize,
@@ -42,6 +47,8 @@ pub struct NewJob {
     pub item: String,
     /// Never two jobs that share a key at a time.
     pub keys: Vec<String>,
+    /// How soon it is to run.
+    pub urgency: Urgency,
     /// What it reads and others may read too, but nobody may remove meanwhile.
     pub reads: Vec<String>,
     /// The recovery point it moves.
@@ -99,6 +106,8 @@ impl Jobs {
     /// What the catalog reports.
     pub fn open(
         catalog: Arc<Catalog>,
+        audit: Arc<Audit>,
+        events: Arc<Events>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         parallel: usize,
@@ -115,7 +124,7 @@ impl Jobs {
             catalog.put_job(&job)?;
         }
         let (active, changed) = (Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { catalog, clock, entropy, parallel, active, changed }))
+        Ok(Arc::new(Self { catalog, audit, events, clock, entropy, parallel, active, changed }))
     }
 
     /// Starts a job and returns it as it stands.
@@ -142,8 +151,16 @@ impl Jobs {
             let number = active.next;
             active.next += 1;
             let (keys, reads) = (new.keys, new.reads);
-            let entry =
-                Entry { job: job.clone(), keys, reads, cancelled: cancelled.clone(), started_ns: None };
+            let entry = Entry {
+                job: job.clone(),
+                cause: cause(),
+                urgency: new.urgency,
+                keys,
+                reads,
+                cancelled: cancelled.clone(),
+                asked_ns: self.clock.monotonic_ns(),
+                started_ns: None,
+            };
             active.jobs.insert(number, entry);
             number
         };
@@ -208,6 +225,8 @@ impl Jobs {
                     entry.started_ns = Some(self.clock.monotonic_ns());
                     self.catalog.put_job(&entry.job)?;
                 }
+                // there may be room for the next one too
+                self.changed.notify_all();
                 return Ok(());
             }
             active = wait(&self.changed, active);
@@ -235,12 +254,69 @@ impl Jobs {
                 );
             }
         }
-        if let Err(error) = self.catalog.put_job(job) {
+        active.ended.count(&entry.job);
+        self.write_down(&entry);
+        self.tell(&entry.job);
+        if let Err(error) = self.catalog.put_job(&entry.job) {
             // the work is done either way; only its place in history is lost
-            tracing::error!(job = job.id, "{}", error.body().message);
+            tracing::error!(job = entry.job.id, "{}", error.body().message);
         }
         drop(active);
         self.changed.notify_all();
+    }
+
+    /// How a job ended, in the audit log. The work is done either way, so what cannot be written is said in the daemon's log.
+    fn write_down(&self, entry: &Entry) {
+        let job = &entry.job;
+        let names = [
+            ("job", Some(&job.id)),
+            ("item", Some(&job.item)),
+            ("point", job.point.as_ref()),
+            ("vault", job.vault.as_ref()),
+            ("target", job.target.as_ref()),
+        ];
+        let about: About = names
+            .into_iter()
+            .filter_map(|(kind, name)| Some((kind.to_owned(), name?.as_str().into())))
+            .collect();
+        let who = entry.cause.as_ref().map_or_else(|| "blockd".to_owned(), |cause| cause.who.clone());
+        let said = Said { who, action: format!("job {}", job.operation), about };
+        let outcome = match job.state {
+            JobState::Done => AuditOutcome::Done,
+            _ => AuditOutcome::Failed,
+        };
+        let error = job.error.as_ref().map(|body| body.message.as_str());
+        let of = entry.cause.as_ref().map(|cause| cause.of);
+        if let Err(error) = self.audit.write(&said, outcome, of, error) {
+            tracing::error!(job = job.id, "{}", error.body().message);
+        }
+    }
+
+    /// Tells of a job that ended as it should not.
+    fn tell(&self, job: &Job) {
+        let Some(error) = job.error.as_ref().filter(|_| job.state == JobState::Failed) else { return };
+        let is_verdict = (job.check.is_some() || job.scrub.is_some()) && error.kind == Kind::Corrupt;
+        let kind = if is_verdict { EventKind::ScrubFailed } else { EventKind::JobFailed };
+        self.events.tell(
+            kind,
+            &job.item,
+            format!("{} {}: {}", job.operation, &job.id[..8.min(job.id.len())], error.message),
+        );
+    }
+
+    /// What ended since the start.
+    pub fn counts(&self) -> Counts {
+        lock(&self.active).ended.clone()
+    }
+
+    /// How long the job has waited that waits longest.
+    pub fn queue_age(&self) -> Duration {
+        let active = lock(&self.active);
+        let oldest =
+            active.jobs.values().filter(|entry| entry.started_ns.is_none()).map(|entry| entry.asked_ns).min();
+        oldest.map_or(Duration::ZERO, |asked| {
+            Duration::from_nanos(self.clock.monotonic_ns().saturating_sub(asked))
+        })
     }
 
     fn ran_ms(&self, started_ns: Option<u64>) -> u64 {

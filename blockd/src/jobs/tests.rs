@@ -14,8 +14,16 @@ pub fn job(id: &str, state: JobState) -> Job {
 
 fn open(dir: &std::path::Path) -> Arc<Jobs> {
     let (catalog, _) = Catalog::open(dir).expect("a catalog");
-    Jobs::open(Arc::new(catalog), Arc::new(SystemClock), Arc::new(KernelEntropy), 2, &|job| job.id == "cc")
-        .expect("jobs")
+    Jobs::open(
+        Arc::new(catalog),
+        crate::audit_log::of_a_test(dir),
+        Arc::new(Events::new(Arc::new(SystemClock))),
+        Arc::new(SystemClock),
+        Arc::new(KernelEntropy),
+        2,
+        &|job| job.id == "cc",
+    )
+    .expect("jobs")
 }
 
 fn new(key: &str) -> NewJob {
@@ -45,6 +53,43 @@ fn jobs_of_one_key_run_one_after_the_other() {
         assert_eq!(jobs.wait_for(&id, LONG).expect("known").state, JobState::Done);
     }
     assert_eq!(jobs.active(), 0);
+}
+
+#[test]
+fn the_most_urgent_job_is_next_and_a_key_keeps_its_order() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let jobs = open(dir.path());
+    let (go, hold) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let begin = |name: &'static str, key: &str, urgency| {
+        let (go, order) = (go.clone(), hold.clone());
+        let work = move |_: &Run| {
+            lock(&order).push(name);
+            while !go.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        };
+        jobs.start(NewJob { urgency, ..new(key) }, work).expect("started").id
+    };
+    // both places are taken; what comes then waits
+    let mut ids = vec![begin("one", "a", Urgency::Upkeep), begin("two", "b", Urgency::Upkeep)];
+    while lock(&hold).len() < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    ids.push(begin("check", "c", Urgency::Upkeep));
+    ids.push(begin("late", "d", Urgency::Due(5)));
+    ids.push(begin("later", "e", Urgency::Due(500)));
+    ids.push(begin("restore", "f", Urgency::Restore));
+    // urgent, but of a disk that another has waited for longer
+    ids.push(begin("second of c", "c", Urgency::Restore));
+    go.store(true, Ordering::SeqCst);
+    for id in ids {
+        assert_eq!(jobs.wait_for(&id, LONG).expect("known").state, JobState::Done);
+    }
+    let order = lock(&hold).clone();
+    let at = |name| order.iter().position(|one| *one == name).expect("it ran");
+    assert!(at("restore") < at("later") && at("late") < at("check"), "{order:?}");
+    assert!(at("check") < at("second of c"), "{order:?}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Which items are due, and the backups made for them. What is due follows from the newest points; only attempts that failed are
 //! remembered, and only as long as the process lives.
 
-use super::note;
+use super::{Newest, note};
+use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
 use crate::error::Result;
-use crate::gate::stamp;
-use crate::points::Held;
+use crate::jobs::Urgency;
 use crate::policies::PolicyName;
 use crate::policy::Policy;
 use control::{BackupRequest, JobState};
@@ -16,6 +16,8 @@ use std::time::Duration;
 /// The longest pause between two attempts of one slot.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// How old a point may be where a policy says nothing.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was tried for each item.
 #[derive(Default)]
@@ -78,7 +80,8 @@ impl Tries {
             return Ok(ended);
         }
         let (held, _) = daemon.tiers().held(Some(item));
-        if newest(daemon, item, &name.vault, &held)?.is_some_and(|newest| newest >= slot) {
+        let newest = Newest::of(daemon, &held)?;
+        if newest.stored(daemon, item, &name.vault)?.is_some_and(|newest| newest >= slot) {
             tried.is_served = true;
             return Ok(ended);
         }
@@ -88,7 +91,11 @@ impl Tries {
             full: false,
             keep_seconds: None,
         };
-        match daemon.backup(&request) {
+        let about =
+            About::from([("item".to_owned(), item.into()), ("vault".to_owned(), name.vault.as_str().into())]);
+        let said = Said { who: format!("policy {name}"), action: "backup".to_owned(), about };
+        let urgency = Urgency::Due(minutes_left(policy, newest.good(daemon, item, &name.vault)?, now));
+        match daemon.audited(&said, || daemon.backup_when(&request, urgency)) {
             Ok(job) => {
                 tracing::info!(item, policy = %name, job = job.id, "a backup is due");
                 tried.job = Some(job.id);
@@ -102,6 +109,14 @@ impl Tries {
     }
 }
 
+/// Minutes until the objective of a policy is missed, or until a day is over where it has none.
+fn minutes_left(policy: &Policy, newest: Option<Timestamp>, now: Timestamp) -> u32 {
+    let Some(newest) = newest else { return 0 };
+    let allowed = policy.rpo.unwrap_or(DAY).as_secs();
+    let age = u64::try_from(now.as_second().saturating_sub(newest.as_second())).unwrap_or(0);
+    u32::try_from(allowed.saturating_sub(age) / 60).unwrap_or(u32::MAX)
+}
+
 impl Try {
     fn fail(&mut self, now: Timestamp) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
@@ -110,21 +125,4 @@ impl Try {
             .saturating_add(jiff::SignedDuration::try_from(pause).unwrap_or(jiff::SignedDuration::MAX))
             .unwrap_or(Timestamp::MAX);
     }
-}
-
-/// When the newest point of an item was made that the vault holds, as these points tell: of a machine, that of the disk whose
-/// newest is oldest. None if a disk of it has none there.
-///
-/// # Errors
-/// `NotFound` if there is no such disk; why the vault cannot be used.
-pub fn newest(daemon: &Daemon, item: &str, vault: &str, points: &[Held]) -> Result<Option<Timestamp>> {
-    let tiers = daemon.tiers();
-    let disks = tiers.disks.of(item)?;
-    tiers.vaults.get(vault)?.vault()?;
-    let is_stored = |held: &&Held| held.copies.iter().any(|(named, _)| named.name == vault);
-    let of_disk = |id| {
-        points.iter().filter(|held| held.disk == id).filter(is_stored).map(|held| stamp(held.time)).max()
-    };
-    let newest: Option<Vec<Timestamp>> = disks.iter().map(|named| of_disk(named.id)).collect();
-    Ok(newest.and_then(|newest| newest.into_iter().min()))
 }

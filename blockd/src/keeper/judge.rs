@@ -3,7 +3,7 @@
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::gate::stamp;
-use crate::points::Held;
+use crate::points::{Held, HurtCopies};
 use crate::policies::PolicyName;
 use crate::policy::{Candidate, Kept, Policy, judge};
 use control::KeptBy;
@@ -16,18 +16,15 @@ pub(super) struct Judged {
 }
 
 /// Judges the points of one disk that the policy's vault holds, oldest first.
-///
-/// # Errors
-/// What the catalog reports.
 pub(super) fn judge_disk(
     daemon: &Daemon,
+    hurt: &HurtCopies,
     vault: &str,
     policy: &Policy,
     points: &[Held],
     now: Timestamp,
-) -> Result<Vec<Judged>> {
+) -> Vec<Judged> {
     let tiers = daemon.tiers();
-    let hurt = tiers.hurt()?;
     let is_here = |held: &&Held| held.copies.iter().any(|(named, _)| named.name == vault);
     let mut points: Vec<Held> = points.iter().filter(is_here).cloned().collect();
     points.sort_by_key(|held| (held.time, held.epoch));
@@ -35,14 +32,14 @@ pub(super) fn judge_disk(
         let mark = tiers.vaults.marks().of(held.state);
         Candidate {
             time: stamp(held.time),
-            is_good: hurt.of(held).all(|named| named.name != vault),
+            is_good: mark.suspect.is_none() && hurt.of(held).all(|named| named.name != vault),
             keep_until: mark.keep_until,
             is_held: mark.hold.is_some(),
         }
     };
     let candidates: Vec<_> = points.iter().map(candidate).collect();
     let kept = judge(&policy.retention, &policy.schedule.zone, now, &candidates);
-    Ok(points.into_iter().zip(kept).map(|(held, kept)| Judged { held, kept }).collect())
+    points.into_iter().zip(kept).map(|(held, kept)| Judged { held, kept }).collect()
 }
 
 /// A reason as the API shows it.
@@ -58,7 +55,7 @@ pub fn expiry(daemon: &Daemon, point: &Held) -> Result<Option<(PolicyName, Vec<K
     let Some((name, policy)) = daemon.policies().of_disk(&point.item)? else { return Ok(None) };
     let (held, _) = daemon.tiers().held(Some(&point.item));
     let of_disk: Vec<_> = held.into_iter().filter(|held| held.disk == point.disk).collect();
-    let judged = judge_disk(daemon, &name.vault, &policy, &of_disk, daemon.now())?;
+    let judged = judge_disk(daemon, &daemon.tiers().hurt()?, &name.vault, &policy, &of_disk, daemon.now());
     let found = judged.iter().find(|judged| judged.held.state == point.state);
     Ok(found.map(|judged| (name, judged.kept.iter().map(show).collect())))
 }

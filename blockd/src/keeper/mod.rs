@@ -3,11 +3,13 @@
 
 mod due;
 mod judge;
+mod newest;
 mod plan;
 mod prune;
+mod watch;
 
-pub use due::newest;
 pub use judge::expiry;
+pub use newest::Newest;
 pub use plan::Plans;
 
 use crate::bell::Bell;
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use watch::Watch;
 
 /// Between two looks at what is due: a slot is a minute of a day.
 const ROUND: Duration = Duration::from_secs(10);
@@ -68,6 +71,7 @@ impl Keeper {
 #[derive(Default)]
 struct Rounds {
     tries: Tries,
+    watch: Watch,
     pruned: Option<Timestamp>,
 }
 
@@ -75,16 +79,22 @@ impl Rounds {
     fn run(mut self, bell: &Bell, changed: &AtomicBool, daemon: &Weak<Daemon>) {
         while !bell.is_stopping() {
             let Some(daemon) = daemon.upgrade() else { return };
-            if changed.swap(false, Ordering::SeqCst) {
+            let has_changed = changed.swap(false, Ordering::SeqCst);
+            if has_changed {
                 self.pruned = None;
             }
-            self.round(&daemon);
+            self.watch.round(&daemon, daemon.now(), has_changed);
+            if self.round(&daemon) {
+                self.watch.round(&daemon, daemon.now(), true);
+            }
             drop(daemon);
             bell.wait_for_work(ROUND);
         }
     }
 
-    fn round(&mut self, daemon: &Daemon) {
+    /// Whether a backup ended since the last one.
+    fn round(&mut self, daemon: &Daemon) -> bool {
+        daemon.appliance_clock().tick();
         let now = daemon.now();
         let has_made_points = self.tries.round(daemon, now);
         let is_time =
@@ -93,6 +103,7 @@ impl Rounds {
             self.pruned = Some(now);
             prune::round(daemon, now);
         }
+        has_made_points
     }
 }
 

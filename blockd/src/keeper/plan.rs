@@ -25,6 +25,17 @@ impl Plans {
         plans.truncate(REMEMBERED);
     }
 
+    /// The vault of a plan's policy.
+    pub fn vault_of(&self, id: &str) -> Option<String> {
+        let (plan, _) = self.find(id)?;
+        Some(PolicyName::parse(&plan.policy).ok()?.vault)
+    }
+
+    /// Whether a plan lets points go.
+    pub fn loses(&self, id: &str) -> bool {
+        self.find(id).is_some_and(|(plan, _)| !plan.lost.is_empty())
+    }
+
     fn find(&self, id: &str) -> Option<(PolicyPlan, String)> {
         lock(&self.0).iter().find(|(plan, _)| plan.id == id).cloned()
     }
@@ -89,6 +100,26 @@ impl Daemon {
         self.show_policy(&name.to_string())
     }
 
+    /// Whether putting an item under this policy would let points go that are kept now: those that another policy of the
+    /// same vault keeps, or all that the vault holds of an item that is not protected.
+    ///
+    /// # Errors
+    /// As [`protect`](Self::protect); what cannot be looked at.
+    pub fn protecting_loses(&self, item: &str, policy: Option<&str>) -> Result<bool> {
+        let now = self.policies().items()?.get(item).cloned();
+        let wanted = policy.or(now.as_ref().map(|now| now.policy.as_str())).unwrap_or("default");
+        let wanted = PolicyName::parse(wanted)?;
+        let before =
+            match now.filter(|now| !now.stopped).map(|now| PolicyName::parse(&now.policy)).transpose()? {
+                Some(name) if name == wanted => return Ok(false),
+                Some(name) if name.vault == wanted.vault => Some(self.policies().get(&name)?),
+                _ => None,
+            };
+        let policy = self.policies().get(&wanted)?;
+        let (lost, _) = self.changes_of(item, &wanted.vault, before.as_deref(), &policy)?;
+        Ok(!lost.is_empty())
+    }
+
     fn made_plan(&self, name: &PolicyName, wanted: &Policy) -> Result<PolicyPlan> {
         self.tiers().vaults.get(&name.vault)?.vault()?;
         let before = match self.policies().get(name) {
@@ -97,36 +128,10 @@ impl Daemon {
         };
         let (mut lost, mut longer) = (Vec::new(), Vec::new());
         let items = self.policies().under(name)?;
-        let now = self.now();
         for item in &items {
-            let (held, trouble) = self.tiers().held(Some(item));
-            if let Some(trouble) = trouble.first() {
-                return Err(Error::said_before(format!("plan policy {name}"), &trouble.body));
-            }
-            let mut disks: Vec<_> = held.iter().map(|held| held.disk).collect();
-            disks.sort();
-            disks.dedup();
-            for disk in disks {
-                let of_disk: Vec<_> = held.iter().filter(|held| held.disk == disk).cloned().collect();
-                let judge = |policy: &Policy| judge_disk(self, &name.vault, policy, &of_disk, now);
-                let then = judge(wanted)?;
-                let today = before.as_deref().map(judge).transpose()?;
-                for (at, judged) in then.iter().enumerate() {
-                    let was = today.as_ref().map_or(&[][..], |today| &today[at].kept);
-                    let point = || PlannedPoint {
-                        point: judged.held.name.clone(),
-                        time: stamp(judged.held.time).to_string(),
-                        bytes: self.tiers().stored_bytes(&judged.held, &name.vault),
-                        before: was.iter().map(show).collect(),
-                        after: judged.kept.iter().map(show).collect(),
-                    };
-                    match (was.is_empty() && today.is_some(), judged.kept.is_empty()) {
-                        (false, true) => lost.push(point()),
-                        (_, false) if end(&judged.kept) > end(was) => longer.push(point()),
-                        _ => {}
-                    }
-                }
-            }
+            let (gone, kept) = self.changes_of(item, &name.vault, before.as_deref(), wanted)?;
+            lost.extend(gone);
+            longer.extend(kept);
         }
         Ok(PolicyPlan {
             id: block::JobId::random(&*self.tiers().disks.env().entropy)
@@ -138,6 +143,46 @@ impl Daemon {
             longer,
             before: before.map(|policy| policy.text.clone()),
         })
+    }
+
+    /// The points of an item that would go, and those that would stay longer, if one policy took the place of another.
+    fn changes_of(
+        &self,
+        item: &str,
+        vault: &str,
+        before: Option<&Policy>,
+        wanted: &Policy,
+    ) -> Result<(Vec<PlannedPoint>, Vec<PlannedPoint>)> {
+        let (mut lost, mut longer) = (Vec::new(), Vec::new());
+        let (held, trouble) = self.tiers().held(Some(item));
+        if let Some(trouble) = trouble.first() {
+            return Err(Error::said_before(format!("plan for {item}"), &trouble.body));
+        }
+        let (now, stored, hurt) = (self.now(), self.tiers().stored_bytes(vault)?, self.tiers().hurt()?);
+        let mut disks: Vec<_> = held.iter().map(|held| held.disk).collect();
+        disks.sort();
+        disks.dedup();
+        for disk in disks {
+            let of_disk: Vec<_> = held.iter().filter(|held| held.disk == disk).cloned().collect();
+            let judge = |policy: &Policy| judge_disk(self, &hurt, vault, policy, &of_disk, now);
+            let (then, today) = (judge(wanted), before.map(judge));
+            for (at, judged) in then.iter().enumerate() {
+                let was = today.as_ref().map_or(&[][..], |today| &today[at].kept);
+                let point = || PlannedPoint {
+                    point: judged.held.name.clone(),
+                    time: stamp(judged.held.time).to_string(),
+                    bytes: stored.get(&judged.held.state).copied().unwrap_or(0),
+                    before: was.iter().map(show).collect(),
+                    after: judged.kept.iter().map(show).collect(),
+                };
+                match (was.is_empty() && today.is_some(), judged.kept.is_empty()) {
+                    (false, true) => lost.push(point()),
+                    (_, false) if end(&judged.kept) > end(was) => longer.push(point()),
+                    _ => {}
+                }
+            }
+        }
+        Ok((lost, longer))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::judge::judge_disk;
 use super::note;
+use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::gate::stamp;
-use crate::points::{By, Held, Trouble};
+use crate::points::{By, Held, HurtCopies, Trouble};
 use crate::policies::PolicyName;
 use crate::policy::Policy;
 use block::DiskId;
@@ -16,6 +17,11 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// Looks at every disk that stands under a policy, and at every vault.
 pub(super) fn round(daemon: &Daemon, now: Timestamp) {
+    if let Some(why) = daemon.appliance_clock().freezes() {
+        tracing::warn!("nothing is deleted: {why}");
+        return;
+    }
+    let Some(hurt) = note("prune", daemon.tiers().hurt()) else { return };
     let (held, trouble) = daemon.tiers().held(None);
     let mut disks: BTreeMap<DiskId, Vec<Held>> = BTreeMap::new();
     held.into_iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
@@ -27,7 +33,7 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
         match trouble.iter().find(hides) {
             // what cannot be seen may be the good point that must stay
             Some(trouble) => tracing::warn!(disk = first.item, "is not pruned: {}", trouble.body.message),
-            None => drop(note(&first.item, prune(daemon, &name, &policy, points, now))),
+            None => drop(note(&first.item, prune(daemon, &hurt, (&name, &policy), points, now))),
         }
     }
     for vault in daemon.tiers().vaults.all().iter().filter(|vault| vault.trouble().is_none()) {
@@ -35,12 +41,32 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
     }
 }
 
-fn prune(daemon: &Daemon, name: &PolicyName, policy: &Policy, points: &[Held], now: Timestamp) -> Result<()> {
+fn prune(
+    daemon: &Daemon,
+    hurt: &HurtCopies,
+    (name, policy): (&PolicyName, &Policy),
+    points: &[Held],
+    now: Timestamp,
+) -> Result<()> {
     let vault = daemon.tiers().vaults.get(&name.vault)?;
     vault.vault()?;
-    for judged in judge_disk(daemon, &name.vault, policy, points, now)? {
-        if judged.kept.is_empty() {
-            let deleted = daemon.tiers().delete_from(&judged.held, &vault, &By::Policy(name.to_string()));
+    let is_suspect = |held: &&Held| daemon.tiers().vaults.marks().of(held.state).suspect.is_some();
+    if let Some(suspect) = points.iter().find(is_suspect) {
+        tracing::warn!(
+            point = suspect.name,
+            "is suspect: nothing of its disk is pruned until somebody answers"
+        );
+        return Ok(());
+    }
+    for judged in judge_disk(daemon, hurt, &name.vault, policy, points, now) {
+        if judged.kept.is_empty() && vault.terms().immutable_until(judged.held.time, now).is_none() {
+            let about = About::from([
+                ("point".to_owned(), judged.held.name.as_str().into()),
+                ("vault".to_owned(), vault.name.as_str().into()),
+            ]);
+            let said = Said { who: format!("policy {name}"), action: "prune".to_owned(), about };
+            let by = By::Policy(name.to_string());
+            let deleted = daemon.audited(&said, || daemon.tiers().delete_from(&judged.held, &vault, &by));
             if note(&judged.held.name, deleted).is_some() {
                 tracing::info!(point = judged.held.name, policy = %name, "is kept no longer");
             }

@@ -1,6 +1,7 @@
 //! Copies in vaults that were deleted: marked first, gone for good when their term is over. `docs/deletion.md` has the rules.
 
 use super::{Held, Stored, Tiers};
+use crate::audit_log::{About, Said};
 use crate::error::{Doing, Error, Result};
 use crate::gate::{self, stamp};
 use crate::marks::{Deleted, Hold, Mark};
@@ -8,8 +9,8 @@ use crate::vaults::NamedVault;
 use block::StateId;
 use control::Kind;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use vault::ManifestId;
 
 /// Who wants a point deleted.
@@ -47,6 +48,7 @@ impl Tiers {
 
     fn delete_now(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
         let (marks, now) = (self.vaults.marks(), self.now());
+        gate::ask_vault(&held.name, vault.terms(), self.vaults.clock(), held.time)?;
         let days = vault.term_days();
         let until =
             now.saturating_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX);
@@ -75,10 +77,23 @@ impl Tiers {
             return Ok(());
         }
         let points = vault.vault()?.points().doing(|| format!("vault {}", vault.name))?;
+        // those that became immutable meanwhile have more time
+        let stays = |state: &StateId| {
+            let found = points.iter().find(|point| point.state == *state);
+            found.is_some_and(|point| vault.terms().immutable_until(point.time, now).is_some())
+        };
+        due.retain(|state, _| !stays(state));
         let end = |state| {
             let found = points.iter().find(|point| point.state == state).map(|point| &point.manifest);
             let (id, name) = (vault.vault()?.id(), self.vaults.marks().of(state).point);
-            self.disks.delete_unless_stood_on(id, found, &name, || self.end_deletion(vault, state, found))
+            let about = About::from([
+                ("point".to_owned(), name.as_str().into()),
+                ("vault".to_owned(), vault.name.as_str().into()),
+            ]);
+            let said = Said { who: "blockd".to_owned(), action: "delete for good".to_owned(), about };
+            self.audit.around(&said, || {
+                self.disks.delete_unless_stood_on(id, found, &name, || self.end_deletion(vault, state, found))
+            })
         };
         // all of them, whatever one reports
         let failed: Vec<Error> = due.into_keys().filter_map(|state| end(state).err()).collect();
@@ -187,13 +202,13 @@ impl Tiers {
         })
     }
 
-    /// Bytes that were stored for a point when it came to a vault.
-    pub fn stored_bytes(&self, held: &Held, vault: &str) -> u64 {
-        let copy = held.copies.iter().find(|(named, _)| named.name == vault);
-        let stored = copy.and_then(|(named, manifest): &(Arc<NamedVault>, _)| {
-            let points = named.vault().ok()?.points().ok()?;
-            points.into_iter().find(|point| point.manifest == *manifest)
-        });
-        stored.map_or(0, |point| point.bytes_stored.get())
+    /// Bytes that were stored for each point of a vault when it came there.
+    ///
+    /// # Errors
+    /// `NotFound`; what the vault reports.
+    pub fn stored_bytes(&self, vault: &str) -> Result<HashMap<StateId, u64>> {
+        let named = self.vaults.get(vault)?;
+        let points = named.vault()?.points().doing(|| format!("vault {vault}"))?;
+        Ok(points.into_iter().map(|point| (point.state, point.bytes_stored.get())).collect())
     }
 }

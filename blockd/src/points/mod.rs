@@ -8,12 +8,14 @@ mod damage;
 mod deleted;
 mod find;
 mod shed;
+mod suspect;
 mod trouble;
 
 pub use damage::HurtCopies;
 pub use deleted::By;
 pub use trouble::{Stored, Trouble};
 
+use crate::audit_log::Audit;
 use crate::catalog::Catalog;
 use crate::disks::{Disks, Named};
 use crate::error::{Error, Result};
@@ -37,6 +39,8 @@ pub struct Tiers {
     pub vaults: Arc<Vaults>,
     /// What checks have shown.
     pub catalog: Arc<Catalog>,
+    /// What was done.
+    pub audit: Arc<Audit>,
     /// Where exports are served.
     pub nbd_socket: PathBuf,
     /// How many points were brought to vaults since the start.
@@ -168,6 +172,7 @@ impl Tiers {
             seal_ns: held.seal_ns,
             uri: self.uri(&held.name),
             hold: self.vaults.marks().of(held.state).hold.map(|hold| hold.reason),
+            suspect: self.vaults.marks().of(held.state).suspect.map(|suspicion| suspicion.why),
             policy: None,
             kept: Vec::new(),
         };

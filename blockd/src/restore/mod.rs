@@ -10,7 +10,7 @@ mod whence;
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::{NewJob, Run, disk_key};
+use crate::jobs::{NewJob, Run, Urgency, disk_key};
 use crate::space::{Patient, Space};
 use block::{BlockDevice, BlockSource, ByteOffset, ByteRange};
 use control::{Job, Kind, RestoreRequest, Restored};
@@ -43,6 +43,7 @@ impl Daemon {
         let id = self.tiers().disks.fresh_id()?;
         let new = NewJob {
             operation: "restore",
+            urgency: Urgency::Restore,
             item: point.item.clone(),
             keys: vec![format!("new disk {}", request.to)],
             reads: point.instant.iter().map(|named| disk_key(named.id)).collect(),

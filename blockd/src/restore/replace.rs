@@ -16,7 +16,7 @@ use crate::daemon::Daemon;
 use crate::disk_file::ReplaceRecord;
 use crate::disks::Named;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::{NewJob, Run, disk_key};
+use crate::jobs::{NewJob, Run, Urgency, disk_key};
 use crate::points::{Held, Tiers};
 use crate::space::{Patient, Space};
 use block::{
@@ -80,6 +80,7 @@ impl Daemon {
     ) -> Result<Job> {
         let new = NewJob {
             operation: "restore",
+            urgency: Urgency::Restore,
             item: named.name.clone(),
             keys: vec![disk_key(named.id)],
             reads: point

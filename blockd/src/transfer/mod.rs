@@ -11,7 +11,7 @@ mod tests;
 use crate::audit;
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::{NewJob, Run, disk_key};
+use crate::jobs::{NewJob, Run, Urgency, disk_key};
 use crate::points::{Held, Stored, Tiers};
 use crate::vaults::{MAIN, NamedVault};
 use block::{ByteCount, Delta};
@@ -54,6 +54,14 @@ impl Daemon {
     /// # Errors
     /// `NotFound` naming disk or vault, `Unavailable` if the vault is locked. No point is made then.
     pub fn backup(&self, request: &BackupRequest) -> Result<Job> {
+        self.backup_when(request, Urgency::ByHand)
+    }
+
+    /// The same, as urgent as this.
+    ///
+    /// # Errors
+    /// As [`backup`](Self::backup).
+    pub fn backup_when(&self, request: &BackupRequest, urgency: Urgency) -> Result<Job> {
         let named = self.tiers().vaults.get(request.vault.as_deref().unwrap_or(MAIN))?;
         named.vault()?;
         let points = self.space().with_room(|| self.tiers().snapshot(std::slice::from_ref(&request.item)))?;
@@ -67,6 +75,7 @@ impl Daemon {
             keys: points.iter().map(|point| disk_key(point.disk)).collect(),
             point: Some(format!("{}@{}", request.item, first.epoch)),
             vault: Some(named.name.clone()),
+            urgency,
             ..NewJob::default()
         };
         let (tiers, full) = (self.tiers().clone(), request.full);
@@ -98,6 +107,15 @@ fn send_all(run: &Run, tiers: &Tiers, named: &NamedVault, mut planned: Vec<Plann
         if let Err(error) = tiers.catalog.put_stored(&named.key(), &[stored]) {
             // the vault holds the point; the next start takes note of it
             tracing::warn!(vault = named.name, "{}", error.body().message);
+        }
+        match tiers.look_at_new(planned[at].point, named) {
+            Ok(Some(why)) => run.update(|job| {
+                let suspect = format!("{} is suspect: {why}", planned[at].point.name);
+                job.note = Some(job.note.take().map_or(suspect.clone(), |note| format!("{note}; {suspect}")));
+            }),
+            Ok(None) => {}
+            // the point is stored either way
+            Err(error) => tracing::warn!(vault = named.name, "{}", error.body().message),
         }
         before += planned[at].bytes;
         audit_one(run, tiers, named, &planned[at], report.manifest)?;

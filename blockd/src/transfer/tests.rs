@@ -34,7 +34,8 @@ impl Stage {
         let catalog = Arc::new(Catalog::open(dir.path()).expect("a catalog").0);
         let open = || {
             let (media, env) = (media.clone(), env.clone());
-            Vaults::open(dir.path(), media, env, catalog.clone(), 1 << 20).expect("a vault")
+            let clock = crate::appliance_clock::ApplianceClock::open(media.clone()).expect("a clock");
+            Vaults::open(dir.path(), media, env, Arc::new(clock), catalog.clone(), 1 << 20).expect("a vault")
         };
         drop(open());
         // one in which deleting is final at once
@@ -43,8 +44,19 @@ impl Stage {
         std::fs::write(&file, text + "soft-delete-days = 0\n").expect("written");
         let vaults = Arc::new(open());
         let (nbd_socket, stored_count) = (dir.path().join("nbd.sock"), AtomicU64::default());
-        let tiers = Tiers { disks, vaults, catalog: catalog.clone(), nbd_socket, stored_count };
-        let jobs = Jobs::open(catalog, Arc::new(SystemClock), Arc::new(KernelEntropy), 2, &|_| false);
+        let audit = crate::audit_log::of_a_test(dir.path());
+        let catalog_too = catalog.clone();
+        let tiers =
+            Tiers { disks, vaults, catalog: catalog_too, audit: audit.clone(), nbd_socket, stored_count };
+        let jobs = Jobs::open(
+            catalog,
+            audit,
+            Arc::new(crate::events::Events::new(Arc::new(SystemClock))),
+            Arc::new(SystemClock),
+            Arc::new(KernelEntropy),
+            2,
+            &|_| false,
+        );
         let stage = Self { tiers: Arc::new(tiers), jobs: jobs.expect("jobs"), dir };
         let id = stage.tiers.disks.fresh_id().expect("an id");
         let size = ByteCount::new(SIZE as u64);

@@ -2,7 +2,8 @@
 
 use super::stores::{again, no_vault};
 use super::{
-    DIR, MAIN, NamedVault, TERM_DAYS, TERM_MOST_DAYS, VaultFile, Vaults, file_path, key_path, sheet_path,
+    DIR, MAIN, NamedVault, Protected, TERM_DAYS, TERM_MOST_DAYS, Terms, VaultFile, Vaults, file_path,
+    key_path, sheet_path,
 };
 use crate::error::{Doing, Error, Result};
 use crate::names;
@@ -91,10 +92,11 @@ impl Vaults {
         if new.passphrase.is_none() {
             self.write_sheet(name, &sheet)?;
         }
-        let file = self.file_of(&location, None, new.term_days);
+        let file = VaultFile { soft_delete_days: new.term_days, ..self.file_of(&location, None) };
+        let terms = Terms::new(Protected::of(&file));
         self.write_file(name, &file)?;
-        let opened = self.enter(name, &location, store, key, &file, false)?;
-        let named = Arc::new(NamedVault::opened_as(name, location, opened, file.soft_delete_days));
+        let opened = self.enter(name, &location, store, key, (&file, &terms), false)?;
+        let named = Arc::new(NamedVault::opened_as(name, location, opened, terms));
         table.insert(name.to_owned(), named.clone());
         if new.passphrase.is_some() {
             return Ok((named, Some(sheet.to_string())));
@@ -197,9 +199,8 @@ impl Vaults {
             }
             key => key.doing(doing)?,
         };
-        let known = self.read_file(name).ok();
-        let term_days = known.as_ref().and_then(|file| file.soft_delete_days);
-        let appliance = match (&location, known.and_then(|file| file.appliance)) {
+        let known = self.read_file(name).unwrap_or_default();
+        let appliance = match (&location, known.appliance) {
             (_, Some(appliance)) => Some(appliance),
             // another appliance than the maker, which may still be at work
             (Location::Bucket(_), None) => {
@@ -207,19 +208,25 @@ impl Vaults {
             }
             (Location::Directories(_), None) => None,
         };
-        let file = self.file_of(&location, appliance, term_days);
+        let file = VaultFile {
+            soft_delete_days: known.soft_delete_days,
+            immutability: known.immutability,
+            immutable_days: known.immutable_days,
+            ..self.file_of(&location, appliance)
+        };
+        let terms = Terms::new(Protected::of(&file));
         let sheet = key.recovery_sheet(id, name, &location.to_string());
-        let opened = self.enter(name, &location, store, key, &file, request.take_over)?;
+        let opened = self.enter(name, &location, store, key, (&file, &terms), request.take_over)?;
         self.write_options(name, &options)?;
         if let KeyMaterial::Key(key) = &material {
             self.write_key(name, &key.to_file_text())?;
             self.write_sheet(name, &sheet)?;
         }
         self.write_file(name, &file)?;
-        Ok(NamedVault::opened_as(name, location, opened, term_days))
+        Ok(NamedVault::opened_as(name, location, opened, terms))
     }
 
-    fn file_of(&self, location: &Location, appliance: Option<String>, term_days: Option<u32>) -> VaultFile {
+    fn file_of(&self, location: &Location, appliance: Option<String>) -> VaultFile {
         // one below the state directory moves with it
         let shown = |path: &PathBuf| path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
         let (store, copies) = match location {
@@ -229,7 +236,7 @@ impl Vaults {
                 (paths.next().unwrap_or_default(), paths.collect())
             }
         };
-        VaultFile { store, copies, appliance, soft_delete_days: term_days }
+        VaultFile { store, copies, appliance, ..VaultFile::default() }
     }
 
     /// From here on the daemon knows the vault.
@@ -262,7 +269,7 @@ impl Vaults {
 }
 
 impl NamedVault {
-    fn opened_as(name: &str, store: Location, opened: super::Opened, term_days: Option<u32>) -> Self {
+    fn opened_as(name: &str, store: Location, opened: super::Opened, terms: Arc<Terms>) -> Self {
         Self {
             name: name.to_owned(),
             store,
@@ -270,7 +277,7 @@ impl NamedVault {
             open: Ok(opened),
             locked: false,
             away: false,
-            term_days: term_days.unwrap_or(TERM_DAYS),
+            terms,
             met: Arc::default(),
         }
     }

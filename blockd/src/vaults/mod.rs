@@ -6,7 +6,9 @@ mod making;
 mod met;
 mod show;
 mod stores;
+mod terms;
 
+use crate::appliance_clock::ApplianceClock;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Doing, Error, Result};
@@ -16,13 +18,15 @@ use crate::store::{Location, VAULTS as DIR};
 use block::linux::LinuxMedia;
 use block::sync::{Mutex, lock};
 use block::{Media, VaultId};
-use control::{ErrorBody, Kind};
+use control::{ErrorBody, Immutability, Kind};
 use met::Met;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stores::OpenStore;
+use terms::Protected;
+pub use terms::Terms;
 use vault::{
     ApplianceId, Env, FrameCache, KeyMaterial, Options, ReplicatedStore, Usage, Vault, VaultKey, Writer,
     unlock,
@@ -42,7 +46,7 @@ const TERM_DAYS: u32 = 14;
 const TERM_MOST_DAYS: u32 = 180;
 
 /// What `vaults/NAME.vault` says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct VaultFile {
     // relative to the state directory, absolute, or the URL of a bucket
@@ -56,6 +60,11 @@ struct VaultFile {
     // how long a deletion can be undone; 0 is for a vault that was made with `--lab`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     soft_delete_days: Option<u32>,
+    // whether points can be deleted before their time, and for how many days not
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    immutability: Option<Immutability>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    immutable_days: Option<u32>,
 }
 
 /// A vault with a name.
@@ -68,7 +77,7 @@ pub struct NamedVault {
     locked: bool,
     // its bucket cannot be reached, which may pass
     away: bool,
-    term_days: u32,
+    terms: Arc<Terms>,
     met: Arc<Met>,
 }
 
@@ -98,8 +107,13 @@ impl From<Error> for Closed {
 
 impl NamedVault {
     /// For how many days a deletion can be undone; 0 is not at all.
-    pub const fn term_days(&self) -> u32 {
-        self.term_days
+    pub fn term_days(&self) -> u32 {
+        self.terms.now().soft_delete_days
+    }
+
+    /// How its points are protected.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// The vault, if it is unlocked and in order.
@@ -139,6 +153,7 @@ pub struct Vaults {
     media: Arc<dyn Media>,
     env: Env,
     marks: Arc<Marks>,
+    clock: Arc<ApplianceClock>,
     frames: Arc<FrameCache>,
     catalog: Arc<Catalog>,
     // what prints a secret that opens a vault, by its name
@@ -155,13 +170,14 @@ impl Vaults {
         root: &Path,
         media: Arc<dyn Media>,
         env: Env,
+        clock: Arc<ApplianceClock>,
         catalog: Arc<Catalog>,
         cache_bytes: u64,
     ) -> Result<Self> {
         let (marks, frames) = (Arc::new(Marks::open(media.clone())?), Arc::new(FrameCache::new(cache_bytes)));
         let commands = Config::load(&*media)?.key_commands().clone();
         let (root, table) = (root.to_owned(), Mutex::default());
-        let vaults = Self { root, media, env, marks, frames, catalog, commands, table };
+        let vaults = Self { root, media, env, marks, clock, frames, catalog, commands, table };
         for entry in vaults.media.list(DIR).doing(|| "list the vaults".to_owned())? {
             let Some(name) = entry.name.strip_suffix(".vault").filter(|_| !entry.is_dir) else { continue };
             let named = vaults.open_one(name);
@@ -178,11 +194,12 @@ impl Vaults {
 
     fn open_one(&self, name: &str) -> NamedVault {
         let file = self.read_file(name);
-        let term_days = file.as_ref().ok().and_then(|file| file.soft_delete_days).unwrap_or(TERM_DAYS);
+        // what cannot be read promises what a vault is born with
+        let terms = Terms::new(Protected::of(file.as_ref().unwrap_or(&VaultFile::default())));
         let located = file.and_then(|file| Ok((self.location_of(&file)?, file)));
         let (store, opened) = match located {
             Ok((location, file)) => {
-                let opened = self.open_known(name, &location, &file);
+                let opened = self.open_known(name, &location, &file, &terms);
                 (location, opened)
             }
             Err(error) => (Location::Directories(Vec::new()), Err(Closed::from(error))),
@@ -191,10 +208,16 @@ impl Vaults {
             Ok(opened) => (Some(opened.vault.id()), Ok(opened), false, false),
             Err(closed) => (closed.id, Err(closed.error.body()), closed.locked, closed.away),
         };
-        NamedVault { name: name.to_owned(), store, id, open, locked, away, term_days, met: Arc::default() }
+        NamedVault { name: name.to_owned(), store, id, open, locked, away, terms, met: Arc::default() }
     }
 
-    fn open_known(&self, name: &str, location: &Location, file: &VaultFile) -> Result<Opened, Closed> {
+    fn open_known(
+        &self,
+        name: &str,
+        location: &Location,
+        file: &VaultFile,
+        terms: &Arc<Terms>,
+    ) -> Result<Opened, Closed> {
         let doing = || format!("open vault {name} in {location}");
         let store = self.open_store(location, &self.read_options(name)?).map_err(|error| {
             let away = matches!(location, Location::Bucket(_)) && error.kind() == Kind::Unavailable;
@@ -218,7 +241,7 @@ impl Vaults {
             Err(vault::Error::WrongKey { .. }) => return Err(closed(true)(self.wrong_key(name, id))),
             key => key.doing(doing).map_err(closed(false))?,
         };
-        self.enter(name, location, store, key, file, false).map_err(closed(false))
+        self.enter(name, location, store, key, (file, terms), false).map_err(closed(false))
     }
 
     /// Opens a vault with its key, to be written by this appliance.
@@ -228,7 +251,7 @@ impl Vaults {
         location: &Location,
         store: OpenStore,
         key: VaultKey,
-        file: &VaultFile,
+        (file, terms): (&VaultFile, &Arc<Terms>),
         take_over: bool,
     ) -> Result<Opened> {
         let doing = || format!("open vault {name} in {location}");
@@ -236,7 +259,7 @@ impl Vaults {
         let appliance = file.appliance.as_deref().map(str::parse::<ApplianceId>).transpose().doing(doing)?;
         let label = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let writer = Writer { appliance, label, exclusion: store.exclusion, take_over };
-        let options = Options { writer: Some(writer), ..self.options(name, id)? };
+        let options = Options { writer: Some(writer), ..self.options(name, id, terms)? };
         let vault = Vault::open_with(store.blobs.clone(), key, &self.env, options).doing(doing)?;
         if let Some(why) = vault.read_only() {
             tracing::warn!(vault = name, "{why}");
@@ -341,8 +364,9 @@ impl Vaults {
 
     /// How a vault is opened: what asks before anything in it is deleted, and where below the state directory is kept what is
     /// known of its index.
-    fn options(&self, name: &str, id: VaultId) -> Result<Options> {
-        let gate = Gate { marks: self.marks.clone(), vault: id.to_string(), clock: self.env.clock.clone() };
+    fn options(&self, name: &str, id: VaultId, terms: &Arc<Terms>) -> Result<Options> {
+        let (marks, terms, clock) = (self.marks.clone(), terms.clone(), self.clock.clone());
+        let gate = Gate { marks, vault: id.to_string(), terms, clock };
         let doing = || format!("make {CACHE}/{name}");
         self.media.create_dir(CACHE).doing(doing)?;
         self.media.create_dir(&format!("{CACHE}/{name}")).doing(doing)?;
@@ -351,6 +375,11 @@ impl Vaults {
         let frames = self.frames.clone();
         let damaged_packs = self.catalog.damaged(&id.to_string())?;
         Ok(Options { gate: Arc::new(gate), cache: Some(cache), frames, damaged_packs, ..Options::default() })
+    }
+
+    /// The appliance's clock.
+    pub fn clock(&self) -> &ApplianceClock {
+        &self.clock
     }
 
     /// Every vault, by name.

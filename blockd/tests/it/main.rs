@@ -2,10 +2,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests take files away that the daemon owns")]
 
+mod access;
 mod bad_input;
 mod certificates;
 mod clients;
+mod events;
 mod fixture;
+mod guards;
 mod guest;
 mod integrity;
 mod interop;

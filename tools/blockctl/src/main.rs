@@ -1,6 +1,8 @@
 //! `blockctl`: the person's door to blockd. It asks the daemon over its API; bytes of disks and files go over NBD, opened
 //! here and not by the daemon.
 
+mod access;
+mod approval;
 mod bases;
 mod cli;
 mod copy;
@@ -27,7 +29,7 @@ mod status;
 mod vault;
 
 use clap::Parser;
-use cli::{Arguments, VaultVerb, Verb};
+use cli::{Arguments, Reach, VaultVerb, Verb};
 use failure::{Failure, Result};
 use output::Output;
 use std::process::ExitCode;
@@ -75,14 +77,15 @@ fn misused(error: &clap::Error) -> ExitCode {
 }
 
 fn run(arguments: Arguments, output: &Output) -> Result<()> {
+    let Arguments { reach, verb, .. } = arguments;
     let client = || {
-        let dir = arguments.state.clone().or_else(control::default_state_dir).ok_or_else(|| {
-            Failure::usage("state directory: neither BLOCKD_STATE, XDG_STATE_HOME nor HOME is set")
-                .with_help("name it with --state DIR")
-        })?;
-        Ok::<_, Failure>(control::Client::new(dir.join("api.sock"))?.patient(START_LIMIT))
+        let client = daemon(&reach)?;
+        Ok::<_, Failure>(match &reach.token_file {
+            Some(file) => client.with_token(secret::passphrase(file)?),
+            None => client,
+        })
     };
-    match arguments.verb {
+    match verb {
         Verb::Demo(options) => demo::run(&options, output),
         Verb::Status => status::show(&client()?, output),
         Verb::Disk(verb) => disk::run(verb, &client()?, output),
@@ -100,9 +103,27 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Protect(options) => policy::protect(&client()?, output, &options),
         Verb::Unprotect(options) => policy::unprotect(&client()?, output, &options),
         Verb::Job(verb) => job::run(verb, &client()?, output),
+        Verb::Token(verb) => access::token(verb, &client()?, output),
+        Verb::Approval(verb) => approval::run(verb, client, output),
+        Verb::Clock(verb) => approval::clock(verb, &client()?, output),
+        Verb::Events => access::events(&client()?, output),
+        Verb::Audit(verb) => access::audit(verb, &client()?, output),
         Verb::Inspect(verb) => inspect::run(verb, output),
         Verb::Hook(verb) => hook::run(verb, &client()?.patient(hook::PATIENCE)),
         Verb::Completions { shell } => shell::completions(shell, output),
         Verb::Man { dir } => shell::man(dir.as_deref(), output),
     }
+}
+
+/// The daemon to ask: at the socket of a state directory, or elsewhere.
+fn daemon(reach: &Reach) -> Result<control::Client> {
+    if let (Some(address), Some(ca)) = (&reach.connect, &reach.ca) {
+        let authorities = secret::text("certificate", ca)?;
+        return Ok(control::Client::remote(address, authorities.as_bytes())?);
+    }
+    let dir = reach.state.clone().or_else(control::default_state_dir).ok_or_else(|| {
+        Failure::usage("state directory: neither BLOCKD_STATE, XDG_STATE_HOME nor HOME is set")
+            .with_help("name it with --state DIR")
+    })?;
+    Ok(control::Client::new(dir.join("api.sock"))?.patient(START_LIMIT))
 }

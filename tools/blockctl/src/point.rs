@@ -40,6 +40,7 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
         }
         PointVerb::Hold { point, reason } => output.answer(&client.hold_point(&point, &reason)?, show),
         PointVerb::Release { point } => output.answer(&client.release_point(&point)?, show),
+        PointVerb::Accept { point } => output.answer(&client.accept_point(&point)?, show),
         PointVerb::Undelete { point } => output.answer(&client.undelete_point(&point)?, show),
         PointVerb::Delete { point, tier, last_copy, yes } => {
             let tier = tier.map(|tier| match tier {
@@ -146,6 +147,7 @@ fn show(point: &Point) -> String {
         ("state", point.state.clone()),
         ("uri", point.uri.clone()),
         ("held", point.hold.clone().unwrap_or_else(|| "no".to_owned())),
+        ("suspect", point.suspect.clone().unwrap_or_else(|| "no".to_owned())),
         ("policy", point.policy.clone().unwrap_or_else(|| "none".to_owned())),
         ("kept by it", reasons(&point.kept)),
     ])

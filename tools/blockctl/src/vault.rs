@@ -1,13 +1,15 @@
 //! `blockctl vault …`.
 
-use crate::cli::{KeyArguments, KeyVerb, NewKey, StoreArguments, VaultVerb};
+use crate::cli::{
+    ImmutabilityName, KeyArguments, KeyVerb, NewKey, ProtectArguments, StoreArguments, VaultVerb,
+};
 use crate::failure::{Failure, Result};
 use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::{secret, size};
 use control::{
-    AddKey, Client, CreateVault, JobState, OpenVault, RepairVault, SweepRun, Vault, VaultCheck, VaultKeySlot,
-    VaultRepair, VaultSweep, VaultUsage,
+    AddKey, Client, CreateVault, Immutability, JobState, OpenVault, RepairVault, SweepRun, Vault, VaultCheck,
+    VaultKeySlot, VaultProtection, VaultRepair, VaultSweep, VaultUsage,
 };
 use std::path::{Path, absolute};
 
@@ -57,6 +59,16 @@ pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&client.sweeps(&name)?, |runs| runs_of(runs))
         }
         VaultVerb::Sweep { name, yes, .. } => sweep(client, output, &name, yes),
+        VaultVerb::Protect { name, how, yes } => {
+            let request = protection(&how);
+            if request.immutability == Some(Immutability::Locked) {
+                output.confirm(
+                    &format!("lock the immutability of vault {name}: nobody can ever take that back"),
+                    yes,
+                )?;
+            }
+            output.answer(&client.protect_vault(&name, &request)?, show)
+        }
         VaultVerb::Rescue(_) => Err(Failure::usage("vault rescue: needs no daemon")),
     }
 }
@@ -267,6 +279,8 @@ fn show(vault: &Vault) -> String {
         ("redundancy", vault.redundancy.clone()),
         ("points", vault.points.map_or_else(|| "?".to_owned(), |points| points.to_string())),
         ("stored", vault.stored.map_or_else(|| "?".to_owned(), size::show)),
+        ("soft delete", format!("{} days", vault.soft_delete_days)),
+        ("immutability", immutability(vault)),
         ("locked", if vault.locked { "yes" } else { "no" }.to_owned()),
         ("key file", vault.key_file.clone()),
         ("sheet", vault.recovery_sheet.clone()),
@@ -292,4 +306,21 @@ fn show(vault: &Vault) -> String {
         rows.push(("writer", format!("{} {label}{own}", writer.appliance)));
     }
     sheet(&rows)
+}
+
+fn immutability(vault: &Vault) -> String {
+    match vault.immutability {
+        Immutability::Off => "off".to_owned(),
+        how => format!("{}, {} days", how.name(), vault.immutable_days),
+    }
+}
+
+fn protection(how: &ProtectArguments) -> VaultProtection {
+    let immutability = how.immutability.map(|name| match name {
+        ImmutabilityName::Off => Immutability::Off,
+        ImmutabilityName::On => Immutability::On,
+        ImmutabilityName::Locked => Immutability::Locked,
+    });
+    let (soft_delete_days, immutable_days) = (how.soft_delete_days, how.immutable_days);
+    VaultProtection { soft_delete_days, immutability, immutable_days }
 }

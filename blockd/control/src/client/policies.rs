@@ -107,6 +107,14 @@ impl Client {
         self.send(Method::POST, &format!("/v1/points/{}/hold", encode(name)), Some(&body))
     }
 
+    /// Says that a suspect point is right.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if it is not suspect.
+    pub fn accept_point(&self, name: &str) -> Result<Point, Error> {
+        self.send(Method::DELETE, &format!("/v1/points/{}/suspicion", encode(name)), NOTHING)
+    }
+
     /// Ends a hold.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Every verb and option, in one place: parsing, help, shell completions and man pages come from here.
 
+mod access;
+mod approval;
 mod disk;
 mod files;
 mod hook;
@@ -7,12 +9,17 @@ mod policy;
 mod run;
 mod vault;
 
+pub use access::{AuditVerb, NewToken, RoleName, TokenVerb};
+pub use approval::{ApprovalVerb, ClockVerb};
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesVerb, FindOptions, KindName, TarOptions};
 pub use hook::HookVerb;
 pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 pub use run::{RestoreVerb, RunOptions, RunVerb};
-pub use vault::{KeyArguments, KeyVerb, NewKey, RescueOptions, RescueVerb, StoreArguments, VaultVerb};
+pub use vault::{
+    ImmutabilityName, KeyArguments, KeyVerb, NewKey, ProtectArguments, RescueOptions, RescueVerb,
+    StoreArguments, VaultVerb,
+};
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -22,14 +29,30 @@ use std::path::PathBuf;
 #[derive(Parser)]
 #[command(name = "blockctl", version, max_term_width = 100, propagate_version = true)]
 pub struct Arguments {
-    /// State directory of the daemon; else BLOCKD_STATE, /var/lib/blockd for root, $XDG_STATE_HOME/blockd
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub reach: Reach,
     /// Answer with one JSON object or array
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// Which daemon to ask, and as whom.
+#[derive(Args)]
+pub struct Reach {
+    /// State directory of the daemon; else BLOCKD_STATE, /var/lib/blockd for root, $XDG_STATE_HOME/blockd
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// The daemon of another host, HOST:PORT, over TLS; its --ca and a --token-file are needed too
+    #[arg(long, global = true, value_name = "ADDR", env = "BLOCKD_CONNECT", requires = "ca")]
+    pub connect: Option<String>,
+    /// The certificate of the authority that signed that daemon's, in PEM
+    #[arg(long, global = true, value_name = "FILE", env = "BLOCKD_CA", value_hint = ValueHint::FilePath)]
+    pub ca: Option<PathBuf>,
+    /// A file whose first line is a token's secret: be that identity
+    #[arg(long, global = true, value_name = "FILE", env = "BLOCKD_TOKEN_FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -82,6 +105,20 @@ pub enum Verb {
     /// Backups, restores and checks, under way and past
     #[command(subcommand)]
     Job(JobVerb),
+    /// Tokens: identities with a role and a scope
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Approvals: requests that need a second person, a guard
+    #[command(subcommand)]
+    Approval(ApprovalVerb),
+    /// The appliance's time, which never goes back and does not jump unseen
+    #[command(subcommand)]
+    Clock(ClockVerb),
+    /// The last events: failed jobs, late items, low space and what else somebody may want to know at once
+    Events,
+    /// The audit log: who asked for which change or restore, when, and how it ended
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// A disk's files, dumped and checked without the daemon
     #[command(subcommand)]
     Inspect(InspectVerb),
@@ -217,6 +254,11 @@ pub enum PointVerb {
     },
     /// End a hold
     Release {
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
+        point: String,
+    },
+    /// Say that a suspect recovery point is right: far smaller or far more changed than its past, and meant to be
+    Accept {
         /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
         point: String,
     },

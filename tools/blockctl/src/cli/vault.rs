@@ -92,8 +92,42 @@ pub enum VaultVerb {
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "copy")]
         store: Option<String>,
     },
+    /// For how long deletions can be undone, and for how long nothing can be deleted; less of it needs a guard, where there is one
+    Protect {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        how: ProtectArguments,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Read a vault with nothing but its store and a key: no daemon, no catalog
     Rescue(RescueOptions),
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct ProtectArguments {
+    /// For how many days a deleted recovery point can be undeleted, 14 to 180
+    #[arg(long, value_name = "DAYS")]
+    pub soft_delete_days: Option<u32>,
+    /// Whether recovery points can be deleted before their time; `locked` never goes back
+    #[arg(long, value_name = "HOW")]
+    pub immutability: Option<ImmutabilityName>,
+    /// For how many days after it was made a recovery point cannot be deleted
+    #[arg(long, value_name = "DAYS")]
+    pub immutable_days: Option<u32>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum ImmutabilityName {
+    /// They can be
+    Off,
+    /// They cannot be, until that is turned off
+    On,
+    /// They cannot be, and nobody can change that; the days can only become more
+    Locked,
 }
 
 #[derive(Args)]

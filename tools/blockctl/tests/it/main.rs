@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests move files away that a disk stands on")]
 
+mod access;
 mod bases;
 mod cli;
 mod damage;

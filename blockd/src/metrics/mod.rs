@@ -1,5 +1,9 @@
 //! How exports are used, as the API shows it and as Prometheus collects it.
 
+mod appliance;
+
+pub use appliance::appliance;
+
 use control::{Export, ExportCommand};
 use nbd::server::ExportStatus;
 use nbd::transmission::CommandCount;
@@ -83,6 +87,11 @@ pub fn prometheus(status: &[ExportStatus]) -> String {
     text.0
 }
 
+/// A value of a label.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
@@ -101,8 +110,19 @@ impl Text {
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.family(name, kind, help);
+        self.line(format_args!("{name} {value}"));
+    }
+
+    fn labelled(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let label = |(label, value): &(&str, &str)| format!("{label}=\"{}\"", escaped(value));
+        let labels: Vec<String> = labels.iter().map(label).collect();
+        self.line(format_args!("{name}{{{}}} {value}", labels.join(",")));
+    }
+
     fn sample(&mut self, name: &str, export: &ExportStatus, labels: &str, value: f64) {
-        let export = export.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let export = escaped(&export.name);
         self.line(format_args!("{name}{{export=\"{export}\"{labels}}} {value}"));
     }
 }
