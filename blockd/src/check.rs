@@ -10,7 +10,8 @@ use crate::vaults::NamedVault;
 use block::{ByteCount, Time};
 use control::{Job, Kind, LastCheck, Problem, VaultCheck};
 use std::collections::HashMap;
-use vault::{CheckReport, VaultPoint};
+use std::ops::ControlFlow;
+use vault::{CheckReport, CopyState, Repaired, ReplicatedStore, VaultPoint};
 
 impl Daemon {
     /// Reads and verifies everything in a vault, as a job.
@@ -31,9 +32,13 @@ impl Daemon {
         let (tiers, clock) = (self.tiers().clone(), self.clock());
         self.jobs().start(new, move |run| {
             let vault = named.vault()?;
+            let of_copies = match named.copies()? {
+                Some(copies) => check_copies(run, &named, &*copies)?,
+                None => Vec::new(),
+            };
             let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
             let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
-            let found = show(&tiers, &named, &report)?;
+            let found = show(&tiers, &named, &report, of_copies)?;
             remember(run, &tiers, &named, &Checked { points: &before.points, report: &report }, &found, clock.now())?;
             let broken = (!found.ok).then_some(found.problems.len());
             run.update(|job| {
@@ -51,6 +56,41 @@ impl Daemon {
             }
         })
     }
+}
+
+/// Reads every blob of every copy and puts right what can be; says what was wrong with each, mended or not.
+fn check_copies(run: &Run, named: &NamedVault, copies: &ReplicatedStore) -> Result<Vec<Problem>> {
+    let doing = || format!("check the copies of vault {}", named.name);
+    let before = copies.status();
+    let repaired = copies.repair(true, &mut |report: &Repaired| {
+        run.update(|job| job.bytes_read = report.bytes_read);
+        if run.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if run.is_cancelled() {
+        return Err(Error::said(Kind::Cancelled, doing(), "somebody asked to stop"));
+    }
+    let mut problems = Vec::new();
+    if let Err(error) = repaired {
+        problems.push(Problem { what: "the copies".to_owned(), why: error.to_string() });
+    }
+    for (before, after) in before.iter().zip(copies.status()) {
+        let what = format!("copy {} in {}", after.number, after.place);
+        let mended = after.repaired - before.repaired;
+        if mended > 0 {
+            let why = format!(
+                "{mended} of its blobs were missing or damaged, and were put right from another copy"
+            );
+            problems.push(Problem { what: what.clone(), why });
+        }
+        if let CopyState::Behind(why) | CopyState::Failed(why) | CopyState::Absent(why) = after.state {
+            let why = format!(
+                "it does not hold everything: {why}; `blockctl vault repair {}` gives it what it lacks",
+                named.name
+            );
+            problems.push(Problem { what, why });
+        }
+    }
+    Ok(problems)
 }
 
 /// What was looked at, and what was found.
@@ -97,7 +137,12 @@ fn names(tiers: &Tiers, named: &NamedVault) -> Result<HashMap<String, String>> {
     Ok(names)
 }
 
-fn show(tiers: &Tiers, named: &NamedVault, report: &CheckReport) -> Result<VaultCheck> {
+fn show(
+    tiers: &Tiers,
+    named: &NamedVault,
+    report: &CheckReport,
+    of_copies: Vec<Problem>,
+) -> Result<VaultCheck> {
     let (names, lost) = (names(tiers, named)?, tiers.lost(named)?);
     let damage = report.damage.iter().map(|damage| Problem {
         what: damage.blob.clone(),
@@ -115,7 +160,7 @@ fn show(tiers: &Tiers, named: &NamedVault, report: &CheckReport) -> Result<Vault
         what: format!("recovery point {name}"),
         why: format!("it is lost: its blob {manifest} is missing from the store"),
     });
-    let problems: Vec<Problem> = damage.chain(hurt).chain(lost).collect();
+    let problems: Vec<Problem> = of_copies.into_iter().chain(damage).chain(hurt).chain(lost).collect();
     Ok(VaultCheck {
         vault: named.name.clone(),
         ok: report.is_clean() && problems.is_empty(),

@@ -565,7 +565,7 @@ fn disk_warning(disk: &Disk) -> Option<String> {
     if let Some(first) = blocks.first() {
         let (count, file) = (blocks.len(), &first.file);
         return Some(format!(
-            "disk {}: reads have met {count} damaged blocks, the first in {file}; `blockctl disk scrub {}` finds all",
+            "disk {}: {count} damaged blocks were met, the first in {file}; `blockctl disk scrub {}` looks for all and names what they hurt",
             disk.name, disk.name
         ));
     }

@@ -244,7 +244,7 @@ fn make(media: &dyn Media) -> Result<StateId> {
     let names = media.list("").doing(|| "list the state directory".to_owned())?;
     if names.iter().any(|entry| entry.is_dir && entry.name == "disks") {
         return Err(Error::said(Kind::Corrupt, "state file", "is missing though there are disks")
-            .with_help("put the file `state` back; see docs/state.md"));
+            .with_help("put the file `state` back from a copy of the state directory; it says which state the disks belong to"));
     }
     let id = StateId::random(&KernelEntropy).doing(|| "draw an id for the state".to_owned())?;
     let file = StateFile { version: VERSION, id: id.to_string() };

@@ -280,6 +280,15 @@ impl Disks {
         run: Option<RunRecord>,
     ) -> Result<Arc<Named>> {
         let size = size.unwrap_or_else(|| based.ground.size());
+        if size < based.ground.size() {
+            let why = format!(
+                "{} bytes cut off the end of what it stands on, which has {}",
+                size.get(),
+                based.ground.size().get()
+            );
+            return Err(Error::said(Kind::Invalid, format!("make disk {name}"), why)
+                .with_help("leave the size out, or make the disk and shrink it: blockctl disk resize"));
+        }
         self.make(New { id, name, size, stage: Stage::Disk, based: Some(based), run }, |_| Ok(()))
     }
 
@@ -361,7 +370,7 @@ impl Disks {
         let Some(other) = other else { return Ok(()) };
         let why = format!("{} is the file of disk {} already", file.path, other.name);
         Err(Error::said(Kind::Conflict, format!("adopt disk {name}"), why).with_help(format!(
-            "`blockctl disk create {name} --base {}` makes another disk on it; `blockctl disk rename` gives a disk another name",
+            "`blockctl disk create {name} --base {}` makes another disk on it",
             file.path
         )))
     }

@@ -16,25 +16,24 @@ impl Disks {
     /// `Conflict` while a client is connected, unless it is to be cut off: then nothing of it is written any more when
     /// this returns.
     pub fn begin_replacing(&self, named: &Arc<Named>, record: &ReplaceRecord, cut_off: bool) -> Result<()> {
-        if !cut_off {
-            // whoever said good-bye just now may still be leaving
-            named.is_left_alone();
-        }
         let _told = lock(&named.told);
         if named.writers.load(Ordering::SeqCst) > 0 {
             if !cut_off {
-                let clients: Vec<String> =
-                    named.claim.clients().into_iter().map(|client| client.client).collect();
-                let why = format!("a client is connected to it: {}", clients.join(", "));
-                return Err(Error::said(Kind::Refused, format!("replace disk {}", named.name), why).with_help(
-                    "shut the machine down first; or --force-disconnect ends its connection, and what it has not flushed is lost to it",
-                ));
+                return Err(still_connected(named));
             }
             named.cut_off();
         }
         self.write_replaced(named, record)?;
         *lock(&named.replacing) = Some(record.clone());
         Ok(())
+    }
+
+    /// Whether nobody is connected, once whoever said good-bye just now is gone.
+    ///
+    /// # Errors
+    /// `Refused` naming the clients.
+    pub fn check_left_alone(&self, named: &Named) -> Result<()> {
+        if named.is_left_alone() { Ok(()) } else { Err(still_connected(named)) }
     }
 
     /// Lets clients in again.
@@ -71,4 +70,12 @@ impl Named {
     pub fn replacing(&self) -> Option<ReplaceRecord> {
         lock(&self.replacing).clone()
     }
+}
+
+fn still_connected(named: &Named) -> Error {
+    let clients: Vec<String> = named.claim.clients().into_iter().map(|client| client.client).collect();
+    let why = format!("a client is connected to it: {}", clients.join(", "));
+    Error::said(Kind::Refused, format!("replace disk {}", named.name), why).with_help(
+        "shut the machine down first; or --force-disconnect ends its connection, and what it has not flushed is lost to it",
+    )
 }

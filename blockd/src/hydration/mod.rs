@@ -188,8 +188,8 @@ impl Work {
         });
         self.settle(named, disk, ended)
             .map_err(|error| {
-                // deleted or replaced by another value meanwhile: nothing to say
-                if named.is_deleted() || self.bell.is_stopping() {
+                // deleted, replaced by another value or let go of its point by the other thread meanwhile: nothing to say
+                if named.is_deleted() || self.bell.is_stopping() || !disk.stands() {
                     return;
                 }
                 let why = error.body().message;

@@ -49,6 +49,10 @@ impl Daemon {
             return Err(Error::said(Kind::Conflict, format!("replace disk {name}"), "a job works with it")
                 .with_help("`blockctl job list` shows it; wait for it or cancel it"));
         }
+        if !request.force_disconnect {
+            // before a safety point is made that nobody needs
+            tiers.disks.check_left_alone(&named)?;
+        }
         // what is neither the one nor the other is no content anybody wants back
         let safety = match former.filter(|former| !former.done) {
             Some(former) => former.safety,

@@ -1,29 +1,50 @@
 //! Where a restore reads from: each block from the nearest place that is proven to hold it.
 //!
-//! A point of the instant tier is read there. Of one that only a vault holds, the blocks that its disk has not changed up to the
-//! newest point it still has are read from that; the change map proves them equal. The rest comes from the vault.
+//! A point of the instant tier is read there, and where its layers are damaged, from a vault that has it too. Of one that only a
+//! vault holds, the blocks that its disk has not changed up to the newest point it still has are read from that; the change map
+//! proves them equal. The rest comes from the vault.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jobs::Run;
 use crate::points::{Held, Tiers};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Visit};
 use control::Restored;
 use layers::Until;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A recovery point, read from one tier or from both.
 pub struct Whence {
-    far: Arc<dyn BlockSource>,
+    size: ByteCount,
     near: Option<Near>,
-    is_instant: bool,
+    far: Far,
+    /// Bytes that damage of the instant tier made be read from the vault.
+    saved: AtomicU64,
 }
 
-/// A newer point of the same disk in the instant tier.
+/// A point in the instant tier: the very one, or a newer one of the same disk.
 struct Near {
     source: Arc<dyn BlockSource>,
     /// Where it may hold something else: ascending, without overlap.
     differs: Vec<ByteRange>,
+}
+
+/// The point in a vault, opened when it is first needed.
+struct Far {
+    point: Option<Held>,
+    source: OnceLock<Arc<dyn BlockSource>>,
+}
+
+impl Far {
+    fn source(&self) -> Result<&Arc<dyn BlockSource>> {
+        if let Some(source) = self.source.get() {
+            return Ok(source);
+        }
+        let Some(point) = &self.point else { return Err(Error::not_found("the point in a vault")) };
+        let source = point.source()?;
+        Ok(self.source.get_or_init(|| source))
+    }
 }
 
 impl Near {
@@ -70,34 +91,39 @@ impl Whence {
     /// # Errors
     /// The last holder's failure.
     pub fn of(tiers: &Tiers, point: &Held, run: &Run) -> Result<Self> {
-        let far = point.source()?;
-        let is_instant = point.instant.is_some();
-        let near = if is_instant { None } else { Near::of(tiers, point) };
-        let vault = if is_instant { None } else { point.copies.first() };
+        let mut copy = point.clone();
+        copy.instant = None;
+        let first = point.source()?;
+        let (near, far) = match point.instant.is_some() {
+            true => (Some(Near { source: first, differs: Vec::new() }), OnceLock::new()),
+            false => (Near::of(tiers, point), OnceLock::from(first)),
+        };
+        let vault = if point.instant.is_some() { None } else { point.copies.first() };
         run.update(|job| {
             job.vault = vault.map(|(vault, _)| vault.name.clone());
             job.restore = Some(Restored::default());
         });
-        Ok(Self { far, near, is_instant })
+        let far = Far { point: (!copy.copies.is_empty()).then_some(copy), source: far };
+        Ok(Self { size: point.size, near, far, saved: AtomicU64::new(0) })
     }
 
     /// Says in the job that these bytes were read, and where.
     pub fn was_read(&self, run: &Run, range: ByteRange) -> block::Result<()> {
         let (mut instant, mut vault) = (0, 0);
         self.parts(range, &mut |part, is_far| {
-            let count = part.count().get();
-            if is_far && !self.is_instant {
-                vault += count
-            } else {
-                instant += count
-            }
+            *(if is_far { &mut vault } else { &mut instant }) += part.count().get();
             Ok(ControlFlow::Continue(()))
         })?;
+        let saved = self.saved.swap(0, Ordering::Relaxed).min(instant);
         run.update(|job| {
             job.bytes_read += instant + vault;
             let restore = job.restore.get_or_insert_default();
-            restore.bytes_instant += instant;
-            restore.bytes_vault += vault;
+            restore.bytes_instant += instant - saved;
+            restore.bytes_vault += vault + saved;
+            if saved > 0 {
+                let note = "the instant tier is damaged: what it lacks was read from a vault";
+                job.note = Some(note.to_owned());
+            }
         });
         Ok(())
     }
@@ -113,24 +139,39 @@ impl Whence {
         }
     }
 
-    fn place(&self, is_far: bool) -> &dyn BlockSource {
-        match &self.near {
-            Some(near) if !is_far => &*near.source,
-            _ => &*self.far,
+    fn read_far(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        self.far.source().map_err(block::Error::other)?.read_at(offset, buf)
+    }
+
+    fn read_near(&self, near: &Near, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        match near.source.read_at(offset, buf) {
+            Err(error) if error.kind() == block::Kind::Corrupt && self.far.point.is_some() => {
+                // why a restore failed is the damage, not that nothing else had the bytes either
+                if let Err(of_vault) = self.read_far(offset, buf) {
+                    tracing::warn!("the vault does not have it either: {of_vault}");
+                    return Err(error);
+                }
+                self.saved.fetch_add(buf.len() as u64, Ordering::Relaxed);
+                Ok(())
+            }
+            read => read,
         }
     }
 }
 
 impl BlockSource for Whence {
     fn size(&self) -> ByteCount {
-        self.far.size()
+        self.size
     }
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
         let start = offset.get();
         self.parts(ByteRange::between(start, start + buf.len() as u64), &mut |part, is_far| {
-            let within = (part.start() - start) as usize..(part.end() - start) as usize;
-            self.place(is_far).read_at(part.offset(), &mut buf[within])?;
+            let buf = &mut buf[(part.start() - start) as usize..(part.end() - start) as usize];
+            match &self.near {
+                Some(near) if !is_far => self.read_near(near, part.offset(), buf)?,
+                _ => self.read_far(part.offset(), buf)?,
+            }
             Ok(ControlFlow::Continue(()))
         })
     }
@@ -138,7 +179,11 @@ impl BlockSource for Whence {
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
         self.parts(range, &mut |part, is_far| {
             let mut flow = ControlFlow::Continue(());
-            self.place(is_far).extents(part, &mut |extent| {
+            let source = match &self.near {
+                Some(near) if !is_far => &near.source,
+                _ => self.far.source().map_err(block::Error::other)?,
+            };
+            source.extents(part, &mut |extent| {
                 flow = visit(extent);
                 flow
             })?;
@@ -162,7 +207,8 @@ mod tests {
     fn what_may_differ_is_read_far_away_and_nothing_else() {
         let differs = [(10, 20), (20, 30), (99, 100)].map(|(start, end)| ByteRange::between(start, end));
         let near = Some(Near { source: disk(1), differs: differs.to_vec() });
-        let whence = Whence { far: disk(2), near, is_instant: false };
+        let far = Far { point: None, source: OnceLock::from(disk(2) as Arc<dyn BlockSource>) };
+        let whence = Whence { size: ByteCount::new(100), near, far, saved: AtomicU64::new(0) };
         for start in 0..100 {
             for end in start + 1..=100 {
                 let mut found = vec![0; end - start];

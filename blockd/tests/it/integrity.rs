@@ -104,6 +104,29 @@ fn a_flipped_bit_is_named_and_hurts_only_its_block() {
     assert_eq!(still.bytes_hurt, 2 * 4096);
 }
 
+/// A point that a vault holds too restores whatever became of its layers, and a scrub's findings are known without a read.
+#[test]
+fn a_damaged_layer_is_known_and_the_vault_stands_in_for_it() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", SIZE);
+    let content = noise(1, SIZE as usize);
+    daemon.write("web", 0, &content);
+    assert_eq!(daemon.backup("web").error, None);
+    assert_eq!(scrub(&daemon, "web").error, None);
+    flip(&oldest_layer(&daemon, &state, "web"), (900 << 12) + 4000);
+    assert_eq!(job_failure(&scrub(&daemon, "web")).0, Kind::Corrupt);
+    assert_eq!(daemon.client().disk("web").expect("a disk").damage.len(), 1);
+    let warnings = daemon.client().status().expect("status").warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("1 damaged blocks")), "{warnings:?}");
+    let restored = daemon.restore("web@1", "again");
+    assert_eq!(restored.error, None);
+    assert!(restored.note.is_some_and(|note| note.contains("damaged")));
+    let whence = restored.restore.expect("where it came from");
+    assert!(whence.bytes_vault > 0 && whence.bytes_instant > 0, "{whence:?}");
+    assert!(daemon.read("again") == content);
+}
+
 /// Checksums are made without anybody asking for them.
 #[test]
 fn sealed_layers_get_their_sums_in_the_background() {

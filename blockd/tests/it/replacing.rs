@@ -108,8 +108,10 @@ fn never_two_writers() {
     let state = State::new();
     let (daemon, before, _) = machine(&state);
     let guest = daemon.export("web");
+    let points = daemon.client().points(Some("web")).expect("points").points.len();
     let (kind, said) = failure(daemon.client().restore(&of("web@1")));
     assert!(kind == Kind::Refused && said.contains("connected"), "{said}");
+    assert_eq!(daemon.client().points(Some("web")).expect("points").points.len(), points, "no safety point");
     assert!(!daemon.client().preflight(&of("web@1")).expect("a look ahead").obstacles.is_empty());
     guest.write_at(ByteOffset::new(0), &[1; 512]).expect("it goes on");
     done(&daemon, &RestoreRequest { force_disconnect: true, ..of("web@1") });

@@ -6,6 +6,7 @@ use crate::data_file;
 use crate::disk::Env;
 use crate::fold::layer_map;
 use crate::names::Numbered;
+use crate::scrub::HurtRange;
 use crate::verify::Unread;
 use crate::{BlockState, Error, FrozenMap, Result};
 use block::sync::{Arc, Mutex, Published, lock};
@@ -98,6 +99,24 @@ impl Damage {
             found.insert((layer, block), hurt.clone());
         }
         Error::Hurt { disk, hurt }.into()
+    }
+
+    /// Remembers what a scrub found hurt in a layer.
+    pub(crate) fn remember(&self, layer: u64, hurt: &HurtRange) {
+        let blocks = hurt.range.start() / BLOCK_SIZE..hurt.range.end().div_ceil(BLOCK_SIZE);
+        let mut found = lock(&self.found);
+        for block in blocks {
+            if found.len() >= MAX_REMEMBERED {
+                return;
+            }
+            found.entry((layer, block)).or_insert_with(|| HurtBlock {
+                layer: hurt.file.clone(),
+                block,
+                why: hurt.why.clone(),
+                points: hurt.points.clone(),
+                is_live: hurt.is_live,
+            });
+        }
     }
 
     /// The hurt blocks found since the disk was opened, at most a thousand.

@@ -89,6 +89,10 @@ impl Disk {
             }
             done.insert((record.layer, record.map));
             found.layers += 1;
+            let map = Numbered::Map(record.map).path(&self.dir);
+            for hurt in here.hurt.iter().filter(|hurt| hurt.file != map) {
+                self.damage.remember(record.layer, hurt);
+            }
             found.add(here);
             if !read? {
                 return Ok(found);

@@ -58,7 +58,10 @@ pub fn unprotect(client: &Client, output: &Output, options: &UnprotectOptions) -
         (true, _) => {
             format!("{}: no backups and no pruning until `blockctl protect {}`", item.item, item.item)
         }
-        (_, true) => format!("{} is protected no longer; its recovery points are deleted", item.item),
+        (_, true) => format!(
+            "{} is protected no longer; its recovery points in vaults are deleted (`blockctl point undelete` brings them back for a while), those of the instant tier stay",
+            item.item
+        ),
         (_, false) => format!("{} is protected no longer; its recovery points stay", item.item),
     })
 }
