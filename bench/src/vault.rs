@@ -357,7 +357,7 @@ impl Subject for Restic {
 
     fn restore(&mut self, to: &Path) -> Result<()> {
         let target = to.with_extension("restic");
-        self.run(&["restore", "latest", "--sparse", "--target", &target.display().to_string()])?;
+        self.run(&["restore", "latest", "--target", &target.display().to_string()])?;
         let inside = self.image.strip_prefix("/").unwrap_or(&self.image);
         run_program(Command::new("mv").arg(target.join(inside)).arg(to)).map(drop)
     }

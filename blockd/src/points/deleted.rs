@@ -6,7 +6,7 @@ use crate::error::{Doing, Error, Result};
 use crate::gate::{self, stamp};
 use crate::marks::{Deleted, Hold, Mark};
 use crate::vaults::NamedVault;
-use block::StateId;
+use block::{Failure as _, StateId};
 use control::Kind;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
@@ -107,8 +107,11 @@ impl Tiers {
         if let Some(manifest) = manifest {
             let open = vault.vault()?;
             self.catalog.forget_stored(&vault.key(), &manifest.to_string())?;
-            let deleted =
-                open.delete_point(manifest).doing(|| format!("delete {name} from vault {}", vault.name));
+            let deleted = match open.delete_point(manifest) {
+                // whoever asked and the keeper may both end it
+                Err(gone) if gone.kind() == block::Kind::NotFound => Ok(()),
+                deleted => deleted.doing(|| format!("delete {name} from vault {}", vault.name)),
+            };
             if deleted.is_err() {
                 let stored = Stored { manifest: manifest.to_string(), name: name.clone() };
                 self.catalog.put_stored(&vault.key(), &[stored])?;

@@ -190,7 +190,7 @@ fn a_deleted_point_is_not_missed() {
     let daemon = state.start();
     daemon.client().delete_point("web@1", &DeletePointQuery::default()).expect("deleted");
     let check = daemon.finished(&daemon.client().check_vault("main").expect("a job"));
-    assert!(check.check.is_some_and(|check| check.ok && check.points == 0));
+    assert!(check.check.as_ref().is_some_and(|check| check.ok && check.points == 0), "{check:?}");
     assert_eq!(failure(daemon.client().point("web@1")).0, Kind::NotFound);
 }
 
