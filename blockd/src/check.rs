@@ -33,7 +33,7 @@ impl Daemon {
         self.jobs().start(new, move |run| {
             let vault = named.vault()?;
             let of_copies = match named.copies()? {
-                Some(copies) => check_copies(run, &named, &*copies)?,
+                Some(copies) => check_copies(run, &named, copies)?,
                 None => Vec::new(),
             };
             let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
