@@ -202,7 +202,7 @@ impl Named {
     }
 
     /// Whether no client is connected, once one that said good-bye just now is gone.
-    pub(super) fn is_left_alone(&self) -> bool {
+    pub fn is_left_alone(&self) -> bool {
         let is_free = || self.writers.load(Ordering::SeqCst) == 0;
         for _ in 0..RELEASE_TRIES {
             if is_free() {

@@ -44,6 +44,8 @@ impl Daemon {
                 Ok(changes) => Some(changes.all().total().get()),
                 Err(_) => None,
             };
+            // whoever said good-bye just now may still be leaving
+            named.is_left_alone();
             clients = named.claim.clients().into_iter().map(|client| client.client).collect();
             if !clients.is_empty() && !request.force_disconnect {
                 obstacles.push(format!("disk {target} is in use by {}", clients.join(", ")));
