@@ -15,7 +15,8 @@ impl Disks {
     /// Makes a disk larger or smaller. Clients keep the size they were told; those who connect later learn the new one.
     ///
     /// # Errors
-    /// `Conflict` for a smaller size while a client is connected, unless `attached` says to do it all the same;
+    /// `Conflict` for a smaller size while a client is connected, unless `attached` says to do it all the same, and while a
+    /// recovery point takes the place of what it holds;
     /// `Invalid` for a size that no disk has; `NoSpace`.
     pub fn resize(&self, name: &str, size: ByteCount, attached: bool) -> Result<Arc<Named>> {
         let named = self.get(name)?;
@@ -27,6 +28,11 @@ impl Disks {
         }
         {
             let _told = lock(&named.told);
+            if let Some(record) = named.replacing() {
+                let why = format!("{} is taking the place of what it holds", record.name);
+                return Err(Error::said(Kind::Conflict, format!("resize disk {name}"), why)
+                    .with_help("`blockctl job list` shows how far it is; resize the disk after that"));
+            }
             let is_smaller = shrinks();
             if is_smaller && !attached && named.writers.load(Ordering::SeqCst) > 0 {
                 let why = "a client is connected, and would still use what is cut off";

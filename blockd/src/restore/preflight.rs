@@ -39,7 +39,7 @@ impl Daemon {
         let (mut clients, mut bytes_lost) = (Vec::new(), None);
         if let Some(named) = &replaced {
             let disk = named.disk()?;
-            to_read = differing(disk, &point).doing(doing)?;
+            to_read = differing(disk, &point).doing(doing)?.clip(ByteRange::whole(point.size));
             bytes_lost = match disk.changes(Some(point.state), Until::Live) {
                 Ok(changes) => Some(changes.all().total().get()),
                 Err(_) => None,
@@ -110,8 +110,8 @@ fn nearest(point: &Held) -> (Tier, Option<String>, bool) {
 fn data_in(point: &Held, ranges: &RangeSet) -> Result<u64> {
     let source = point.source()?;
     let mut bytes = 0;
-    for range in ranges.iter() {
-        let range = range.intersect(ByteRange::whole(source.size()));
+    // what changed behind its end, of a disk that has grown since, is not in it
+    for range in ranges.clip(ByteRange::whole(source.size())).iter() {
         let counted = source.extents(range, &mut |extent| {
             bytes += if extent.kind == ExtentKind::Data { extent.range.count().get() } else { 0 };
             ControlFlow::Continue(())

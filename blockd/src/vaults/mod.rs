@@ -220,15 +220,22 @@ impl Vaults {
     ) -> Result<Opened, Closed> {
         let doing = || format!("open vault {name} in {location}");
         let store = self.open_store(location, &self.read_options(name)?).map_err(|error| {
-            let away = matches!(location, Location::Bucket(_)) && error.kind() == Kind::Unavailable;
-            Closed { away, ..Closed::from(error) }
+            let error = match (location, error.kind()) {
+                (Location::Directories(_), Kind::NotFound) => {
+                    Error::said(Kind::Unavailable, doing(), error.body().message).with_help(
+                        "mount the store's filesystem; the vault then opens by itself within a minute",
+                    )
+                }
+                _ => error,
+            };
+            Closed { away: error.kind() == Kind::Unavailable, ..Closed::from(error) }
         })?;
         let id = match Vault::describe(&*store.blobs) {
             Err(vault::Error::NoVault) => {
                 let why = "its blob `vault` (the file vault.BLOB) is missing, which says which vault it is";
-                let help =
-                    "mount the store's filesystem or put the file back from a copy, and restart blockd";
-                return Err(Error::said(Kind::Corrupt, doing(), why).with_help(help).into());
+                let help = "mount the store's filesystem or put the file back from a copy; the vault then opens by itself within a minute";
+                let error = Error::said(Kind::Corrupt, doing(), why).with_help(help);
+                return Err(Closed { away: true, ..Closed::from(error) });
             }
             id => id.doing(doing)?,
         };

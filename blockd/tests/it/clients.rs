@@ -154,6 +154,8 @@ fn qemu_writes_through_one_daemon_after_the_other() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("qemu-img");
+    // qemu asks again for a connection it had, not for its first one
+    daemon.eventually("its connection", |client| client.disk("web").is_ok_and(|disk| disk.writers > 0));
     let (mut taken_over, pid) = (0, daemon.pid());
     while writer.try_wait().expect("its state").is_none() {
         let started = daemon.client().status().expect("status").daemon.started;

@@ -82,7 +82,7 @@ fn a_flipped_bit_is_named_and_hurts_only_its_block() {
         assert_eq!(read(&daemon, export, 899 << 12).expect("its neighbour"), content[899 << 12..900 << 12]);
     }
     let shown = daemon.client().disk("web").expect("a disk");
-    assert_eq!((shown.state, shown.damage.len()), (DiskState::Ready, 1));
+    assert_eq!((shown.state, shown.damage.len()), (DiskState::Ready, 2));
     assert!(
         daemon.client().status().expect("status").warnings.iter().any(|warning| warning.contains("scrub"))
     );

@@ -103,6 +103,32 @@ fn a_point_of_another_size_and_of_another_disk_fits_too() {
     assert_eq!(failure(client.restore(&both)).0, Kind::Invalid);
 }
 
+/// A disk that has grown since goes back to what it was, and nobody changes its size meanwhile.
+#[test]
+fn a_disk_that_has_grown_goes_back_and_keeps_its_size_meanwhile() {
+    let state = State::new();
+    let (daemon, before, _) = machine(&state);
+    let client = daemon.client();
+    let size = |size| control::ResizeDisk { size, attached: false };
+    client.resize_disk("web", &size(64 * MIB)).expect("larger");
+    let high = noise(5, 40 * MIB as usize);
+    daemon.write("web", 20 * MIB, &high);
+    assert!(client.preflight(&of("web@1")).expect("a look ahead").obstacles.is_empty());
+    done(&daemon, &of("web@1"));
+    assert!(daemon.read("web") == before);
+    let job = client.restore(&undo()).expect("begun");
+    let mut refused = 0;
+    while daemon.client().job(&job.id).expect("a job").state == JobState::Running {
+        match client.resize_disk("web", &size(9 * MIB)) {
+            Err(error) => refused += u32::from(failure::<()>(Err(error)).0 == Kind::Conflict),
+            // it had just ended
+            Ok(_) => drop(client.resize_disk("web", &size(64 * MIB)).expect("back")),
+        }
+    }
+    assert_eq!(daemon.finished(&job).error, None);
+    assert!(refused > 0, "the job was too quick to try");
+}
+
 #[test]
 fn never_two_writers() {
     let state = State::new();

@@ -1,6 +1,6 @@
 //! Vaults that are locked, badly placed, or have lost something.
 
-use crate::fixture::{State, failure, job_failure, noise};
+use crate::fixture::{Daemon, State, failure, job_failure, noise};
 use block::{BlockSource, ByteOffset};
 use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, OpenVault, RestoreRequest};
 use std::fs;
@@ -483,10 +483,32 @@ fn a_store_without_its_first_blob_is_damaged_and_not_absent() {
         assert_eq!(error.kind(), Kind::Corrupt, "{error}");
         assert!(error.to_string().contains("vault.BLOB"), "{error}");
     }
-    assert!(daemon.stop().success());
     fs::write(&blob, bytes).expect("put back");
-    let daemon = state.start();
+    opens_by_itself(&daemon);
     assert_eq!(daemon.restore("web@1", "new").error, None);
+}
+
+/// As when a filesystem is mounted after the daemon has started.
+#[test]
+fn a_store_that_comes_after_the_start_is_opened_by_itself() {
+    let (state, _) = stored();
+    let (store, elsewhere) = (state.file("vaults/main"), state.file("elsewhere"));
+    fs::rename(&store, &elsewhere).expect("taken away");
+    let daemon = state.start();
+    assert_eq!(failure(daemon.client().check_vault("main")).0, Kind::Unavailable);
+    fs::rename(&elsewhere, &store).expect("back");
+    opens_by_itself(&daemon);
+    assert_eq!(daemon.restore("web@1", "new").error, None);
+}
+
+fn opens_by_itself(daemon: &Daemon) {
+    let is_open =
+        || daemon.client().check_vault("main").is_ok_and(|job| daemon.finished(&job).error.is_none());
+    let patience = (0..120).find(|_| {
+        std::thread::sleep(Duration::from_millis(500));
+        is_open()
+    });
+    assert!(patience.is_some(), "it stays closed for a minute");
 }
 
 #[test]
