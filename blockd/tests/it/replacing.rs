@@ -4,6 +4,7 @@
 use crate::fixture::{Daemon, State, failure, noise};
 use block::{BlockDevice, ByteOffset};
 use control::{DeletePointQuery, Job, JobState, Kind, RestoreRequest, Tier};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -116,17 +117,22 @@ fn a_disk_that_has_grown_goes_back_and_keeps_its_size_meanwhile() {
     assert!(client.preflight(&of("web@1")).expect("a look ahead").obstacles.is_empty());
     done(&daemon, &of("web@1"));
     assert!(daemon.read("web") == before);
-    let job = client.restore(&undo()).expect("begun");
-    let mut refused = 0;
-    while daemon.client().job(&job.id).expect("a job").state == JobState::Running {
-        match client.resize_disk("web", &size(9 * MIB)) {
-            Err(error) => refused += u32::from(failure::<()>(Err(error)).0 == Kind::Conflict),
-            // it had just ended
-            Ok(_) => drop(client.resize_disk("web", &size(64 * MIB)).expect("back")),
-        }
-    }
-    assert_eq!(daemon.finished(&job).error, None);
-    assert!(refused > 0, "the job was too quick to try");
+    // somebody asks for one size after the other, all the time
+    let (refused, is_over) = (AtomicU32::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for larger in (1..).take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                match daemon.client().resize_disk("web", &size(64 * MIB + larger * 4096)) {
+                    Err(error) if error.kind() == Kind::Conflict => refused.fetch_add(1, Ordering::SeqCst),
+                    _ => 0,
+                };
+            }
+        });
+        let rounds = (0..50).take_while(|_| refused.load(Ordering::SeqCst) == 0);
+        rounds.for_each(|_| drop(done(&daemon, &undo())));
+        is_over.store(true, Ordering::SeqCst);
+    });
+    assert!(refused.into_inner() > 0, "no size was refused in 50 replacements");
 }
 
 #[test]
