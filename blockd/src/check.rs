@@ -5,13 +5,13 @@ use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, Urgency};
 use crate::names::rfc3339;
 use crate::points::{Stored, Tiers};
+use crate::repair::repair;
 use crate::transfer::Follow;
 use crate::vaults::NamedVault;
 use block::{ByteCount, Time};
 use control::{Job, Kind, LastCheck, Problem, VaultCheck};
 use std::collections::HashMap;
-use std::ops::ControlFlow;
-use vault::{CheckReport, CopyState, Repaired, ReplicatedStore, VaultPoint};
+use vault::{CheckReport, CopyState, ReplicatedStore, VaultPoint};
 
 impl Daemon {
     /// Reads and verifies everything in a vault, as a job.
@@ -62,10 +62,7 @@ impl Daemon {
 fn check_copies(run: &Run, named: &NamedVault, copies: &ReplicatedStore) -> Result<Vec<Problem>> {
     let doing = || format!("check the copies of vault {}", named.name);
     let before = copies.status();
-    let repaired = copies.repair(true, &mut |report: &Repaired| {
-        run.update(|job| job.bytes_read = report.bytes_read);
-        if run.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let repaired = repair(run, copies, true);
     if run.is_cancelled() {
         return Err(Error::said(Kind::Cancelled, doing(), "somebody asked to stop"));
     }

@@ -2,11 +2,11 @@
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::{NewJob, Urgency};
+use crate::jobs::{NewJob, Run, Urgency};
 use control::{Job, Kind, Problem, RepairVault, VaultRepair};
 use std::ops::ControlFlow;
 use std::path::Path;
-use vault::Repaired;
+use vault::{Repaired, ReplicatedStore};
 
 /// Blobs nobody can make right that a job names.
 const SHOWN_PROBLEMS: usize = 20;
@@ -43,11 +43,7 @@ impl Daemon {
         self.jobs().start(new, move |run| {
             let doing = || format!("repair vault {}", named.name);
             let Some(copies) = named.copies()? else { return Ok(()) };
-            let report = copies.repair(all, &mut |report: &Repaired| {
-                run.update(|job| job.bytes_read = report.bytes_read);
-                if run.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            let report = report.doing(doing)?;
+            let report = repair(run, copies, all).doing(doing)?;
             if run.is_cancelled() {
                 return Err(Error::said(Kind::Cancelled, doing(), "somebody asked to stop"));
             }
@@ -63,6 +59,14 @@ impl Daemon {
             )))
         })
     }
+}
+
+/// Repairs copies; the job shows how far that is, and ends it if it is cancelled.
+pub fn repair(run: &Run, copies: &ReplicatedStore, all: bool) -> block::Result<Repaired> {
+    copies.repair(all, &mut |report: &Repaired| {
+        run.update(|job| job.bytes_read = report.bytes_read);
+        if run.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
 }
 
 fn show(vault: &str, report: Repaired) -> VaultRepair {

@@ -168,7 +168,8 @@ impl Work {
         }
         let mut worked = false;
         let begun = match disk.stands() {
-            true => disk.begin_hydration().map_err(|error| named.failed("hydrate", error)),
+            true => unless_released(disk, (), disk.begin_hydration())
+                .map_err(|error| named.failed("hydrate", error)),
             // a release that was cut short
             false => return self.release(named).is_ok(),
         };
@@ -188,8 +189,8 @@ impl Work {
         });
         self.settle(named, disk, ended)
             .map_err(|error| {
-                // deleted, replaced by another value or let go of its point by the other thread meanwhile: nothing to say
-                if named.is_deleted() || self.bell.is_stopping() || !disk.stands() {
+                // deleted or replaced by another value meanwhile: nothing to say
+                if named.is_deleted() || self.bell.is_stopping() {
                     return;
                 }
                 let why = error.body().message;
@@ -207,7 +208,8 @@ impl Work {
 
     fn step(&self, named: &Named, disk: &layers::Disk, promote: bool) -> Result<Hydrating> {
         let before = self.now();
-        let done = disk.hydrate_step().map_err(|error| named.failed("hydrate", error))?;
+        let done = unless_released(disk, Hydrating::Idle, disk.hydrate_step())
+            .map_err(|error| named.failed("hydrate", error))?;
         let after = self.now();
         if let Hydrating::Working(bytes) = done {
             let far = disk.hydration().map_or(0, |progress| progress.done.get());
@@ -229,7 +231,8 @@ impl Work {
     fn settle(&self, named: &Named, disk: &layers::Disk, ended: Result<()>) -> Result<()> {
         let now = self.now();
         let settled = match self.track(named, |track| track.is_to_settle(now)) {
-            true => disk.settle_hydration().map_err(|error| named.failed("hydrate", error)),
+            true => unless_released(disk, (), disk.settle_hydration())
+                .map_err(|error| named.failed("hydrate", error)),
             false => Ok(()),
         };
         ended.and(settled)
@@ -244,4 +247,9 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// What came of a step of hydration; `idle` if it failed because the other thread let go of the point meanwhile.
+fn unless_released<T>(disk: &layers::Disk, idle: T, done: layers::Result<T>) -> layers::Result<T> {
+    if done.is_err() && !disk.stands() { Ok(idle) } else { done }
 }

@@ -114,7 +114,10 @@ impl Whence {
             *(if is_far { &mut vault } else { &mut instant }) += part.count().get();
             Ok(ControlFlow::Continue(()))
         })?;
-        let saved = self.saved.swap(0, Ordering::Relaxed).min(instant);
+        let noted = self.saved.swap(0, Ordering::Relaxed);
+        let saved = noted.min(instant);
+        // several pieces are under way: what is too much for this one is of another
+        self.saved.fetch_add(noted - saved, Ordering::Relaxed);
         run.update(|job| {
             job.bytes_read += instant + vault;
             let restore = job.restore.get_or_insert_default();
