@@ -141,6 +141,10 @@ impl BlockSource for Writer {
         let _inside = self.0.request().ok()?;
         self.0.disk.stored(range)
     }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        self.0.disk.is_near(range)
+    }
 }
 
 impl BlockDevice for Writer {

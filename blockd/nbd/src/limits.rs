@@ -56,6 +56,14 @@ pub const MAX_FETCHES: usize = 128;
 /// Bytes of a connection's reads under way to the host's disk, before the next one is looked at.
 pub const MAX_FETCH_BYTES: u64 = 8 << 20;
 
+/// Bytes of a connection's requests that wait for what is far away, before the next request is looked at: as much as one of
+/// them may ask for. Clients have less in flight.
+pub const MAX_FAR_BYTES: u64 = MAX_PAYLOAD as u64;
+
+/// Threads of a connection that read what is far away. They wait for a store more than they work; one of a vault on this host
+/// keeps two or three cores busy.
+pub const FAR_READERS: usize = 8;
+
 /// Where a connection's input buffer starts: most handshakes need no more.
 pub const HANDSHAKE_BUFFER: usize = 4 << 10;
 

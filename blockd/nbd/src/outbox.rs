@@ -1,6 +1,7 @@
 //! What a connection is about to send, and what must be fetched before it can be.
 
 use crate::limits::IDLE_BUFFER;
+use crate::transmission::Far;
 use crate::wire::{COMMANDS, Request};
 use block::Stored;
 use std::io;
@@ -17,6 +18,7 @@ pub struct Outbox {
     replies: usize,
     by_command: [u32; COMMANDS],
     fetches: Vec<Fetch>,
+    far: Vec<Far>,
 }
 
 /// A part of a reply that is sent from files.
@@ -59,6 +61,11 @@ impl Outbox {
     /// The reads to be started.
     pub fn take_fetches(&mut self) -> impl Iterator<Item = Fetch> {
         self.fetches.drain(..)
+    }
+
+    /// The requests for which something has to be brought.
+    pub fn take_far(&mut self) -> impl Iterator<Item = Far> {
+        self.far.drain(..)
     }
 
     /// Whether there is nothing to send.
@@ -129,6 +136,16 @@ impl Outbox {
     /// Asks for bytes of a file.
     pub(crate) fn fetch(&mut self, request: Request, stored: Stored) {
         self.fetches.push(Fetch { request, stored });
+    }
+
+    /// Asks for what is far away.
+    pub(crate) fn bring(&mut self, far: Far) {
+        self.far.push(far);
+    }
+
+    /// Whether there are requests for which something has to be brought.
+    pub(crate) fn has_far(&self) -> bool {
+        !self.far.is_empty()
     }
 
     /// Appends `count` bytes, which the caller overwrites: they hold anything.

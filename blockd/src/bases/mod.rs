@@ -3,10 +3,12 @@
 
 mod image;
 mod record;
+mod spare;
 mod standing;
 mod stored;
 
 pub use image::{Asked, HeldImage};
 pub use record::{BaseRecord, ImageRecord, On};
+pub use spare::{Spare, Spared};
 pub use standing::Standing;
 pub use stored::{Patience, StoredPoint};

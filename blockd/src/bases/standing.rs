@@ -1,5 +1,6 @@
 //! A base whose source can be opened anew under the disk that stands on it: the disk below was recovered.
 
+use super::Spare;
 use block::sync::Published;
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Kind, Result, Stored, Visit};
 use std::sync::Arc;
@@ -16,13 +17,14 @@ struct Current(Arc<dyn BlockSource>);
 pub struct Standing {
     now: Published<Current>,
     size: ByteCount,
+    spare: Spare,
 }
 
 impl Standing {
-    /// Begins with this source.
-    pub fn new(source: Arc<dyn BlockSource>) -> Self {
+    /// Begins with this source. What is damaged in it is read from the spare.
+    pub fn new(source: Arc<dyn BlockSource>, spare: Spare) -> Self {
         let size = source.size();
-        Self { now: Published::new(Arc::new(Current(source))), size }
+        Self { now: Published::new(Arc::new(Current(source))), size, spare }
     }
 
     /// Reads go to this source from now on. It is the same content, opened anew.
@@ -48,7 +50,8 @@ impl BlockSource for Standing {
     }
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
-        self.patiently(|source| source.read_at(offset, buf))
+        let read = self.patiently(|source| source.read_at(offset, buf));
+        self.spare.save(read, offset, buf).map(drop)
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {
@@ -57,5 +60,9 @@ impl BlockSource for Standing {
 
     fn stored(&self, range: ByteRange) -> Option<Stored> {
         self.now.load().0.stored(range)
+    }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        self.now.load().0.is_near(range)
     }
 }

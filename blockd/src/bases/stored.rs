@@ -3,6 +3,7 @@
 //! While the vault's store does not answer, whoever reads what is not here yet waits, and goes on once it is back; never
 //! longer than a guest's driver does. How many may wait is bounded, as each holds up a connection.
 
+use super::Spare;
 use block::sync::{Condvar, Mutex, lock};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Error, Kind, Result, VaultId, Visit};
 use std::sync::Arc;
@@ -75,13 +76,14 @@ pub struct StoredPoint {
     pub vault_name: String,
     vault: Arc<Vault>,
     image: Arc<dyn BlockSource>,
+    spare: Spare,
     patience: Arc<Patience>,
     is_away: AtomicBool,
     why: Mutex<Option<String>>,
 }
 
 impl StoredPoint {
-    /// Opens a point.
+    /// Opens a point. What is damaged of it is read from the spare.
     ///
     /// # Errors
     /// What the vault says.
@@ -89,6 +91,7 @@ impl StoredPoint {
         vault_name: &str,
         vault: &Arc<Vault>,
         manifest: ManifestId,
+        spare: Spare,
         patience: &Arc<Patience>,
     ) -> vault::Result<Self> {
         Ok(Self {
@@ -96,6 +99,7 @@ impl StoredPoint {
             vault_name: vault_name.to_owned(),
             vault: vault.clone(),
             image: vault.image(&manifest)?,
+            spare,
             patience: patience.clone(),
             is_away: AtomicBool::new(false),
             why: Mutex::default(),
@@ -161,7 +165,8 @@ impl BlockSource for StoredPoint {
     }
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
-        self.patiently(|| self.image.read_at(offset, buf))
+        let read = self.patiently(|| self.image.read_at(offset, buf));
+        self.spare.save(read, offset, buf).map(drop)
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {
@@ -179,5 +184,8 @@ impl BlockSource for StoredPoint {
                 flow
             })
         })
+    }
+    fn is_near(&self, range: ByteRange) -> bool {
+        self.image.is_near(range)
     }
 }

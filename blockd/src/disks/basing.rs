@@ -2,7 +2,7 @@
 
 use super::making::{Based, New};
 use super::{Disks, Named};
-use crate::bases::{Asked, BaseRecord, HeldImage, ImageRecord, On, Standing, StoredPoint};
+use crate::bases::{Asked, BaseRecord, HeldImage, ImageRecord, On, Spare, Standing, StoredPoint};
 use crate::disk_file::{RunRecord, Stage, layers_dir};
 use crate::error::{Doing, Error, Result};
 use crate::points::Held;
@@ -110,7 +110,8 @@ impl Disks {
             }
             On::Stored { vault, name: point, .. } => {
                 let stored = record.stored().ok_or_else(|| Error::not_found(format!("vault {vault}")));
-                let stored = stored.and_then(|(id, manifest)| self.stored(id, manifest, point));
+                let stored =
+                    stored.and_then(|(id, manifest)| self.stored(id, manifest, record.state()?, point));
                 Ok(Ground::Stored(stored.map_err(|error| {
                     let why = format!("it stands on {point} in vault {vault}: {}", error.body().message);
                     Error::said(Kind::Unavailable, format!("open disk {name}"), why)
@@ -129,6 +130,7 @@ impl Disks {
         &self,
         vault: VaultId,
         manifest: ManifestId,
+        state: StateId,
         point: &str,
     ) -> Result<Arc<StoredPoint>> {
         let of_sibling =
@@ -138,7 +140,8 @@ impl Disks {
         }
         let named = self.vaults.as_ref().and_then(|vaults| vaults.by_id(vault));
         let named = named.ok_or_else(|| Error::not_found(format!("vault {vault}")))?;
-        let opened = StoredPoint::open(&named.name, named.vault()?, manifest, &self.patience);
+        let spare = Spare::in_vaults(self.vaults.as_ref(), state, Some(vault));
+        let opened = StoredPoint::open(&named.name, named.vault()?, manifest, spare, &self.patience);
         Ok(Arc::new(opened.doing(|| format!("read {point}"))?))
     }
 
@@ -156,7 +159,7 @@ impl Disks {
         }
         let source =
             below.point_source(state).map_err(|error| parent.failed(format!("read {point}"), error))?;
-        Ok(Arc::new(Standing::new(source)))
+        Ok(Arc::new(Standing::new(source, Spare::in_vaults(self.vaults.as_ref(), state, None))))
     }
 
     /// Makes a disk on a state of another one, a recovery point called `point`. It stays readable for as long as the disk is
@@ -210,7 +213,7 @@ impl Disks {
         let _tree = lock(&self.tree);
         let (vault, manifest) = copy;
         let id = vault.vault()?.id();
-        let stored = self.stored(id, *manifest, &held.name)?;
+        let stored = self.stored(id, *manifest, held.state, &held.name)?;
         let on = On::Stored {
             vault: vault.name.clone(),
             id: id.to_string(),

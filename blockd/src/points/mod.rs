@@ -16,6 +16,7 @@ pub use deleted::By;
 pub use trouble::{Stored, Trouble};
 
 use crate::audit_log::Audit;
+use crate::bases::{Spare, Spared};
 use crate::catalog::Catalog;
 use crate::disks::{Disks, Named};
 use crate::error::{Error, Result};
@@ -80,21 +81,43 @@ impl Held {
         instant.into_iter().chain(vault).collect()
     }
 
-    /// Its content, from the instant tier if that holds it, else from a vault. The next holder is asked if one fails.
+    /// Its content, from the instant tier if that holds it, else from a vault. The next holder is asked if one fails, and for the
+    /// blocks that are damaged in the instant tier.
     ///
     /// # Errors
     /// The last holder's failure.
     pub fn source(&self) -> Result<Arc<dyn BlockSource>> {
+        match self.instant_source() {
+            Ok(near) if self.copies.is_empty() => Ok(near),
+            Ok(near) => Ok(Arc::new(Spared::new(near, self.clone().spare()))),
+            Err(error) => self.stored_source(Some(error)),
+        }
+    }
+
+    /// Its content as the instant tier has it.
+    ///
+    /// # Errors
+    /// It does not, or its disk does not serve.
+    pub fn instant_source(&self) -> Result<Arc<dyn BlockSource>> {
         let doing = || format!("read {}", self.name);
-        let mut last = None;
-        if let Some(named) = &self.instant {
-            let opened = |disk: &Arc<layers::Disk>| {
-                disk.point_source(self.state).map_err(|error| named.failed(doing(), error))
-            };
-            match named.disk().and_then(opened) {
-                Ok(source) => return Ok(source),
-                Err(error) => last = Some(error),
-            }
+        let Some(named) = &self.instant else { return Err(Error::not_found(format!("point {}", self.name))) };
+        named
+            .disk()?
+            .point_source(self.state)
+            .map(|source| source as Arc<dyn BlockSource>)
+            .map_err(|error| named.failed(doing(), error))
+    }
+
+    /// Its copies in vaults, for what is damaged nearer.
+    pub fn spare(self) -> Spare {
+        Spare::new(move || self.stored_source(None))
+    }
+
+    /// Its content from a vault; `last` is why nothing nearer has it.
+    fn stored_source(&self, mut last: Option<Error>) -> Result<Arc<dyn BlockSource>> {
+        let doing = || format!("read {}", self.name);
+        if self.instant.is_none() {
+            last = None;
         }
         for (named, manifest) in &self.copies {
             if let Some(error) = &last {

@@ -4,21 +4,23 @@
 //! vault holds, the blocks that its disk has not changed up to the newest point it still has are read from that; the change map
 //! proves them equal. The rest comes from the vault.
 
-use crate::error::{Error, Result};
+use crate::bases::Spare;
+use crate::error::Result;
 use crate::jobs::Run;
 use crate::points::{Held, Tiers};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Visit};
 use control::Restored;
 use layers::Until;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// A recovery point, read from one tier or from both.
 pub struct Whence {
     size: ByteCount,
     near: Option<Near>,
-    far: Far,
+    /// The point in a vault.
+    far: Spare,
     /// Bytes that damage of the instant tier made be read from the vault.
     saved: AtomicU64,
 }
@@ -28,23 +30,6 @@ struct Near {
     source: Arc<dyn BlockSource>,
     /// Where it may hold something else: ascending, without overlap.
     differs: Vec<ByteRange>,
-}
-
-/// The point in a vault, opened when it is first needed.
-struct Far {
-    point: Option<Held>,
-    source: OnceLock<Arc<dyn BlockSource>>,
-}
-
-impl Far {
-    fn source(&self) -> Result<&Arc<dyn BlockSource>> {
-        if let Some(source) = self.source.get() {
-            return Ok(source);
-        }
-        let Some(point) = &self.point else { return Err(Error::not_found("the point in a vault")) };
-        let source = point.source()?;
-        Ok(self.source.get_or_init(|| source))
-    }
 }
 
 impl Near {
@@ -91,19 +76,14 @@ impl Whence {
     /// # Errors
     /// The last holder's failure.
     pub fn of(tiers: &Tiers, point: &Held, run: &Run) -> Result<Self> {
-        let mut copy = point.clone();
-        copy.instant = None;
-        let first = point.source()?;
-        let (near, far) = match point.instant.is_some() {
-            true => (Some(Near { source: first, differs: Vec::new() }), OnceLock::new()),
-            false => (Near::of(tiers, point), OnceLock::from(first)),
+        let (near, far, vault) = match point.instant_source() {
+            Ok(source) => (Some(Near { source, differs: Vec::new() }), point.clone().spare(), None),
+            Err(_) => (Near::of(tiers, point), Spare::open(point.source()?), point.copies.first()),
         };
-        let vault = if point.instant.is_some() { None } else { point.copies.first() };
         run.update(|job| {
             job.vault = vault.map(|(vault, _)| vault.name.clone());
             job.restore = Some(Restored::default());
         });
-        let far = Far { point: (!copy.copies.is_empty()).then_some(copy), source: far };
         Ok(Self { size: point.size, near, far, saved: AtomicU64::new(0) })
     }
 
@@ -143,22 +123,15 @@ impl Whence {
     }
 
     fn read_far(&self, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
-        self.far.source().map_err(block::Error::other)?.read_at(offset, buf)
+        self.far.source()?.read_at(offset, buf)
     }
 
     fn read_near(&self, near: &Near, offset: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
-        match near.source.read_at(offset, buf) {
-            Err(error) if error.kind() == block::Kind::Corrupt && self.far.point.is_some() => {
-                // why a restore failed is the damage, not that nothing else had the bytes either
-                if let Err(of_vault) = self.read_far(offset, buf) {
-                    tracing::warn!("the vault does not have it either: {of_vault}");
-                    return Err(error);
-                }
-                self.saved.fetch_add(buf.len() as u64, Ordering::Relaxed);
-                Ok(())
-            }
-            read => read,
+        let read = near.source.read_at(offset, buf);
+        if self.far.save(read, offset, buf)? {
+            self.saved.fetch_add(buf.len() as u64, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 
@@ -184,7 +157,7 @@ impl BlockSource for Whence {
             let mut flow = ControlFlow::Continue(());
             let source = match &self.near {
                 Some(near) if !is_far => &near.source,
-                _ => self.far.source().map_err(block::Error::other)?,
+                _ => self.far.source()?,
             };
             source.extents(part, &mut |extent| {
                 flow = visit(extent);
@@ -210,7 +183,7 @@ mod tests {
     fn what_may_differ_is_read_far_away_and_nothing_else() {
         let differs = [(10, 20), (20, 30), (99, 100)].map(|(start, end)| ByteRange::between(start, end));
         let near = Some(Near { source: disk(1), differs: differs.to_vec() });
-        let far = Far { point: None, source: OnceLock::from(disk(2) as Arc<dyn BlockSource>) };
+        let far = Spare::open(disk(2));
         let whence = Whence { size: ByteCount::new(100), near, far, saved: AtomicU64::new(0) };
         for start in 0..100 {
             for end in start + 1..=100 {

@@ -85,4 +85,8 @@ impl BlockSource for Witness {
     fn stored(&self, range: ByteRange) -> Option<block::Stored> {
         self.image.stored(range)
     }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        self.image.is_near(range)
+    }
 }

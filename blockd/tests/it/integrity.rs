@@ -2,7 +2,7 @@
 
 use crate::fixture::{Daemon, State, failure, job_failure, noise};
 use block::{BlockDevice, BlockSource, ByteOffset};
-use control::{DiskState, Job, JobState, Kind};
+use control::{DiskState, Job, JobState, Kind, RunRequest, RunState};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -125,6 +125,37 @@ fn a_damaged_layer_is_known_and_the_vault_stands_in_for_it() {
     let whence = restored.restore.expect("where it came from");
     assert!(whence.bytes_vault > 0 && whence.bytes_instant > 0, "{whence:?}");
     assert!(daemon.read("again") == content);
+}
+
+/// So do a run that stands on it, what hydrates that, and the point's export; a block that nobody else has fails as before.
+#[test]
+fn a_run_of_a_damaged_point_reads_from_the_vault_what_it_lacks() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", SIZE);
+    let content = noise(1, SIZE as usize);
+    daemon.write("web", 0, &content);
+    assert_eq!(daemon.backup("web").error, None);
+    daemon.write("web", 0, &[1; 4096]);
+    let later = daemon.snapshot("web");
+    assert_eq!(scrub(&daemon, "web").error, None);
+    let run = |point: &str, name: &str| {
+        let request = RunRequest { point: point.to_owned(), name: name.to_owned(), hydrate: false };
+        daemon.client().run(&request).expect("it runs");
+    };
+    run("web@1", "try");
+    run(&later, "other");
+    for block in [3, 900, 901] {
+        flip(&oldest_layer(&daemon, &state, "web"), (block << 12) + 77);
+    }
+    assert!(daemon.read("web@1") == content && daemon.read("try") == content);
+    assert!(read(&daemon, "other", 900 << 12).expect_err("only its disk has it").contains("block 900"));
+    daemon.client().promote("try").expect("asked");
+    daemon.eventually("it becomes independent", |client| {
+        client.run_status("try").expect("its status").state == RunState::Independent
+    });
+    assert!(daemon.read("try") == content);
+    assert!(!daemon.client().disk("web").expect("a disk").damage.is_empty(), "it is known all the same");
 }
 
 /// Checksums are made without anybody asking for them.

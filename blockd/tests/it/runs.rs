@@ -4,6 +4,7 @@ use crate::fixture::{Daemon, Dice, State, failure, noise};
 use block::{BlockDevice, BlockSource, ByteOffset};
 use control::{ChangesQuery, DeletePointQuery, JobState, Kind, Run, RunRequest, RunState, Tier};
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -196,6 +197,62 @@ fn a_store_that_goes_away_is_waited_for() {
     assert!(found == content[3 * MIB as usize + 77..][..100_000], "read wrong after {waited:?}");
     daemon.client().promote("try").expect("asked");
     independent(&daemon, "try");
+}
+
+/// What one connection says and hears while the store of a run's point is away, in libnbd's words: a read and a write of a part of a
+/// block that are not here wait; what is here is read, written and flushed meanwhile.
+const ONE_CONNECTION: &str = r#"
+import os, time
+content = open(CONTENT, 'rb').read()
+h.connect_uri(URI)
+os.rename(STORE, AWAY)
+far = [nbd.Buffer(100000) for _ in range(20)]
+waiting = [h.aio_pread(buf, 3145728 + 77 + at * 4096) for at, buf in enumerate(far)]
+waiting.append(h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b'part')), 4194304 + 9))
+began = time.time()
+for at in range(200):
+    h.pwrite(bytes([at]) * 4096, 7340032 + 4096 * at)
+    h.flush()
+    assert h.pread(4096, 7340032 + 4096 * at) == bytes([at]) * 4096
+assert h.pread(4096, 1048576) == content[1048576:1048576 + 4096], 'it was read before'
+assert not any(h.aio_command_completed(cookie) for cookie in waiting)
+print('went on', time.time() - began < 10)
+os.rename(AWAY, STORE)
+while h.aio_in_flight() > 0: h.poll(-1)
+assert all(h.aio_command_completed(cookie) for cookie in waiting)
+for at, buf in enumerate(far):
+    start = 3145728 + 77 + at * 4096
+    expected = bytearray(content[start:start + 100000])
+    found = bytearray(buf.to_bytearray())
+    assert found == expected, at
+assert h.pread(13, 4194304) == content[4194304:4194304 + 9] + b'part'
+print('all came')
+"#;
+
+#[test]
+fn what_waits_for_a_store_holds_up_nothing_else_of_its_connection() {
+    let (state, content) = stored(8 * MIB, "");
+    let daemon = state.start();
+    run(&daemon, "web@1", "try", false);
+    daemon.export("try").read_at(ByteOffset::new(MIB), &mut [0; 4096]).expect("read before");
+    let file = state.file("content");
+    fs::write(&file, &content).expect("a file");
+    let shown = |path: std::path::PathBuf| format!("{:?}", path.display().to_string());
+    let script = [
+        ("CONTENT", shown(file)),
+        ("URI", format!("{:?}", daemon.client().disk("try").expect("a disk").uri)),
+        ("STORE", shown(state.file("vaults/main"))),
+        ("AWAY", shown(state.file("vaults/away"))),
+    ]
+    .iter()
+    .fold(ONE_CONNECTION.to_owned(), |script, (name, value)| script.replace(name, value));
+    let mut nbdsh = Command::new("timeout");
+    // python3-libnbd belongs to the distribution's python
+    let path = format!("/usr/bin:/usr/sbin:{}", std::env::var("PATH").expect("a path"));
+    let said = nbdsh.args(["60", "nbdsh", "-c", &script]).env("PATH", path).output().expect("nbdsh");
+    let text = String::from_utf8_lossy(&said.stdout);
+    let errors = String::from_utf8_lossy(&said.stderr);
+    assert!(text.contains("went on True") && text.contains("all came"), "{text}{errors}\n{}", daemon.log());
 }
 
 /// A store that stays away fails the request that waited, in time, and no other.

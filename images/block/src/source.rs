@@ -86,6 +86,12 @@ pub trait BlockSource: Send + Sync {
     fn stored(&self, _range: ByteRange) -> Option<Stored> {
         None
     }
+
+    /// Whether reading this needs nothing but this host and little time. Where it does, as for what only a vault's store has, whoever
+    /// has others to serve reads it beside them. A guess: what was near may be far by the time it is read.
+    fn is_near(&self, _range: ByteRange) -> bool {
+        true
+    }
 }
 
 /// Whether zeroing may give space back.

@@ -45,4 +45,9 @@ impl BlockSource for Window {
         let base = self.range.start();
         self.source.stored(ByteRange::between(base + range.start(), base + range.end()))
     }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        let base = self.range.start();
+        self.source.is_near(ByteRange::between(base + range.start(), base + range.end()))
+    }
 }

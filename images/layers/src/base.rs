@@ -129,6 +129,16 @@ impl Ground {
         }
     }
 
+    /// Whether a range of its blocks is here, or in a base that is near.
+    pub(crate) fn is_near(&self, range: ByteRange) -> bool {
+        let held = range.intersect(ByteRange::between(0, self.size));
+        match self.hydrated() {
+            _ if held.is_empty() => true,
+            None => self.source.is_near(held),
+            Some(hydrated) => hydrated.is_near(held, self.source()),
+        }
+    }
+
     /// The whole blocks that have bytes.
     pub(crate) fn data(&self) -> block::Result<RangeSet> {
         let mut data = RangeSet::new();

@@ -32,6 +32,11 @@ impl BlockSource for Disk {
         check_range(range.offset(), range.count().get(), view.size).ok()?;
         stored_in(&view, range, |layer, start, end| self.is_verified(layer, start, end))
     }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        let view = self.view.load();
+        view.below.ground.is_none() || near_in(&**view, range)
+    }
 }
 
 /// Reads through the newest of the published values, and through the next where one proves too old. Bytes of sealed
@@ -66,6 +71,20 @@ pub(crate) fn read_from<T: Locate, S: Copy>(
             Walk::OutdatedAt(at) => done = at - first,
         }
     }
+}
+
+/// Whether none of a range has to be read from a base that is far away.
+pub(crate) fn near_in(view: &impl Locate, range: ByteRange) -> bool {
+    let mut is_near = true;
+    let locate = |block, limit| view.locate(block, limit);
+    let walked = walk(range.offset(), range.count().get(), locate, |at, end, place| {
+        if let Place::Ground(ground) = place {
+            is_near = ground.is_near(ByteRange::between(at, end));
+        }
+        Ok(is_near)
+    });
+    // an outdated view only ends the walk early
+    walked.is_ok() && is_near
 }
 
 /// Visits the extents of a range in the same way.

@@ -6,7 +6,7 @@
 use crate::Result;
 use crate::disk::{Disk, Roots};
 use crate::frozen::FrozenMap;
-use crate::read::{extents_of, read_from};
+use crate::read::{extents_of, near_in, read_from};
 use crate::succession::Succession;
 use crate::verify::read_verified;
 use crate::view::{Below, Layer, stored_in};
@@ -84,6 +84,11 @@ impl BlockSource for Source {
         check_range(range.offset(), range.count().get(), self.size).ok()?;
         // every read of a point is verified
         stored_in(&self.below.load(), range, |_, _, _| false)
+    }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        let below = self.below.load();
+        below.ground.is_none() || near_in(&**below, range)
     }
 }
 

@@ -64,6 +64,11 @@ impl FrameCache {
         CacheUse { limit: self.limit, held: kept.held, hits: kept.hits, misses: kept.misses }
     }
 
+    /// Whether this frame is here.
+    pub(crate) fn has(&self, id: &FrameId) -> bool {
+        lock(&self.kept).frames.contains_key(id)
+    }
+
     /// These frames, in their order; `read` reads those that nobody has and nobody is reading.
     pub(crate) fn get(
         &self,

@@ -122,6 +122,16 @@ impl NodeReader for VaultImage {
     }
 }
 
+/// The nodes that are in memory, and no others.
+struct KeptNodes<'a>(&'a VaultImage);
+
+impl NodeReader for KeptNodes<'_> {
+    fn node(&self, spot: &Spot, level: u8, count: usize) -> Result<Arc<Node>> {
+        let known = lock(&self.0.nodes).get(spot);
+        known.filter(|node| (node.level, node.len()) == (level, count)).ok_or(crate::Error::Cancelled)
+    }
+}
+
 /// The extents of neighbouring runs of one kind, melted.
 struct Tiles<'a, 'b> {
     wanted: ByteRange,
@@ -174,5 +184,17 @@ impl BlockSource for VaultImage {
             let _stop = (tiles.visit)(last);
         }
         Ok(())
+    }
+    /// Near is what is decoded already.
+    fn is_near(&self, range: ByteRange) -> bool {
+        let chunks = range.start() / CHUNK_SIZE..range.end().div_ceil(CHUNK_SIZE);
+        let mut is_near = true;
+        let walked = walk(&KeptNodes(self), self.shape, self.root, chunks, &mut |run| {
+            if let Ref::Stored(spot) = run.what {
+                is_near = self.vault.options.frames.has(&(spot.pack, spot.entry));
+            }
+            Ok(if is_near { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        });
+        walked.is_ok() && is_near
     }
 }

@@ -126,7 +126,7 @@ impl Connection {
         let cells = self.place.chose(&negotiated.name);
         let mut transmission = Transmission::new(negotiated, cells.clone());
         let splice = matches!(self.transport, Transport::Plain(..));
-        transmission.allow(Shortcuts { splice, fetch: true });
+        transmission.allow(Shortcuts { splice, fetch: true, far: true });
         self.inbox.enlarge();
         let (mut out, mut fetches, mut pacing) = (Outbox::new(), Fetches::default(), Pacing::default());
         let mut batches_after_stop = 0;
@@ -173,9 +173,9 @@ impl Connection {
         fetches: &mut Fetches,
         out: &mut Outbox,
     ) -> io::Result<bool> {
-        if let Some(ring) = fetches.under_way() {
+        if fetches.are_under_way() {
             let is_input = match need {
-                Some(_) => self.transport.wait(ring)?,
+                Some(_) => self.transport.wait(fetches.under_way())?,
                 None => {
                     fetches.wait()?;
                     false
@@ -203,7 +203,7 @@ impl Connection {
     ) -> io::Result<String> {
         self.transport.send_all(out, transmission)?;
         out.clear();
-        while fetches.under_way().is_some() {
+        while fetches.are_under_way() {
             fetches.wait()?;
             fetches.complete(transmission, out);
             self.transport.send_all(out, transmission)?;

@@ -7,6 +7,7 @@ mod connection;
 mod fetches;
 mod listener;
 mod pacing;
+mod readers;
 mod registry;
 mod tls;
 mod transport;

@@ -6,11 +6,10 @@ use crate::outbox::{Outbox, Splice};
 use crate::socket::{Socket, SpliceEnd};
 use crate::transmission::Transmission;
 use block::Stored;
-use block::linux::ReadRing;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 pub(super) enum Transport {
@@ -55,14 +54,23 @@ impl Transport {
         }
     }
 
-    /// Waits until there is something to receive or a read of `ring` has finished; says whether it is the former.
-    pub(super) fn wait(&self, ring: &ReadRing) -> io::Result<bool> {
+    /// Waits until there is something to receive or one of `others` is readable; says whether it is the former.
+    pub(super) fn wait(&self, others: [Option<BorrowedFd<'_>>; 2]) -> io::Result<bool> {
         if self.has_received() {
             return Ok(true);
         }
         let (Self::Plain(socket, _) | Self::Tls(socket, _)) = self;
-        let ring = ring.as_fd();
-        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&ring, PollFlags::IN)];
+        let socket = socket.as_fd();
+        // an event of the socket that nobody asks for stands in for what is not there
+        let of = |other: &'_ Option<BorrowedFd<'_>>| {
+            if other.is_some() { PollFlags::IN } else { PollFlags::empty() }
+        };
+        let [ring, readers] = &others;
+        let mut fds = [
+            PollFd::new(&socket, PollFlags::IN),
+            PollFd::new(ring.as_ref().unwrap_or(&socket), of(ring)),
+            PollFd::new(readers.as_ref().unwrap_or(&socket), of(readers)),
+        ];
         loop {
             match poll(&mut fds, None) {
                 Err(Errno::INTR) => {}

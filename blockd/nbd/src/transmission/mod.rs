@@ -1,7 +1,7 @@
 //! A server's half of the data phase, as a state machine: bytes in, device calls, bytes out. It knows no socket; the
 //! connection's thread feeds it what arrived and sends what it appended.
 //!
-//! Requests are executed in order of arrival. The payload of a write is handed to the device where it arrived; data
+//! Requests are executed in order of arrival, but for those that need what is far away (`far`). The payload of a write is handed to the device where it arrived; data
 //! of a read is put where it is sent from, or left in the file it is in for the caller to send from there. A read whose
 //! bytes the host must fetch first is handed to the caller and answered when they came, so that it holds up nobody.
 //! Nothing is allocated per request. Long reads are answered in pieces between which the caller sends, and long writes
@@ -9,6 +9,7 @@
 
 mod check;
 mod counters;
+mod far;
 mod latency;
 mod read;
 mod reply;
@@ -17,6 +18,7 @@ mod write;
 
 pub use crate::outbox::{Fetch, Outbox, Splice};
 pub use counters::{Cells, CommandCount, Counts};
+pub use far::Far;
 pub use latency::Latency;
 
 use crate::export::Access;
@@ -36,7 +38,7 @@ pub enum Step {
     Input(usize),
     /// Send the replies, then go on.
     Send,
-    /// Nothing is consumed before a [`Fetch`] is completed: enough of them are under way.
+    /// Nothing is consumed before a [`Fetch`] or a [`Far`] request is completed: enough of them are under way.
     Fetched,
     /// The end of the connection. Replies are still to be sent.
     Close(End),
@@ -68,6 +70,11 @@ pub struct Transmission {
     shortcuts: Shortcuts,
     fetches: usize,
     fetched_bytes: u64,
+    // requests that wait for what is far away
+    far: usize,
+    far_bytes: u64,
+    // there were such
+    has_far: bool,
     // a read lately was not in memory: to ask for each one alone costs the host more than to begin them together
     is_cold: bool,
     stopping: bool,
@@ -83,6 +90,8 @@ pub struct Shortcuts {
     pub splice: bool,
     /// It can fetch bytes of a file while other requests go on ([`Fetch`]).
     pub fetch: bool,
+    /// It can bring what is far away near while other requests go on ([`Far`]).
+    pub far: bool,
 }
 
 impl Transmission {
@@ -98,6 +107,9 @@ impl Transmission {
             shortcuts: Shortcuts::default(),
             fetches: 0,
             fetched_bytes: 0,
+            far: 0,
+            far_bytes: 0,
+            has_far: false,
             is_cold: false,
             stopping: false,
             cells,
@@ -148,7 +160,7 @@ impl Transmission {
         if let Some(writing) = self.writing.take() {
             return self.write_on(writing, input, out);
         }
-        if self.fetches >= MAX_FETCHES || self.fetched_bytes >= MAX_FETCH_BYTES {
+        if self.fetches >= MAX_FETCHES || self.fetched_bytes >= MAX_FETCH_BYTES || self.is_full_of_far() {
             return ControlFlow::Break(Step::Fetched);
         }
         let (request, payload) = self.next(input)?;
@@ -200,9 +212,9 @@ impl Transmission {
         self.cells.count(request.command, if checked.is_ok() { request.length } else { 0 });
         let done = match checked {
             Err(refused) => Err(refused),
+            Ok(()) if self.is_far(request) => return self.hand_out(request, payload, out),
             Ok(()) if request.command == wire::CMD_READ => return self.read(request, out),
-            Ok(()) if request.command == wire::CMD_BLOCK_STATUS => self.status(request, payload, out),
-            Ok(()) => self.perform(request, payload, out).map(|()| self.succeed(request, out)),
+            Ok(()) => self.answer(request, payload, out),
         };
         if let Err((errno, why)) = done {
             self.fail(request, errno, &why, out);

@@ -26,7 +26,7 @@ struct Piece {
 
 /// What became of a piece of data.
 #[derive(PartialEq, Eq)]
-enum Put {
+pub(super) enum Put {
     /// It is in the replies.
     Done,
     /// In its place is an error, which ends the reply.
@@ -246,7 +246,7 @@ impl Transmission {
     }
 
     /// Appends a piece of data that `read` puts in place, or nothing if it says that the bytes are not there yet.
-    fn put_copied(
+    pub(super) fn put_copied(
         &self,
         request: &Request,
         range: ByteRange,

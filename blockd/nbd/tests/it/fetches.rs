@@ -105,7 +105,7 @@ fn machine(source: Arc<dyn BlockSource>) -> Transmission {
         },
         Arc::new(Cells::new()),
     );
-    machine.allow(Shortcuts { splice: false, fetch: true });
+    machine.allow(Shortcuts { splice: false, fetch: true, far: false });
     machine
 }
 

@@ -3,6 +3,7 @@
 mod bad_requests;
 mod certificates;
 mod conformance;
+mod far;
 mod fetches;
 mod fuzzing;
 mod hostile_servers;

@@ -14,6 +14,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+#[derive(Default)]
+struct Far {
+    range: Option<ByteRange>,
+    is_away: bool,
+    is_lost: bool,
+}
+
 /// A disk in memory that remembers what each block is.
 pub struct SparseDisk {
     bytes: MemoryDisk,
@@ -21,6 +28,10 @@ pub struct SparseDisk {
     pub flushes: AtomicU64,
     bad: Mutex<Option<ByteRange>>,
     bad_flush: Mutex<Option<Kind>>,
+    // what is far away, and whether reads of it wait
+    far: Mutex<Far>,
+    came_back: Condvar,
+    pub far_reads: AtomicU64,
     // flushes wait while it is closed
     closed: Mutex<bool>,
     opened: Condvar,
@@ -36,6 +47,9 @@ impl SparseDisk {
             flushes: AtomicU64::new(0),
             bad: Mutex::new(None),
             bad_flush: Mutex::new(None),
+            far: Mutex::default(),
+            came_back: Condvar::new(),
+            far_reads: AtomicU64::new(0),
             closed: Mutex::new(false),
             opened: Condvar::new(),
             waiting: AtomicU64::new(0),
@@ -50,6 +64,35 @@ impl SparseDisk {
     /// Flushes fail from now on.
     pub fn refuse_flush(&self, kind: Kind) {
         *self.bad_flush.lock().unwrap() = Some(kind);
+    }
+
+    /// This range is far away from now on, and who reads of it waits.
+    pub fn move_away(&self, start: u64, end: u64) {
+        *self.far.lock().unwrap() =
+            Far { range: Some(ByteRange::between(start, end)), is_away: true, is_lost: false };
+    }
+
+    /// What is far away comes near, or is lost: reads of it end.
+    pub fn come_back(&self, is_lost: bool) {
+        let mut far = self.far.lock().unwrap();
+        (far.is_away, far.is_lost) = (false, is_lost);
+        if !is_lost {
+            far.range = None;
+        }
+        self.came_back.notify_all();
+    }
+
+    fn reach(&self, range: ByteRange) -> Result<()> {
+        let mut far = self.far.lock().unwrap();
+        let is_in = |far: &Far| far.range.is_some_and(|far| !far.intersect(range).is_empty());
+        if !is_in(&far) {
+            return Ok(());
+        }
+        self.far_reads.fetch_add(1, Ordering::SeqCst);
+        while far.is_away {
+            far = self.came_back.wait(far).unwrap();
+        }
+        if far.is_lost { Err(Error::refused(Kind::Io, "the store", "does not answer")) } else { Ok(()) }
     }
 
     pub fn hold_flushes(&self, hold: bool) {
@@ -90,6 +133,7 @@ impl BlockSource for SparseDisk {
         if self.bad.lock().unwrap().is_some_and(|bad| !bad.intersect(range).is_empty()) {
             return Err(Error::corrupt("layer 3", Some(offset.get()), "the checksum disagrees"));
         }
+        self.reach(range)?;
         self.bytes.read_at(offset, buf)
     }
 
@@ -107,10 +151,19 @@ impl BlockSource for SparseDisk {
         }
         Ok(())
     }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        self.far.lock().unwrap().range.is_none_or(|far| far.intersect(range).is_empty())
+    }
 }
 
 impl BlockDevice for SparseDisk {
     fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> Result<()> {
+        let (start, end) = (offset.get(), offset.get() + buf.len() as u64);
+        // as a layer does: blocks that are written in part are read first
+        for edge in [start, end].into_iter().filter(|at| !at.is_multiple_of(BLOCK_SIZE)) {
+            self.reach(ByteRange::between(edge / BLOCK_SIZE * BLOCK_SIZE, edge))?;
+        }
         self.bytes.write_at(offset, buf)?;
         self.mark(ByteRange::between(offset.get(), offset.get() + buf.len() as u64), ExtentKind::Data);
         Ok(())
@@ -210,6 +263,7 @@ impl Drop for Stage {
     /// A test that failed while flushes waited must not make the server wait too.
     fn drop(&mut self) {
         self.disk.hold_flushes(false);
+        self.disk.come_back(false);
     }
 }
 

@@ -151,6 +151,16 @@ impl HydratedLayer {
         found
     }
 
+    /// Whether all of a range is here, or in a base that is near.
+    pub(crate) fn is_near(&self, range: ByteRange, base: &dyn BlockSource) -> bool {
+        let mut is_near = true;
+        let seen = self.runs(range, |range, state| {
+            is_near = state != BlockState::Absent || base.is_near(range);
+            Ok(is_near)
+        });
+        seen.is_ok() && is_near
+    }
+
     /// Remembers that a reader missed something here.
     fn want(&self, range: ByteRange) {
         let mut wanted = lock(&self.wanted);
