@@ -37,8 +37,28 @@ pub struct Options {
     /// Runs that are started to see how long that takes
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Measure only these parts
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Starts, Part::FirstBlocks, Part::Reads, Part::Hydration])]
+    only: Vec<Part>,
     #[command(flatten)]
     setting: Setting,
+}
+
+/// A part of the workload.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Starts,
+    FirstBlocks,
+    Reads,
+    Hydration,
+}
+
+/// What random reads are of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cell {
+    Run,
+    Cold,
+    Warm,
 }
 
 const DISK: &str = "big";
@@ -55,10 +75,12 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// A program is missing, the daemon does not come up, or something fails.
 pub fn run(options: &Options) -> Result<()> {
     let mut stage = Stage::new(options)?;
-    stage.starts()?;
-    stage.first_blocks()?;
-    stage.random_reads()?;
-    stage.hydration()
+    options.only.iter().try_for_each(|part| match part {
+        Part::Starts => stage.starts(),
+        Part::FirstBlocks => stage.first_blocks(),
+        Part::Reads => stage.random_reads(),
+        Part::Hydration => stage.hydration(),
+    })
 }
 
 struct Stage<'a> {
@@ -133,7 +155,7 @@ impl<'a> Stage<'a> {
             client.read_at(ByteOffset::new(at), &mut [0; 4096])?;
             took.push(ms(began));
             drop(client);
-            self.discard(&name)?;
+            self.delete(&name)?;
         }
         let (_, middle, longest) = spread(took).context("no run")?;
         println!("\nfirst block of a run from a vault: median {middle:.1} ms, longest {longest:.1} ms\n");
@@ -141,9 +163,9 @@ impl<'a> Stage<'a> {
     }
 
     /// A client that has just left may still count as connected for a moment.
-    fn discard(&self, name: &str) -> Result<()> {
+    fn delete(&self, name: &str) -> Result<()> {
         let began = now();
-        while let Err(error) = self.appliance.client().discard(name) {
+        while let Err(error) = self.appliance.client().delete_disk(name) {
             if began.elapsed() > LIMIT {
                 return Err(error.into());
             }
@@ -157,19 +179,20 @@ impl<'a> Stage<'a> {
         println!(
             "| 4 KiB random reads, depth 32, of `qemu-nbd` on a zstd qcow2 | ratio | blockd | qemu-nbd |\n|---|---|---|---|"
         );
-        let cold = self.bytes;
-        let warm = SMALL_CACHE / 2;
-        for (what, span) in
-            [("nothing decoded before, data larger than the cache", cold), ("working set in the cache", warm)]
-        {
-            let is_warm = span == warm;
+        let (all, in_cache) = (self.bytes, SMALL_CACHE / 2);
+        let cells = [
+            ("a run, nothing decoded before, data larger than the cache", all, Cell::Run),
+            ("the point itself, nothing decoded before, data larger than the cache", all, Cell::Cold),
+            ("the point itself, working set in the cache", in_cache, Cell::Warm),
+        ];
+        for (what, span, cell) in cells {
             let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
             for round in 0..self.options.rounds {
                 let mut pair = [0.0; 2];
                 for turn in 0..2 {
                     let subject = (round as usize + turn) % 2;
                     pair[subject] =
-                        if subject == 0 { self.ours(span, is_warm)? } else { self.theirs(span, is_warm)? };
+                        if subject == 0 { self.ours(span, cell)? } else { self.theirs(span, cell)? };
                 }
                 ratios.push(pair[0] / pair[1]);
                 ours.push(pair[0]);
@@ -186,20 +209,27 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn ours(&mut self, span: u64, is_warm: bool) -> Result<f64> {
+    fn ours(&mut self, span: u64, cell: Cell) -> Result<f64> {
         self.appliance.restart()?;
-        let uri = self.appliance.client().point(STORED)?.uri;
-        self.cell(&uri, span, is_warm)
+        if cell != Cell::Run {
+            let uri = self.appliance.client().point(STORED)?.uri;
+            return self.cell(&uri, span, cell);
+        }
+        let name = self.run(STORED, true)?;
+        let uri = self.appliance.client().disk(&name)?.uri;
+        let measured = self.cell(&uri, span, cell)?;
+        self.delete(&name)?;
+        Ok(measured)
     }
 
-    fn theirs(&self, span: u64, is_warm: bool) -> Result<f64> {
+    fn theirs(&self, span: u64, cell: Cell) -> Result<f64> {
         let dir = self.raw.parent().context("a folder")?;
         let server = Server::qemu(dir, &self.qcow2, "qcow2")?;
-        self.cell(server.uri(), span, is_warm)
+        self.cell(server.uri(), span, cell)
     }
 
-    fn cell(&self, uri: &str, span: u64, is_warm: bool) -> Result<f64> {
-        if is_warm {
+    fn cell(&self, uri: &str, span: u64, cell: Cell) -> Result<f64> {
+        if cell == Cell::Warm {
             fio::run(uri, span, 1, Access { again: false, seconds: None, ..Access::read_in_order(1) })?;
         }
         Ok(fio::run(uri, span, 1, Access::read(self.options.seconds))?.iops)
