@@ -92,7 +92,7 @@ pub use manifest::{PointKind, VaultPoint};
 pub use name::{ApplianceId, ManifestId, SlotId, SweepId};
 pub use pack::{MAX_PACK_LEN, PACK_TARGET};
 pub use progress::{Progress, Quiet};
-pub use reach::Reach;
+pub use reach::{Reach, Share};
 pub use slots::{KeyMaterial, MAX_SECRET, Slot, SlotKind, unlock};
 pub use stores::{
     Bucket, Cloud, CopyState, CopyStatus, GivenCopy, MAX_COPIES, ObjectStore, Place, Repaired,

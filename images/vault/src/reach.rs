@@ -9,7 +9,7 @@ use crate::inner::Inner;
 use crate::manifest::{Ref, Shape};
 use crate::name::{Address, Shelf, Spot};
 use crate::progress::Progress;
-use crate::{Error, Result};
+use crate::{Error, ManifestId, Result};
 
 /// How the bytes in packs are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,6 +18,15 @@ pub struct Reach {
     pub referenced: ByteCount,
     /// Stored bytes of those that none needs.
     pub unreferenced: ByteCount,
+}
+
+/// What one point needs of the packs, compressed and sealed as it lies there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Stored bytes of its chunks and nodes. A chunk has its share of its frame.
+    pub needed: ByteCount,
+    /// Those of them that no other point needs.
+    pub alone: ByteCount,
 }
 
 /// The packs that points reach, and trees that are held or come to be held meanwhile. A point that cannot be followed is an error.
@@ -53,6 +62,28 @@ pub(crate) fn of(vault: &Inner, progress: &dyn Progress) -> Result<Reach> {
         unused += len - share.min(len);
     }
     Ok(Reach { referenced: ByteCount::new(used), unreferenced: ByteCount::new(unused) })
+}
+
+/// What a point needs, and what of it no other point needs.
+pub(crate) fn share_of(vault: &Inner, point: &ManifestId, progress: &dyn Progress) -> Result<Share> {
+    let address = vault.point_address(point)?;
+    let mut others = vault.addresses(Shelf::Points)?;
+    others.retain(|other| *other != address);
+    let (own, theirs) = (of_points(vault, vec![address], progress)?, of_points(vault, others, progress)?);
+    let mut share = Share::default();
+    for (pack, entries) in &own.used {
+        let shared = theirs.used.get(pack);
+        for (entry, number) in vault.head(*pack)?.table.entries().zip(0..) {
+            let Some(bits) = entries.get(&number) else { continue };
+            let all = u64::from(entry.record.chunks().max(1));
+            let stored =
+                |bits: u64| u64::from(entry.record.stored) * u64::from(bits.count_ones()).min(all) / all;
+            let others = shared.and_then(|entries| entries.get(&number)).copied().unwrap_or(0);
+            share.needed = ByteCount::new(share.needed.get() + stored(*bits));
+            share.alone = ByteCount::new(share.alone.get() + stored(bits & !others));
+        }
+    }
+    Ok(share)
 }
 
 fn of_points<'a>(vault: &'a Inner, points: Vec<Address>, progress: &dyn Progress) -> Result<Reached<'a>> {

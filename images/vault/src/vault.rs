@@ -20,7 +20,7 @@ use crate::key::Keys;
 use crate::manifest::VaultPoint;
 use crate::name::{Address, ApplianceId, BlobId, INFO_NAME, Shelf};
 use crate::progress::Progress;
-use crate::reach::Reach;
+use crate::reach::{Reach, Share};
 use crate::slots::{self, KeyMaterial};
 use crate::sweep::{SweepReport, SweepRun};
 use crate::writers::{self, Entered, Writer};
@@ -49,6 +49,8 @@ pub struct Options {
     pub writer: Option<Writer>,
     /// Where decoded frames are kept; vaults may share one.
     pub frames: Arc<FrameCache>,
+    /// Whether each point holds all that it needs: a backup relies on nothing that another point holds, and has no base. An archive's way.
+    pub self_contained: bool,
     /// Packs known to be damaged, as [`Vault::damaged_packs`] gave them: no backup relies on them.
     pub damaged_packs: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl Default for Options {
             cache: None,
             writer: None,
             frames: Arc::default(),
+            self_contained: false,
             damaged_packs: Vec::new(),
         }
     }
@@ -311,6 +314,14 @@ impl Vault {
     /// [`Error::Store`] if the store fails.
     pub fn reach(&self, progress: &dyn Progress) -> Result<Reach> {
         crate::reach::of(&self.inner, progress)
+    }
+
+    /// What one point needs of the packs. Reads every node of every point once.
+    ///
+    /// # Errors
+    /// [`Error::NoPoint`]; as [`reach`](Self::reach).
+    pub fn share_of(&self, point: &ManifestId, progress: &dyn Progress) -> Result<Share> {
+        crate::reach::share_of(&self.inner, point, progress)
     }
 
     /// Puts packs that nothing reaches into quarantine, and deletes those an earlier run put there, if still nothing does. Backups

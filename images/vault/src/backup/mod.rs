@@ -85,6 +85,12 @@ fn check_request(request: &Backup<'_>) -> Result<()> {
 
 pub(crate) fn run(vault: &Inner, request: &Backup<'_>) -> Result<Report> {
     check_request(request)?;
+    if vault.options.self_contained && request.base.is_some() {
+        return Err(Error::invalid(
+            "the base",
+            "each point of this vault holds all that it needs".to_owned(),
+        ));
+    }
     let base = match &request.base {
         Some(id) => Some(vault.find_point(id)?.1),
         None => None,

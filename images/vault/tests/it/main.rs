@@ -16,6 +16,7 @@ mod power;
 mod proxy;
 mod scale;
 mod servers;
+mod sharing;
 mod sweep;
 mod worked_example;
 mod world;
