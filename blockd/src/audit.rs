@@ -9,7 +9,7 @@ use crate::points::{Held, Tiers};
 use crate::transfer::AuditOfFull;
 use crate::vaults::NamedVault;
 use block::{BlockSource, ByteCount, ByteRange, Kind, RangeSet, Time};
-use control::DiskAudit;
+use control::{DiskAudit, EventKind};
 use layers::Disk;
 use std::sync::Arc;
 use vault::{ManifestId, Progress};
@@ -151,6 +151,7 @@ impl Audit<'_> {
             self.point.item, self.named.name
         );
         tracing::error!(point = self.point.name, "{why}");
+        self.run.tell(EventKind::TrackingMiss, &self.point.item, &why);
         let now = self.point.time.unix_ms;
         *known = Audited { missed: known.missed + blocks, missed_ms: Some(now), ..Audited::begun(now) };
         self.named.witness(&self.with, Kind::Corrupt);

@@ -1,6 +1,7 @@
 //! The catalog: an index in SQLite that can be thrown away. What it alone knows is history: ended jobs, and which
 //! recovery points a check found right and which the vaults must hold. Disks, points and vaults are read from their own files at every start.
 
+mod archived;
 mod audits;
 mod findings;
 mod once;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use block::sync::{Mutex, lock};
 use control::{Job, Kind};
 use rusqlite::{Connection, params};
+use std::collections::HashMap;
 use std::path::Path;
 use unwritten::Unwritten;
 
@@ -30,6 +32,8 @@ pub struct Catalog {
     // taken before the connection
     unwritten: Mutex<Unwritten>,
     connection: Mutex<Connection>,
+    // how often what a vault must hold was changed, by the vault
+    stored_changes: Mutex<HashMap<String, u64>>,
 }
 
 impl Catalog {
@@ -82,12 +86,17 @@ impl Catalog {
                  vault TEXT PRIMARY KEY, time TEXT NOT NULL, problems INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS stored (
                  vault TEXT NOT NULL, manifest TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, manifest));
+             CREATE TABLE IF NOT EXISTS archived (
+                 vault TEXT NOT NULL, manifest TEXT NOT NULL, item TEXT NOT NULL, disk TEXT NOT NULL, state TEXT NOT NULL,
+                 epoch INTEGER NOT NULL, time INTEGER NOT NULL, size INTEGER NOT NULL, stored INTEGER NOT NULL,
+                 PRIMARY KEY (vault, manifest));
              CREATE TABLE IF NOT EXISTS once (
                  who TEXT NOT NULL, key TEXT NOT NULL, request TEXT NOT NULL, answer TEXT, time INTEGER NOT NULL,
                  PRIMARY KEY (who, key));",
         )?;
         connection.pragma_update(None, "user_version", VERSION)?;
-        Ok(Self { unwritten: Mutex::default(), connection: Mutex::new(connection) })
+        let (unwritten, stored_changes) = (Mutex::default(), Mutex::default());
+        Ok(Self { unwritten, connection: Mutex::new(connection), stored_changes })
     }
 
     /// Writes a job as it is now. On a full host it is remembered, and written once there is room.

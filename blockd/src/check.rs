@@ -128,7 +128,7 @@ fn names(tiers: &Tiers, named: &NamedVault) -> Result<HashMap<String, String>> {
     let mut names: HashMap<String, String> = stored.map(|point| (point.manifest, point.name)).collect();
     let (points, _) = tiers.held(None);
     for held in points {
-        let here = held.copies.iter().filter(|(vault, _)| vault.name == named.name);
+        let here = held.stored().filter(|(vault, _)| vault.name == named.name);
         names.extend(here.map(|(_, manifest)| (manifest.to_string(), held.name.clone())));
     }
     Ok(names)

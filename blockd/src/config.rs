@@ -3,14 +3,17 @@
 use crate::error::{Doing, Error, Result};
 use crate::events::Alert;
 use crate::identity::LocalUser;
+use crate::jobs::{HoursKeys, Limits};
 use crate::space::{self, LEAST_RESERVE};
-use block::Media;
+use block::linux::SystemClock;
+use block::{Clock, Media};
 use control::Kind;
 use nbd::{Certificate, TlsConfig};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file's name in the state directory.
 pub const FILE: &str = "blockd.toml";
@@ -71,6 +74,11 @@ pub struct Config {
     nbd_client: Vec<ClientAccess>,
     /// Jobs that run at a time.
     parallel_jobs: Option<usize>,
+    /// How fast backups and what moves points between vaults and archives go together, at most.
+    transfer_bytes_per_second: Option<u64>,
+    /// Parts of the day in which that is another, or in which what policies ask for waits.
+    #[serde(default)]
+    transfer_hours: Vec<HoursKeys>,
     /// What all disks may take together.
     instant_budget_bytes: Option<u64>,
     /// What is to be left of that, and of the filesystem.
@@ -177,6 +185,7 @@ impl Config {
         if config.mail_command.as_ref().is_some_and(Vec::is_empty) {
             return Err(wrong("mail-command names no program".to_owned()));
         }
+        config.transfer_limits(Arc::new(SystemClock))?;
         let reserve = config.space().reserve_of(0);
         if let Some(bytes) = config.instant_budget_bytes.filter(|&bytes| bytes < 2 * reserve) {
             let least = 2 * reserve;
@@ -185,6 +194,15 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    /// How fast transfers may go, and when they wait.
+    ///
+    /// # Errors
+    /// `Invalid` naming the key.
+    pub fn transfer_limits(&self, clock: Arc<dyn Clock>) -> Result<Limits> {
+        Limits::new(clock, self.transfer_bytes_per_second, &self.transfer_hours)
+            .map_err(|why| Error::said(Kind::Invalid, FILE, why))
     }
 
     /// Memory for decoded chunks of vaults, all together.
@@ -290,6 +308,8 @@ mod tests {
             "[key-commands]\nmain = []",
             "instant-reserve-bytes = 16777215",
             "instant-reserve-bytes = -1",
+            "transfer-bytes-per-second = 65535",
+            "[[transfer-hours]]\nfrom = \"08:00\"\nuntil = \"18:00\"",
             "instant-budget-bytes = 33554431",
             "instant-budget-bytes = 199999999\ninstant-reserve-bytes = 100000000",
             "instant-budget-bytes = \"20G\"",

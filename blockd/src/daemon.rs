@@ -18,7 +18,7 @@ use crate::jobs::Jobs;
 use crate::keeper::{Keeper, Plans, expiry};
 use crate::metrics;
 use crate::names::rfc3339;
-use crate::points::Tiers;
+use crate::points::{Listings, Tiers};
 use crate::policies::Policies;
 use crate::space::Space;
 use crate::state::State;
@@ -110,6 +110,7 @@ impl Daemon {
             audit: audit.clone(),
             nbd_socket,
             stored_count,
+            listings: Listings::default(),
         });
         let space = Space::start(tiers.clone(), state.media().clone(), config.space())?;
         notices.extend(tiers.remember_stored());
@@ -120,7 +121,7 @@ impl Daemon {
             events.clone(),
             state.clock(),
             state.entropy(),
-            config.parallel_jobs(),
+            (config.parallel_jobs(), config.transfer_limits(state.clock())?),
             &done,
         )?;
         // the socket, and the TCP address if there is one
@@ -283,7 +284,7 @@ impl Daemon {
         warnings.extend(disks.iter().filter_map(|disk| self.tiers.audit_warning(disk)));
         warnings.extend(self.tiers.disks.all().iter().filter_map(|named| base_warning(named)));
         warnings.extend(self.tiers.vaults.warnings());
-        warnings.extend(trouble.into_iter().map(|trouble| trouble.body.message));
+        warnings.extend(trouble.iter().map(|trouble| trouble.body.message.clone()));
         warnings.extend(self.tiers.damage_warnings(&points)?);
         warnings.extend(self.space.warning());
         warnings.extend(self.policies.warnings());
@@ -424,8 +425,25 @@ impl Daemon {
         {
             self.tiers.disks.of(item)?;
         }
-        let warnings = trouble.into_iter().map(|trouble| trouble.body.message).collect();
+        let warnings = trouble.iter().map(|trouble| trouble.body.message.clone()).collect();
         Ok(Points { points: self.tiers.show(&held)?, warnings, next: None })
+    }
+
+    /// Some of all points in order, behind the one called `after`, of the items that `sees` says.
+    ///
+    /// # Errors
+    /// What the catalog reports.
+    pub fn points_page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        sees: &dyn Fn(&str) -> bool,
+    ) -> Result<Points> {
+        let view = self.tiers.look();
+        let (held, is_more) = view.page(after, limit, sees);
+        let next = held.last().filter(|_| is_more).map(|held| held.name.clone());
+        let warnings = view.trouble().iter().map(|trouble| trouble.body.message.clone()).collect();
+        Ok(Points { points: self.tiers.show(&held)?, warnings, next })
     }
 
     /// One point.
@@ -487,7 +505,9 @@ impl Daemon {
     /// As [`crate::vaults::Vaults::create`].
     pub fn create_vault(&self, request: &CreateVault) -> Result<Vault> {
         let (named, sheet) = self.tiers.vaults.create(request)?;
-        self.policies.born(&request.name)?;
+        if !request.archive {
+            self.policies.born(&request.name)?;
+        }
         Ok(Vault { recovery_sheet_text: sheet, ..self.tiers.show_vault(&named)? })
     }
 
@@ -506,7 +526,9 @@ impl Daemon {
     /// As [`crate::vaults::Vaults::bring_in`].
     pub fn open_vault(&self, name: &str, request: &OpenVault) -> Result<Vault> {
         let named = self.tiers.vaults.bring_in(name, request)?;
-        self.policies.born(name)?;
+        if !named.archive {
+            self.policies.born(name)?;
+        }
         if let Err(error) = self.tiers.remember_stored_in(&named) {
             // the vault is open; the next start takes note of its points
             tracing::warn!("{}", error.body().message);

@@ -4,6 +4,7 @@
 mod api;
 mod appliance_clock;
 mod approvals;
+mod archive;
 mod audit;
 mod audit_log;
 mod bases;
@@ -30,6 +31,7 @@ mod lifetime;
 mod marks;
 mod metrics;
 mod names;
+mod pace;
 mod points;
 mod policies;
 mod policy;

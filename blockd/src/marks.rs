@@ -34,6 +34,9 @@ pub struct Mark {
     /// The vaults it was deleted from, by their ids.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deleted: BTreeMap<String, Deleted>,
+    /// Vaults it was brought back to from an archive, by their ids, and until when each holds it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rehydrated: BTreeMap<String, Timestamp>,
 }
 
 /// Somebody's word that a point must stay.
@@ -70,7 +73,11 @@ pub struct Deleted {
 
 impl Mark {
     fn is_empty(&self) -> bool {
-        self.hold.is_none() && self.keep_until.is_none() && self.suspect.is_none() && self.deleted.is_empty()
+        self.hold.is_none()
+            && self.keep_until.is_none()
+            && self.suspect.is_none()
+            && self.deleted.is_empty()
+            && self.rehydrated.is_empty()
     }
 
     /// A mark that cannot be read is taken for a hold: what it said may have been one.
@@ -109,6 +116,11 @@ impl Marks {
         lock(&self.table).get(&state).cloned().unwrap_or_default()
     }
 
+    /// Whether a point was deleted from a vault.
+    pub fn is_deleted_from(&self, state: StateId, vault: &str) -> bool {
+        lock(&self.table).get(&state).is_some_and(|mark| mark.deleted.contains_key(vault))
+    }
+
     /// The points that were deleted from a vault, with when each goes for good.
     pub fn deleted_from(&self, vault: &str) -> HashMap<StateId, Deleted> {
         let table = lock(&self.table);
@@ -116,6 +128,12 @@ impl Marks {
             mark.deleted.get(vault).map(|deleted| (*state, deleted.clone()))
         };
         table.iter().filter_map(of).collect()
+    }
+
+    /// The points that were brought back to a vault from archives, with until when it holds each.
+    pub fn rehydrated_to(&self, vault: &str) -> HashMap<StateId, Timestamp> {
+        let table = lock(&self.table);
+        table.iter().filter_map(|(state, mark)| Some((*state, *mark.rehydrated.get(vault)?))).collect()
     }
 
     /// Marks that cannot be read, one sentence each.

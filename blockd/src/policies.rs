@@ -204,9 +204,14 @@ impl Policies {
     /// # Errors
     /// Why the file or the policy cannot be read.
     pub fn of_disk(&self, disk: &str) -> Result<Option<(PolicyName, Arc<Policy>)>> {
-        let items = self.items()?;
-        let found = items.iter().find(|(item, protection)| !protection.stopped && names::is_of(item, disk));
-        let Some((_, protection)) = found else { return Ok(None) };
+        let protection = {
+            let table = lock(&self.table);
+            let items = table.items()?;
+            // the disk itself, or the machine it belongs to
+            let of = |item: &str| items.get(item).filter(|protection| !protection.stopped).cloned();
+            of(disk).or_else(|| of(disk.rsplit_once('/')?.0))
+        };
+        let Some(protection) = protection else { return Ok(None) };
         let name = PolicyName::parse(&protection.policy)?;
         let policy = self.get(&name)?;
         Ok(Some((name, policy)))

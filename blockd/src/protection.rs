@@ -70,8 +70,11 @@ impl Daemon {
     /// Why they cannot be read.
     pub fn items(&self) -> Result<Vec<Item>> {
         let items = self.policies().items()?;
-        let (held, _) = if items.is_empty() { Default::default() } else { self.tiers().held(None) };
-        let newest = Newest::of(self, &held)?;
+        let mut newest = Newest::default();
+        if !items.is_empty() {
+            let (view, hurt) = (self.tiers().look(), self.tiers().hurt()?);
+            items.keys().for_each(|item| newest.add(self, &hurt, &view.held(Some(item))));
+        }
         Ok(items.iter().map(|(item, protection)| self.item(item, protection, &newest)).collect())
     }
 
@@ -165,7 +168,7 @@ impl Daemon {
         );
         if query.delete_data {
             let vault = self.tiers().vaults.get(&PolicyName::parse(&protection.policy)?.vault)?;
-            let is_stored = |held: &&Held| held.copies.iter().any(|(named, _)| named.name == vault.name);
+            let is_stored = |held: &&Held| held.stored_in(&vault.name).is_some();
             for held in held.iter().filter(is_stored) {
                 self.tiers().delete_from(held, &vault, &By::Request)?;
             }

@@ -51,7 +51,7 @@ impl Daemon {
                 made => return made,
             }
         }
-        Err(last.unwrap_or_else(|| Error::not_found(format!("point {}", held.name))))
+        Err(last.unwrap_or_else(|| held.unreadable()))
     }
 
     fn show_run(&self, named: &Named) -> Result<Run> {

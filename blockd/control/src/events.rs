@@ -25,6 +25,8 @@ pub enum EventKind {
     ApprovalWanted,
     /// A recovery point is far smaller or far more changed than its past.
     SuspectPoint,
+    /// An audit found a block that change tracking had missed.
+    TrackingMiss,
 }
 
 impl EventKind {
@@ -40,6 +42,7 @@ impl EventKind {
             Self::ClockJump => "clock-jump",
             Self::ApprovalWanted => "approval-wanted",
             Self::SuspectPoint => "suspect-point",
+            Self::TrackingMiss => "tracking-miss",
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod access;
 mod approvals;
+mod archive;
 mod audit;
 mod client;
 mod endpoint;
@@ -28,6 +29,7 @@ mod vaults;
 
 pub use access::{CreateToken, Role, Token, TokenCreated};
 pub use approvals::{ApplianceTime, Approval, ApprovalState, ClockJump, Verdict, signed_text};
+pub use archive::{ArchiveCost, ArchivePoint, PointCost, RehydratePoint};
 pub use audit::{AuditEntry, AuditOutcome, AuditQuery, AuditVerified, AuditVerifyQuery};
 pub use client::Client;
 pub use error::{Error, ErrorBody, with_causes};

@@ -306,6 +306,8 @@ pub enum Tier {
     Instant,
     /// In a vault.
     Vault,
+    /// In an archive, from which it is rehydrated before it is read.
+    Archive,
 }
 
 impl Tier {
@@ -314,6 +316,7 @@ impl Tier {
         match self {
             Self::Instant => "instant",
             Self::Vault => "vault",
+            Self::Archive => "archive",
         }
     }
 }
@@ -337,6 +340,12 @@ pub struct Point {
     pub tiers: Vec<Tier>,
     /// The vaults that hold it.
     pub vaults: Vec<String>,
+    /// The archives that hold it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<String>,
+    /// Until when a vault holds it again, if it was rehydrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehydrated_until: Option<String>,
     /// What the guest can expect: `crash`, as after a power cut of the guest.
     pub consistency: String,
     /// Whether a check has read every byte of it in a vault and found it right.
@@ -477,7 +486,7 @@ pub enum TransferKind {
 pub struct Job {
     /// Its id.
     pub id: String,
-    /// What it does: `backup`, `restore`, `check`, `repair` or `scrub`.
+    /// What it does: `backup`, `restore`, `archive`, `rehydrate`, `check`, `repair`, `sweep` or `scrub`.
     pub operation: String,
     /// What it is about: a disk, or a vault.
     pub item: String,
@@ -581,6 +590,9 @@ pub struct Vault {
     pub store: String,
     /// Whether its key is not loaded.
     pub locked: bool,
+    /// Whether it is an archive.
+    #[serde(default)]
+    pub archive: bool,
     /// Why it cannot be used now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,

@@ -191,6 +191,9 @@ pub struct CreateVault {
     /// For how many days a deletion can be undone: 14 to 180, else 14; or 0, for a lab, where it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_delete_days: Option<u32>,
+    /// Make it an archive, to which points go by themselves and are brought back from.
+    #[serde(default)]
+    pub archive: bool,
 }
 
 /// Shows nothing of the secrets.
@@ -225,6 +228,9 @@ pub struct OpenVault {
     /// A person's word that no other appliance will write to it again.
     #[serde(default)]
     pub take_over: bool,
+    /// It is an archive.
+    #[serde(default)]
+    pub archive: bool,
 }
 
 /// Shows nothing of the key.

@@ -96,6 +96,8 @@ asked! {
     BackupRequest: |it| Names::items(&[&it.item]).and_vault(it.vault.as_deref().unwrap_or(MAIN));
     RestoreRequest: |it| Names::items(&[&it.point, &it.to, given(&it.replace)]);
     RunRequest: |it| Names::items(&[&it.point, &it.name]);
+    ArchivePoint: |it| Names::default().and_vault(&it.to);
+    RehydratePoint: |it| Names::default().and_vault(it.vault.as_deref().unwrap_or(MAIN));
     CreateVault: |it| Names::default().and_vault(&it.name), secret &["passphrase", "store_options"];
     OpenVault: |_it| Names::default(), secret &["key", "passphrase", "store_options"];
     AddKey: |_it| Names::default(), secret &["passphrase", "current_key", "current_passphrase"];

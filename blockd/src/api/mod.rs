@@ -5,6 +5,7 @@
 mod access;
 mod answer;
 mod approvals;
+mod archive;
 mod asked;
 mod connections;
 mod door;
@@ -34,6 +35,7 @@ fn verbs() -> Vec<Verb> {
         vaults::verbs(),
         access::verbs(),
         approvals::verbs(),
+        archive::verbs(),
         events::verbs(),
     ];
     parts.into_iter().flatten().collect()

@@ -152,15 +152,23 @@ fn points() -> Vec<Verb> {
             LOOK,
             "Recovery points, oldest first within a disk",
             |daemon, call: &Call<PointsQuery>| {
-                let mut points = daemon.points(&call.query)?;
-                points.points.retain(|point| call.caller.sees_item(&point.name));
+                let (after, limit) = (call.query.after.as_deref(), call.query.limit);
+                let sees = |name: &str| call.caller.sees_item(name);
+                let mut points = match (limit, &call.query.item, call.query.deleted) {
+                    (Some(limit), None, false) => daemon.points_page(after, limit, &sees)?,
+                    _ => {
+                        let mut points = daemon.points(&call.query)?;
+                        points.points.retain(|point| sees(&point.name));
+                        let is_more = page(&mut points.points, after, limit, |point| &point.name);
+                        points.next =
+                            points.points.last().filter(|_| is_more).map(|point| point.name.clone());
+                        points
+                    }
+                };
                 if !call.caller.is_whole() {
                     // they name whatever they are about
                     points.warnings.clear();
                 }
-                let (after, limit) = (call.query.after.as_deref(), call.query.limit);
-                let is_more = page(&mut points.points, after, limit, |point| &point.name);
-                points.next = points.points.last().filter(|_| is_more).map(|point| point.name.clone());
                 Ok(points)
             },
         ),

@@ -118,6 +118,7 @@ impl Catalog {
     /// # Errors
     /// What the host reports.
     pub fn put_stored(&self, vault: &str, points: &[Stored]) -> Result<()> {
+        self.count_change(vault);
         let write = || -> rusqlite::Result<()> {
             let mut connection = lock(&self.connection);
             let change = connection.transaction()?;
@@ -137,10 +138,20 @@ impl Catalog {
     /// # Errors
     /// What the host reports.
     pub fn forget_stored(&self, vault: &str, manifest: &str) -> Result<()> {
+        self.count_change(vault);
         lock(&self.connection)
             .execute("DELETE FROM stored WHERE vault = ?1 AND manifest = ?2", params![vault, manifest])
             .map(|_| ())
             .map_err(|error| failed("write stored points to", &error))
+    }
+
+    fn count_change(&self, vault: &str) {
+        *lock(&self.stored_changes).entry(vault.to_owned()).or_default() += 1;
+    }
+
+    /// How often that was changed since the start, or may have been.
+    pub fn stored_changes(&self, vault: &str) -> u64 {
+        lock(&self.stored_changes).get(vault).copied().unwrap_or(0)
     }
 
     /// The points a vault must hold.

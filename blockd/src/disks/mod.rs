@@ -97,8 +97,11 @@ impl Disks {
         if !names::is_machine(item) {
             return Ok(vec![self.get(item)?]);
         }
-        let disks =
-            self.all().into_iter().filter(|named| names::is_of(item, &named.name)).collect::<Vec<_>>();
+        let front = format!("{item}/");
+        let table = lock(&self.table);
+        let below = table.disks.range(front.clone()..).take_while(|(name, _)| name.starts_with(&front));
+        let disks: Vec<_> = below.map(|(_, named)| named.clone()).collect();
+        drop(table);
         if disks.is_empty() {
             return Err(Error::not_found(format!("machine {item}")).with_help(format!(
                 "a machine is its disks: `blockctl disk create {item}/vda …` makes one"

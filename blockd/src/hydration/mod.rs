@@ -1,19 +1,18 @@
 //! Hydration in the background: what disks that run from a recovery point have not read yet is brought, what their guests
 //! missed first; once all of it is there the point is let go of. What a step does is in `images/layers/docs/hydrate.md`.
 
-mod pace;
 mod track;
 
 use crate::bell::Bell;
 use crate::config::Config;
 use crate::disks::Named;
 use crate::error::{Error, Result};
+use crate::pace::Pace;
 use crate::points::Tiers;
 use block::sync::{Mutex, lock};
 use block::{Clock, DiskId};
 use control::{Run, RunState, Tier};
 use layers::Hydrating;
-use pace::Pace;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -45,6 +44,7 @@ struct Work {
     tiers: Arc<Tiers>,
     clock: Arc<dyn Clock>,
     bell: Bell,
+    limit: Option<u64>,
     pace: Pace,
     tracks: Mutex<HashMap<DiskId, Track>>,
     /// Held while a base is released: by one thread, once.
@@ -61,7 +61,8 @@ impl Hydration {
             tiers,
             clock,
             bell: Bell::default(),
-            pace: Pace::new(config.hydration_bytes_per_second()),
+            limit: config.hydration_bytes_per_second(),
+            pace: Pace::default(),
             tracks: Mutex::default(),
             releasing: Mutex::default(),
         });
@@ -217,7 +218,7 @@ impl Work {
                 track.went_on(after, far, bytes.get());
                 track.is_used(named.traffic.requests(), after)
             });
-            if let Some(pause) = self.pace.pay(bytes.get(), after) {
+            if let Some(pause) = self.pace.pay(bytes.get(), self.limit, after) {
                 self.bell.pause(pause);
             }
             if is_used && !promote {

@@ -3,6 +3,7 @@
 //! A job is a thread. At most a configured number runs at a time, and never two that share a key (the same disk, the
 //! same vault check), so that two transfers of one disk cannot race for the same base. The rest waits its turn.
 
+mod limits;
 mod queue;
 
 use crate::audit_log::{About, Audit, Said, cause};
@@ -13,6 +14,7 @@ use crate::names::rfc3339;
 use block::sync::{Condvar, Mutex, lock, wait};
 use block::{Clock, DiskId, Entropy, JobId};
 use control::{AuditOutcome, ErrorBody, EventKind, Job, JobState, Kind};
+pub use limits::{HoursKeys, Limits};
 use queue::{Active, Entry};
 pub use queue::{Counts, Urgency};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +28,9 @@ const WAIT_LIMIT: Duration = Duration::from_secs(60);
 /// Jobs that may wait or run at once; a script gone wild must not fill memory with threads.
 const ACTIVE_LIMIT: usize = 256;
 
+/// Between two looks whether the hours in which jobs wait are over.
+const HOURS_LOOK: Duration = Duration::from_secs(10);
+
 /// All jobs.
 pub struct Jobs {
     catalog: Arc<Catalog>,
@@ -34,6 +39,7 @@ pub struct Jobs {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     parallel: usize,
+    limits: Arc<Limits>,
     active: Mutex<Active>,
     changed: Condvar,
 }
@@ -90,6 +96,11 @@ impl Run {
         Ok(())
     }
 
+    /// Tells of something that happened meanwhile.
+    pub fn tell(&self, kind: EventKind, about: &str, message: &str) {
+        self.jobs.events.tell(kind, about, message);
+    }
+
     /// Changes what is shown of the job.
     pub fn update(&self, change: impl FnOnce(&mut Job)) {
         if let Some(entry) = lock(&self.jobs.active).jobs.get_mut(&self.number) {
@@ -110,7 +121,7 @@ impl Jobs {
         events: Arc<Events>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        parallel: usize,
+        (parallel, limits): (usize, Limits),
         done: &dyn Fn(&Job) -> bool,
     ) -> Result<Arc<Self>> {
         for mut job in catalog.jobs()?.into_iter().filter(|job| !job.state.is_final()) {
@@ -123,8 +134,8 @@ impl Jobs {
             });
             catalog.put_job(&job)?;
         }
-        let (active, changed) = (Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { catalog, audit, events, clock, entropy, parallel, active, changed }))
+        let (limits, active, changed) = (Arc::new(limits), Mutex::default(), Condvar::new());
+        Ok(Arc::new(Self { catalog, audit, events, clock, entropy, parallel, limits, active, changed }))
     }
 
     /// Starts a job and returns it as it stands.
@@ -219,7 +230,7 @@ impl Jobs {
         let mut active = lock(&self.active);
         loop {
             run.go_on()?;
-            if active.may_run(run.number, self.parallel) {
+            if active.may_run(run.number, self.parallel, &|urgency| self.limits.holds(urgency)) {
                 if let Some(entry) = active.jobs.get_mut(&run.number) {
                     entry.job.state = JobState::Running;
                     entry.started_ns = Some(self.clock.monotonic_ns());
@@ -229,7 +240,14 @@ impl Jobs {
                 self.changed.notify_all();
                 return Ok(());
             }
-            active = wait(&self.changed, active);
+            active = match self.limits.change() {
+                // hours end without anybody saying so
+                true => match self.changed.wait_timeout(active, HOURS_LOOK) {
+                    Ok((active, _)) => active,
+                    Err(poisoned) => poisoned.into_inner().0,
+                },
+                false => wait(&self.changed, active),
+            };
         }
     }
 

@@ -67,8 +67,8 @@ pub(super) struct Entry {
 
 impl Active {
     /// Whether it is this job's turn to run, at most `parallel` at a time: of those that share no key with one that runs or
-    /// waits longer, the most urgent, and of equals the one that has waited longest.
-    pub(super) fn may_run(&self, number: u64, parallel: usize) -> bool {
+    /// waits longer, and that nothing `holds`, the most urgent, and of equals the one that has waited longest.
+    pub(super) fn may_run(&self, number: u64, parallel: usize, holds: &dyn Fn(Urgency) -> bool) -> bool {
         if !self.jobs.contains_key(&number) {
             return true;
         }
@@ -78,7 +78,8 @@ impl Active {
         }
         let shares = |one: &Entry, other: &Entry| one.keys.iter().any(|key| other.keys.contains(key));
         let is_free = |(number, entry): &(&u64, &Entry)| {
-            !running().any(|other| shares(other, entry))
+            !holds(entry.urgency)
+                && !running().any(|other| shares(other, entry))
                 && !self.jobs.range(..**number).any(|(_, older)| shares(older, entry))
         };
         let waiting = self.jobs.iter().filter(|(_, entry)| entry.job.state == JobState::Queued);

@@ -20,7 +20,7 @@ fn open(dir: &std::path::Path) -> Arc<Jobs> {
         Arc::new(Events::new(Arc::new(SystemClock))),
         Arc::new(SystemClock),
         Arc::new(KernelEntropy),
-        2,
+        (2, Limits::new(Arc::new(SystemClock), None, &[]).expect("none")),
         &|job| job.id == "cc",
     )
     .expect("jobs")

@@ -6,10 +6,12 @@ use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::jobs::Urgency;
+use crate::points::{HurtCopies, View};
 use crate::policies::PolicyName;
 use crate::policy::Policy;
 use control::{BackupRequest, JobState};
 use jiff::Timestamp;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -39,12 +41,13 @@ impl Tries {
         let Some(items) = note("policies", daemon.policies().items()) else { return false };
         self.0.retain(|item, _| items.get(item).is_some_and(|protection| !protection.stopped));
         let mut ended = false;
+        let looked = OnceCell::new();
         for (item, protection) in items.iter().filter(|(_, protection)| !protection.stopped) {
             let named = PolicyName::parse(&protection.policy);
             let policy = named.and_then(|name| Ok((daemon.policies().get(&name)?, name)));
             // a policy that cannot be read is in the warnings of the status
             let Ok((policy, name)) = policy else { continue };
-            ended |= note(item, self.item(daemon, item, &name, &policy, now)).unwrap_or(false);
+            ended |= note(item, self.item(daemon, item, (&name, &policy), now, &looked)).unwrap_or(false);
         }
         ended
     }
@@ -53,9 +56,9 @@ impl Tries {
         &mut self,
         daemon: &Daemon,
         item: &str,
-        name: &PolicyName,
-        policy: &Policy,
+        (name, policy): (&PolicyName, &Policy),
         now: Timestamp,
+        looked: &OnceCell<(View, HurtCopies)>,
     ) -> Result<bool> {
         let Some((slot, _)) = policy.schedule.around(now) else { return Ok(false) };
         let fresh = || Try { slot, job: None, is_served: false, failures: 0, again_at: now };
@@ -79,8 +82,15 @@ impl Tries {
         if tried.is_served || now < tried.again_at || now.duration_since(slot).unsigned_abs() < delay {
             return Ok(ended);
         }
-        let (held, _) = daemon.tiers().held(Some(item));
-        let newest = Newest::of(daemon, &held)?;
+        let (view, hurt) = match looked.get() {
+            Some(looked) => looked,
+            None => {
+                let fresh = (daemon.tiers().look(), daemon.tiers().hurt()?);
+                looked.get_or_init(|| fresh)
+            }
+        };
+        let mut newest = Newest::default();
+        newest.add(daemon, hurt, &view.held(Some(item)));
         if newest.stored(daemon, item, &name.vault)?.is_some_and(|newest| newest >= slot) {
             tried.is_served = true;
             return Ok(ended);

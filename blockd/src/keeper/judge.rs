@@ -15,7 +15,7 @@ pub(super) struct Judged {
     pub(super) kept: Vec<Kept>,
 }
 
-/// Judges the points of one disk that the policy's vault holds, oldest first.
+/// Judges the points of one disk that the policy's vault holds, or the archive it sends them to; oldest first.
 pub(super) fn judge_disk(
     daemon: &Daemon,
     hurt: &HurtCopies,
@@ -25,14 +25,17 @@ pub(super) fn judge_disk(
     now: Timestamp,
 ) -> Vec<Judged> {
     let tiers = daemon.tiers();
-    let is_here = |held: &&Held| held.copies.iter().any(|(named, _)| named.name == vault);
+    let archive = policy.archive.as_ref().map(|rule| rule.to.as_str());
+    let is_here = |held: &&Held| {
+        held.stored().any(|(named, _)| named.name == vault || Some(named.name.as_str()) == archive)
+    };
     let mut points: Vec<Held> = points.iter().filter(is_here).cloned().collect();
     points.sort_by_key(|held| (held.time, held.epoch));
     let candidate = |held: &Held| {
         let mark = tiers.vaults.marks().of(held.state);
         Candidate {
             time: stamp(held.time),
-            is_good: mark.suspect.is_none() && hurt.of(held).all(|named| named.name != vault),
+            is_good: mark.suspect.is_none() && is_sound(hurt, held, vault, archive),
             keep_until: mark.keep_until,
             is_held: mark.hold.is_some(),
         }
@@ -40,6 +43,13 @@ pub(super) fn judge_disk(
     let candidates: Vec<_> = points.iter().map(candidate).collect();
     let kept = judge(&policy.retention, &policy.schedule.zone, now, &candidates);
     points.into_iter().zip(kept).map(|(held, kept)| Judged { held, kept }).collect()
+}
+
+/// Whether one of those copies is not known to be damaged.
+fn is_sound(hurt: &HurtCopies, held: &Held, vault: &str, archive: Option<&str>) -> bool {
+    held.stored().any(|(named, manifest)| {
+        (named.name == vault || Some(named.name.as_str()) == archive) && !hurt.has(named, manifest)
+    })
 }
 
 /// A reason as the API shows it.

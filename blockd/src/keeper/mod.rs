@@ -1,6 +1,7 @@
 //! The keeper: one thread that makes the backups policies ask for, deletes what they no longer keep, and ends deletions for good
 //! when their term is over. `docs/policy.md` and `docs/deletion.md` have the rules.
 
+mod archive;
 mod due;
 mod judge;
 mod newest;

@@ -3,12 +3,13 @@
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::gate::stamp;
-use crate::points::Held;
+use crate::points::{Held, HurtCopies};
 use block::DiskId;
 use jiff::Timestamp;
 use std::collections::HashMap;
 
 /// The newest points.
+#[derive(Default)]
 pub struct Newest(HashMap<DiskId, Vec<Of>>);
 
 /// Those of one disk in one vault.
@@ -25,8 +26,14 @@ impl Newest {
     /// # Errors
     /// What the catalog reports.
     pub fn of(daemon: &Daemon, points: &[Held]) -> Result<Self> {
-        let (hurt, marks) = (daemon.tiers().hurt()?, daemon.tiers().vaults.marks());
-        let mut newest: HashMap<DiskId, Vec<Of>> = HashMap::new();
+        let mut newest = Self::default();
+        newest.add(daemon, &daemon.tiers().hurt()?, points);
+        Ok(newest)
+    }
+
+    /// And of these.
+    pub fn add(&mut self, daemon: &Daemon, hurt: &HurtCopies, points: &[Held]) {
+        let (marks, newest) = (daemon.tiers().vaults.marks(), &mut self.0);
         for held in points {
             let (made, is_suspect) = (stamp(held.time), marks.of(held.state).suspect.is_some());
             for (vault, manifest) in &held.copies {
@@ -38,7 +45,6 @@ impl Newest {
                 }
             }
         }
-        Ok(Self(newest))
     }
 
     /// When the newest point of an item was made that the vault holds: of a machine, that of the disk whose newest is oldest.

@@ -4,12 +4,15 @@ use super::judge::{judge_disk, show};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::gate::stamp;
+use crate::points::{HurtCopies, Trouble, View};
 use crate::policies::PolicyName;
 use crate::policy::{Kept, Policy, parse};
+use block::StateId;
 use block::sync::{Mutex, lock};
 use control::{Kind, PlannedPoint, PolicyPlan};
 use jiff::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Plans that are remembered; an older one has to be made again.
 const REMEMBERED: usize = 64;
@@ -38,6 +41,23 @@ impl Plans {
 
     fn find(&self, id: &str) -> Option<(PolicyPlan, String)> {
         lock(&self.0).iter().find(|(plan, _)| plan.id == id).cloned()
+    }
+}
+
+/// What a plan is made of, looked at once.
+struct Looked<'a> {
+    vault: &'a str,
+    view: View,
+    trouble: Vec<Arc<Trouble>>,
+    stored: HashMap<StateId, u64>,
+    hurt: HurtCopies,
+}
+
+impl<'a> Looked<'a> {
+    fn at(daemon: &Daemon, vault: &'a str) -> Result<Self> {
+        let (view, hurt) = (daemon.tiers().look(), daemon.tiers().hurt()?);
+        let (trouble, stored) = (view.trouble(), view.stored_bytes(vault));
+        Ok(Self { vault, view, trouble, stored, hurt })
     }
 }
 
@@ -116,20 +136,31 @@ impl Daemon {
                 _ => None,
             };
         let policy = self.policies().get(&wanted)?;
-        let (lost, _) = self.changes_of(item, &wanted.vault, before.as_deref(), &policy)?;
+        let looked = Looked::at(self, &wanted.vault)?;
+        let (lost, _) = self.changes_of(item, &looked, before.as_deref(), &policy)?;
         Ok(!lost.is_empty())
     }
 
     fn made_plan(&self, name: &PolicyName, wanted: &Policy) -> Result<PolicyPlan> {
-        self.tiers().vaults.get(&name.vault)?.vault()?;
+        let vault = self.tiers().vaults.get(&name.vault)?;
+        vault.vault()?;
+        if vault.archive {
+            let why = format!("{} is an archive, to which points come from vaults", vault.name);
+            return Err(Error::said(Kind::Invalid, format!("policy {name}"), why)
+                .with_help("name an archive in `[archive]` of a policy of a vault"));
+        }
+        if let Some(rule) = &wanted.archive {
+            self.archive_named(&rule.to)?;
+        }
         let before = match self.policies().get(name) {
             Err(error) if error.kind() == Kind::NotFound => None,
             found => Some(found?),
         };
         let (mut lost, mut longer) = (Vec::new(), Vec::new());
         let items = self.policies().under(name)?;
+        let looked = Looked::at(self, &name.vault)?;
         for item in &items {
-            let (gone, kept) = self.changes_of(item, &name.vault, before.as_deref(), wanted)?;
+            let (gone, kept) = self.changes_of(item, &looked, before.as_deref(), wanted)?;
             lost.extend(gone);
             longer.extend(kept);
         }
@@ -149,29 +180,28 @@ impl Daemon {
     fn changes_of(
         &self,
         item: &str,
-        vault: &str,
+        looked: &Looked<'_>,
         before: Option<&Policy>,
         wanted: &Policy,
     ) -> Result<(Vec<PlannedPoint>, Vec<PlannedPoint>)> {
         let (mut lost, mut longer) = (Vec::new(), Vec::new());
-        let (held, trouble) = self.tiers().held(Some(item));
-        if let Some(trouble) = trouble.first() {
+        if let Some(trouble) = looked.trouble.first() {
             return Err(Error::said_before(format!("plan for {item}"), &trouble.body));
         }
-        let (now, stored, hurt) = (self.now(), self.tiers().stored_bytes(vault)?, self.tiers().hurt()?);
+        let (held, now) = (looked.view.held(Some(item)), self.now());
         let mut disks: Vec<_> = held.iter().map(|held| held.disk).collect();
         disks.sort();
         disks.dedup();
         for disk in disks {
             let of_disk: Vec<_> = held.iter().filter(|held| held.disk == disk).cloned().collect();
-            let judge = |policy: &Policy| judge_disk(self, &hurt, vault, policy, &of_disk, now);
+            let judge = |policy: &Policy| judge_disk(self, &looked.hurt, looked.vault, policy, &of_disk, now);
             let (then, today) = (judge(wanted), before.map(judge));
             for (at, judged) in then.iter().enumerate() {
                 let was = today.as_ref().map_or(&[][..], |today| &today[at].kept);
                 let point = || PlannedPoint {
                     point: judged.held.name.clone(),
                     time: stamp(judged.held.time).to_string(),
-                    bytes: stored.get(&judged.held.state).copied().unwrap_or(0),
+                    bytes: looked.stored.get(&judged.held.state).copied().unwrap_or(0),
                     before: was.iter().map(show).collect(),
                     after: judged.kept.iter().map(show).collect(),
                 };

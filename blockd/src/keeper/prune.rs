@@ -1,7 +1,8 @@
 //! Deleting what no policy keeps, and ending deletions whose term is over.
 
 use super::judge::judge_disk;
-use super::note;
+use super::{archive, note};
+use crate::archive::end_rehydrations;
 use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
 use crate::error::Result;
@@ -9,9 +10,11 @@ use crate::gate::stamp;
 use crate::points::{By, Held, HurtCopies, Trouble};
 use crate::policies::PolicyName;
 use crate::policy::Policy;
+use crate::vaults::NamedVault;
 use block::DiskId;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const DAY_SECONDS: i64 = 86_400;
 
@@ -22,23 +25,33 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
         return;
     }
     let Some(hurt) = note("prune", daemon.tiers().hurt()) else { return };
-    let (held, trouble) = daemon.tiers().held(None);
-    let mut disks: BTreeMap<DiskId, Vec<Held>> = BTreeMap::new();
-    held.into_iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
-    for points in disks.values() {
-        let Some(first) = points.first() else { continue };
+    let view = daemon.tiers().look();
+    let trouble = view.trouble();
+    for vault in usable(daemon).iter().filter(|vault| !vault.archive) {
+        note(&vault.name, end_rehydrations(daemon.tiers(), vault, &view, &hurt, now));
+    }
+    for item in view.names() {
         // why a policy cannot be read is in the warnings of the status
-        let Ok(Some((name, policy))) = daemon.policies().of_disk(&first.item) else { continue };
-        let hides = |trouble: &&Trouble| trouble.vault == name.vault && trouble.may_hide_one_of(&first.item);
-        match trouble.iter().find(hides) {
+        let Ok(Some((name, policy))) = daemon.policies().of_disk(item) else { continue };
+        let hides = |trouble: &&Arc<Trouble>| trouble.vault == name.vault && trouble.may_hide_one_of(item);
+        if let Some(trouble) = trouble.iter().find(hides) {
             // what cannot be seen may be the good point that must stay
-            Some(trouble) => tracing::warn!(disk = first.item, "is not pruned: {}", trouble.body.message),
-            None => drop(note(&first.item, prune(daemon, &hurt, (&name, &policy), points, now))),
+            tracing::warn!(disk = item, "is not pruned: {}", trouble.body.message);
+            continue;
+        }
+        let mut disks: BTreeMap<DiskId, Vec<Held>> = BTreeMap::new();
+        view.held(Some(item)).into_iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
+        for points in disks.values() {
+            note(item, prune(daemon, &hurt, (&name, &policy), points, now));
         }
     }
-    for vault in daemon.tiers().vaults.all().iter().filter(|vault| vault.trouble().is_none()) {
-        note(&vault.name, daemon.tiers().end_deletions(vault, now));
+    for vault in usable(daemon) {
+        note(&vault.name, daemon.tiers().end_deletions(&vault, now));
     }
+}
+
+fn usable(daemon: &Daemon) -> Vec<Arc<NamedVault>> {
+    daemon.tiers().vaults.all().into_iter().filter(|vault| vault.trouble().is_none()).collect()
 }
 
 fn prune(
@@ -48,8 +61,7 @@ fn prune(
     points: &[Held],
     now: Timestamp,
 ) -> Result<()> {
-    let vault = daemon.tiers().vaults.get(&name.vault)?;
-    vault.vault()?;
+    daemon.tiers().vaults.get(&name.vault)?.vault()?;
     let is_suspect = |held: &&Held| daemon.tiers().vaults.marks().of(held.state).suspect.is_some();
     if let Some(suspect) = points.iter().find(is_suspect) {
         tracing::warn!(
@@ -58,22 +70,34 @@ fn prune(
         );
         return Ok(());
     }
-    for judged in judge_disk(daemon, hurt, &name.vault, policy, points, now) {
-        if judged.kept.is_empty() && vault.terms().immutable_until(judged.held.time, now).is_none() {
-            let about = About::from([
-                ("point".to_owned(), judged.held.name.as_str().into()),
-                ("vault".to_owned(), vault.name.as_str().into()),
-            ]);
-            let said = Said { who: format!("policy {name}"), action: "prune".to_owned(), about };
-            let by = By::Policy(name.to_string());
-            let deleted = daemon.audited(&said, || daemon.tiers().delete_from(&judged.held, &vault, &by));
-            if note(&judged.held.name, deleted).is_some() {
-                tracing::info!(point = judged.held.name, policy = %name, "is kept no longer");
+    let judged = judge_disk(daemon, hurt, &name.vault, policy, points, now);
+    let places = [Some(&name.vault), policy.archive.as_ref().map(|rule| &rule.to)];
+    for judged in judged.iter().filter(|judged| judged.kept.is_empty()) {
+        for (place, _) in judged.held.stored().filter(|(place, _)| places.contains(&Some(&place.name))) {
+            if place.vault().is_ok() && place.terms().immutable_until(judged.held.time, now).is_none() {
+                let_go(daemon, name, &judged.held, place);
             }
         }
     }
+    if let Some(rule) = &policy.archive {
+        archive::send(daemon, name, rule, &judged, now);
+    }
     leave_instant(daemon, policy, points, now);
     Ok(())
+}
+
+/// Deletes a copy that the policy does not keep any longer.
+fn let_go(daemon: &Daemon, name: &PolicyName, held: &Held, place: &NamedVault) {
+    let about = About::from([
+        ("point".to_owned(), held.name.as_str().into()),
+        ("vault".to_owned(), place.name.as_str().into()),
+    ]);
+    let said = Said { who: format!("policy {name}"), action: "prune".to_owned(), about };
+    let by = By::Policy(name.to_string());
+    let deleted = daemon.audited(&said, || daemon.tiers().delete_from(held, place, &by));
+    if note(&held.name, deleted).is_some() {
+        tracing::info!(point = held.name, policy = %name, "is kept no longer");
+    }
 }
 
 /// Copies in the instant tier that are old or many leave it, if a vault holds the point; the newest of a disk stays.

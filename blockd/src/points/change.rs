@@ -5,6 +5,7 @@ use crate::disks::Named;
 use crate::error::{Error, Result};
 use crate::gate::{self, stamp};
 use crate::names::is_machine;
+use crate::vaults::NamedVault;
 use block::Epoch;
 use control::{Change, ChangeKind, Changes, DeletePointQuery, Kind, PointDeleted, Tier};
 use layers::{Disk, Numbering, Until};
@@ -143,13 +144,11 @@ impl Tiers {
             }
         };
         let mut until = None;
-        if tiers.contains(&Tier::Vault) {
-            for (vault, _) in &held.copies {
-                let term =
-                    self.delete_from(&held, vault, &By::Request).map_err(|error| partly(error, &gone))?;
-                until = until.max(term);
-                gone.push(format!("vault {}", vault.name));
-            }
+        let tier_of = |vault: &NamedVault| if vault.archive { Tier::Archive } else { Tier::Vault };
+        for (vault, _) in held.stored().filter(|(vault, _)| tiers.contains(&tier_of(vault))) {
+            let term = self.delete_from(&held, vault, &By::Request).map_err(|error| partly(error, &gone))?;
+            until = until.max(term);
+            gone.push(format!("{} {}", tier_of(vault).name(), vault.name));
         }
         if tiers.contains(&Tier::Instant) {
             self.delete_instant(&held).map_err(|error| partly(error, &gone))?;

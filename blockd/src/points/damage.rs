@@ -23,7 +23,7 @@ impl HurtCopies {
 
     /// The vaults whose copy of a point is known to be damaged.
     pub fn of<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = &'a Arc<NamedVault>> {
-        held.copies.iter().filter(|(vault, manifest)| self.has(vault, manifest)).map(|(vault, _)| vault)
+        held.stored().filter(|(vault, manifest)| self.has(vault, manifest)).map(|(vault, _)| vault)
     }
 }
 
@@ -63,10 +63,16 @@ impl Tiers {
         held: &'a Held,
         hurt: &HurtCopies,
     ) -> Option<&'a (Arc<NamedVault>, ManifestId)> {
-        // what was listed a moment ago is opened: what cannot be opened is no copy
-        held.copies.iter().find(|(vault, manifest)| {
-            !hurt.has(vault, manifest) && vault.image(manifest, || held.name.clone()).is_ok()
-        })
+        held.copies.iter().find(|copy| is_sound(held, hurt, copy))
+    }
+
+    /// The same in an archive.
+    pub(crate) fn sound_archived<'a>(
+        &self,
+        held: &'a Held,
+        hurt: &HurtCopies,
+    ) -> Option<&'a (Arc<NamedVault>, ManifestId)> {
+        held.archived.iter().find(|copy| is_sound(held, hurt, copy))
     }
 
     /// Refuses to delete a point from `tiers` if what is left of it is known to be damaged.
@@ -79,6 +85,11 @@ impl Tiers {
             [Tier::Vault] if self.sound_copy(held, &self.hurt()?).is_none() => {
                 let vaults: Vec<&str> = held.copies.iter().map(|(vault, _)| vault.name.as_str()).collect();
                 format!("the copy in vault {}", vaults.join(" and in vault "))
+            }
+            [Tier::Archive] if self.sound_archived(held, &self.hurt()?).is_none() => {
+                let archives: Vec<&str> =
+                    held.archived.iter().map(|(vault, _)| vault.name.as_str()).collect();
+                format!("the copy in archive {}", archives.join(" and in archive "))
             }
             [Tier::Instant] if is_hurt_on_disk(held) => format!("the copy of disk {} itself", held.item),
             _ => return Ok(()),
@@ -129,6 +140,11 @@ fn warning(vault: &str, points: &[&str], check: Option<&LastCheck>) -> Option<St
             Some(format!("vault {vault}: {found}; damaged in it: {names}{more}; {again}"))
         }
     }
+}
+
+// what was listed a moment ago is opened: what cannot be opened is no copy
+fn is_sound(held: &Held, hurt: &HurtCopies, (vault, manifest): &(Arc<NamedVault>, ManifestId)) -> bool {
+    !hurt.has(vault, manifest) && vault.image(manifest, || held.name.clone()).is_ok()
 }
 
 /// Whether reads have met damage of this point on its disk.

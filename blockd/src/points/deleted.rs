@@ -9,7 +9,6 @@ use crate::vaults::NamedVault;
 use block::{Failure as _, StateId};
 use control::Kind;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::HashMap;
 use std::fmt;
 use vault::ManifestId;
 
@@ -19,6 +18,10 @@ pub enum By {
     Request,
     /// This policy.
     Policy(String),
+    /// It went to this archive.
+    Archive(String),
+    /// It was back from an archive for a time that is over.
+    Rehydration,
 }
 
 impl fmt::Display for By {
@@ -26,6 +29,8 @@ impl fmt::Display for By {
         match self {
             Self::Request => write!(f, "request"),
             Self::Policy(name) => write!(f, "policy {name}"),
+            Self::Archive(name) => write!(f, "archive {name}"),
+            Self::Rehydration => write!(f, "end of rehydration"),
         }
     }
 }
@@ -40,10 +45,10 @@ impl Tiers {
     /// # Errors
     /// `Refused` by the gate; what the vault or the host reports.
     pub fn delete_from(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
-        let copy = held.copies.iter().find(|(named, _)| named.name == vault.name);
-        let manifest = copy.map(|(_, manifest)| manifest);
         let id = vault.vault()?.id();
-        self.disks.delete_unless_stood_on(id, manifest, &held.name, || self.delete_now(held, vault, by))
+        self.disks.delete_unless_stood_on(id, held.stored_in(&vault.name), &held.name, || {
+            self.delete_now(held, vault, by)
+        })
     }
 
     fn delete_now(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
@@ -55,13 +60,14 @@ impl Tiers {
         marks.change(held.state, &held.name, |mark| {
             gate::ask(&held.name, mark, now)?;
             mark.deleted.insert(vault.key(), Deleted { at: now, until, by: by.to_string() });
+            mark.rehydrated.remove(&vault.key());
             Ok(())
         })?;
         if days > 0 {
             return Ok(Some(until));
         }
-        match held.copies.iter().find(|(named, _)| named.name == vault.name) {
-            Some((_, manifest)) => self.end_deletion(vault, held.state, Some(manifest)).map(|()| None),
+        match held.stored_in(&vault.name) {
+            Some(manifest) => self.end_deletion(vault, held.state, Some(manifest)).map(|()| None),
             None => Ok(None),
         }
     }
@@ -128,7 +134,7 @@ impl Tiers {
 
     /// Points that were deleted from a vault and can come back, of one item or of all.
     pub fn deleted(&self, item: Option<&str>) -> Vec<Held> {
-        self.copies(item, true).0
+        self.look().copies(item, true)
     }
 
     /// Takes the deletion of a point back, from every vault that still has it. How it is held now.
@@ -159,7 +165,7 @@ impl Tiers {
             }
         };
         let back = |mark: &mut Mark| {
-            held.copies.iter().for_each(|(vault, _)| drop(mark.deleted.remove(&vault.key())));
+            held.stored().for_each(|(vault, _)| drop(mark.deleted.remove(&vault.key())));
             Ok(())
         };
         self.vaults.marks().change(held.state, name, back)?;
@@ -203,15 +209,5 @@ impl Tiers {
             };
             self.vaults.marks().change(held.state, &held.name, keep).map(|_| ())
         })
-    }
-
-    /// Bytes that were stored for each point of a vault when it came there.
-    ///
-    /// # Errors
-    /// `NotFound`; what the vault reports.
-    pub fn stored_bytes(&self, vault: &str) -> Result<HashMap<StateId, u64>> {
-        let named = self.vaults.get(vault)?;
-        let points = named.vault()?.points().doing(|| format!("vault {vault}"))?;
-        Ok(points.into_iter().map(|point| (point.state, point.bytes_stored.get())).collect())
     }
 }

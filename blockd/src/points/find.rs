@@ -1,7 +1,6 @@
 //! Which point a name means, and the names points are given.
 
 use super::{Held, Tiers, Trouble};
-use crate::disks::Named;
 use crate::error::{Error, Result};
 use crate::names::{PointName, Which, is_machine, rfc3339};
 use block::DiskId;
@@ -57,8 +56,9 @@ impl Tiers {
     }
 
     /// Why a point is not there.
-    fn missing(&self, name: &str, wanted: &PointName, points: &[Held], trouble: &[Trouble]) -> Error {
-        if let Some(Trouble { body, .. }) = trouble.iter().find(|trouble| trouble.may_hide(name)) {
+    fn missing(&self, name: &str, wanted: &PointName, points: &[Held], trouble: &[Arc<Trouble>]) -> Error {
+        if let Some(trouble) = trouble.iter().find(|trouble| trouble.may_hide(name)) {
+            let body = &trouble.body;
             return match body.message.strip_prefix(&format!("point {name}: ")) {
                 Some(why) => Error::said(body.kind, format!("point {name}"), why),
                 None => Error::said(
@@ -106,7 +106,7 @@ fn choose(points: &[Held], which: Which, alive: Option<DiskId>) -> Option<usize>
 }
 
 /// Gives every point the shortest name that means it.
-pub(super) fn name_all(points: &mut [Held], disks: &[Arc<Named>]) {
+pub(super) fn name_all(points: &mut [Held], alive: &dyn Fn(&str) -> Option<DiskId>) {
     for start in 0..points.len() {
         let item = points[start].item.clone();
         if start > 0 && points[start - 1].item == item {
@@ -114,7 +114,7 @@ pub(super) fn name_all(points: &mut [Held], disks: &[Arc<Named>]) {
         }
         let count = points[start..].iter().take_while(|held| held.item == item).count();
         let group = &mut points[start..start + count];
-        let alive = disks.iter().find(|named| named.name == item).map(|named| named.id);
+        let alive = alive(&item);
         for index in 0..group.len() {
             if choose(group, Which::Epoch(group[index].epoch.get()), alive) != Some(index) {
                 group[index].name = format!("{item}@{}", rfc3339(group[index].time));
@@ -141,6 +141,7 @@ mod tests {
             seal_ns: None,
             instant: None,
             copies: Vec::new(),
+            archived: Vec::new(),
         }
     }
 
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn every_point_has_a_name_that_means_it() {
         let mut points = vec![held(1, 1, 1000), held(1, 2, 2000), held(2, 1, 3000)];
-        name_all(&mut points, &[]);
+        name_all(&mut points, &|_| None);
         for (index, point) in points.iter().enumerate() {
             let name = PointName::parse(&point.name).expect("a name");
             assert_eq!(choose(&points, name.which, None), Some(index), "{}", point.name);

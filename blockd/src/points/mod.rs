@@ -7,30 +7,32 @@ mod change;
 mod damage;
 mod deleted;
 mod find;
+mod listing;
 mod shed;
 mod suspect;
 mod trouble;
+mod view;
 
 pub use damage::HurtCopies;
 pub use deleted::By;
+pub use listing::Listings;
 pub use trouble::{Stored, Trouble};
+pub use view::View;
 
 use crate::audit_log::Audit;
 use crate::bases::{Spare, Spared};
 use crate::catalog::Catalog;
 use crate::disks::{Disks, Named};
 use crate::error::{Error, Result};
-use crate::names::{is_of, rfc3339};
+use crate::names::rfc3339;
 use crate::vaults::{NamedVault, Vaults};
 use block::{BlockSource, ByteCount, DiskId, Epoch, StateId, Time};
-use control::{Point, Tier};
-use find::name_all;
+use control::{Kind, Point, Tier};
 use nbd::Uri;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use vault::{ManifestId, VaultPoint};
+use vault::ManifestId;
 
 /// Both tiers.
 pub struct Tiers {
@@ -46,6 +48,8 @@ pub struct Tiers {
     pub nbd_socket: PathBuf,
     /// How many points were brought to vaults since the start.
     pub stored_count: AtomicU64,
+    /// What the vaults hold.
+    pub listings: Listings,
 }
 
 /// A recovery point and all that hold it.
@@ -71,6 +75,8 @@ pub struct Held {
     pub instant: Option<Arc<Named>>,
     /// The vaults that hold it.
     pub copies: Vec<(Arc<NamedVault>, ManifestId)>,
+    /// The archives that do: it is not read there, but brought back first.
+    pub archived: Vec<(Arc<NamedVault>, ManifestId)>,
 }
 
 impl Held {
@@ -78,7 +84,34 @@ impl Held {
     pub fn tiers(&self) -> Vec<Tier> {
         let instant = self.instant.is_some().then_some(Tier::Instant);
         let vault = (!self.copies.is_empty()).then_some(Tier::Vault);
-        instant.into_iter().chain(vault).collect()
+        let archive = (!self.archived.is_empty()).then_some(Tier::Archive);
+        instant.into_iter().chain(vault).chain(archive).collect()
+    }
+
+    /// Its copies in vaults and archives.
+    pub fn stored(&self) -> impl Iterator<Item = &(Arc<NamedVault>, ManifestId)> {
+        self.copies.iter().chain(&self.archived)
+    }
+
+    /// Its copy in a vault or an archive.
+    pub fn stored_in(&self, vault: &str) -> Option<&ManifestId> {
+        self.stored().find(|(named, _)| named.name == vault).map(|(_, manifest)| manifest)
+    }
+
+    /// Why no tier can read it: it is archived, or gone.
+    pub fn unreadable(&self) -> Error {
+        let what = format!("point {}", self.name);
+        match self.archived.first() {
+            Some((archive, _)) => {
+                let why = format!(
+                    "is in the archive {} and has to be brought back before it is read",
+                    archive.name
+                );
+                Error::said(Kind::Unavailable, what, why)
+                    .with_help(format!("`blockctl point rehydrate {} --for 7d`", self.name))
+            }
+            None => Error::not_found(what),
+        }
     }
 
     /// Its content, from the instant tier if that holds it, else from a vault. The next holder is asked if one fails, and for the
@@ -128,46 +161,16 @@ impl Held {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| Error::not_found(format!("point {}", self.name))))
+        Err(last.unwrap_or_else(|| self.unreadable()))
     }
 }
 
 impl Tiers {
     /// The points of one item, or of all, oldest first within a disk; and what could not be looked at. Copies that were
     /// deleted are none.
-    pub fn held(&self, item: Option<&str>) -> (Vec<Held>, Vec<Trouble>) {
-        self.copies(item, false)
-    }
-
-    /// Points by their copies, or by those copies in vaults that were deleted and can come back.
-    fn copies(&self, item: Option<&str>, deleted: bool) -> (Vec<Held>, Vec<Trouble>) {
-        let mut points: BTreeMap<(DiskId, StateId), Held> = BTreeMap::new();
-        let disks = self.disks.all();
-        let is_of_item = |named: &&Arc<Named>| !deleted && item.is_none_or(|item| is_of(item, &named.name));
-        for named in disks.iter().filter(is_of_item) {
-            let Ok(disk) = named.disk() else { continue };
-            points.extend(disk.points().iter().map(|point| ((named.id, point.state), instant(named, point))));
-        }
-        let mut trouble = Vec::new();
-        for vault in self.vaults.all() {
-            let (stored_points, not_in_order) = self.look_into(&vault);
-            trouble.extend(not_in_order);
-            let gone = self.vaults.marks().deleted_from(&vault.key());
-            let is_gone = |point: &VaultPoint| gone.contains_key(&point.state);
-            for point in stored_points.into_iter().filter(|point| is_gone(point) == deleted) {
-                let alive = disks.iter().find(|named| named.id == point.disk);
-                let name = alive.map_or(&point.item, |named| &named.name);
-                if item.is_none_or(|item| is_of(item, name)) {
-                    let key = (point.disk, point.state);
-                    let held = points.entry(key).or_insert_with(|| stored(name, &point));
-                    held.copies.push((vault.clone(), point.manifest));
-                }
-            }
-        }
-        let mut points: Vec<Held> = points.into_values().collect();
-        points.sort_by(|a, b| (&a.item, a.time, a.epoch).cmp(&(&b.item, b.time, b.epoch)));
-        name_all(&mut points, &disks);
-        (points, trouble)
+    pub fn held(&self, item: Option<&str>) -> (Vec<Held>, Vec<Arc<Trouble>>) {
+        let view = self.look();
+        (view.held(item), view.trouble())
     }
 
     /// Points as the API shows them.
@@ -185,8 +188,10 @@ impl Tiers {
             size: held.size.get(),
             tiers: held.tiers(),
             vaults: held.copies.iter().map(|(vault, _)| vault.name.clone()).collect(),
+            archives: held.archived.iter().map(|(vault, _)| vault.name.clone()).collect(),
+            rehydrated_until: self.rehydrated_until(held).map(|until| until.to_string()),
             consistency: "crash".to_owned(),
-            verified: held.copies.iter().any(|(vault, manifest)| {
+            verified: held.stored().any(|(vault, manifest)| {
                 verified.contains(&(vault.name.clone(), manifest.to_string())) && !hurt.has(vault, manifest)
             }),
             damaged: hurt.of(held).map(|vault| vault.name.clone()).collect(),
@@ -221,6 +226,7 @@ fn instant(named: &Arc<Named>, point: &layers::Point) -> Held {
         seal_ns: Some(point.seal_ns),
         instant: Some(named.clone()),
         copies: Vec::new(),
+        archived: Vec::new(),
     }
 }
 
@@ -237,5 +243,6 @@ fn stored(item: &str, point: &vault::VaultPoint) -> Held {
         seal_ns: None,
         instant: None,
         copies: Vec::new(),
+        archived: Vec::new(),
     }
 }

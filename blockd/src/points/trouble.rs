@@ -4,6 +4,7 @@ use super::{Held, Tiers};
 use crate::error::{Doing, Error, Result};
 use crate::vaults::NamedVault;
 use control::{ErrorBody, Job, Kind};
+use std::collections::HashSet;
 use vault::{Survey, VaultPoint};
 
 /// Something that is not in order with a vault.
@@ -72,6 +73,11 @@ impl Tiers {
         let survey =
             match named.vault().and_then(|open| open.survey().doing(|| format!("vault {}", named.name))) {
                 Ok(survey) => survey,
+                // most of the time an archive is out of reach, and it is known what lies there
+                Err(_) if named.archive => match self.catalog.archived(&named.name) {
+                    Ok(points) => return (points, Vec::new()),
+                    Err(error) => return (Vec::new(), vec![Trouble::new(named, &error, Hides::Any)]),
+                },
                 Err(error) => return (Vec::new(), vec![Trouble::new(named, &error, Hides::Any)]),
             };
         let mut trouble: Vec<Trouble> = survey.damaged.iter().map(|damage| damaged(named, damage)).collect();
@@ -95,10 +101,12 @@ impl Tiers {
     }
 
     fn lost_of(&self, named: &NamedVault, survey: &Survey) -> Result<Vec<Stored>> {
-        let is_there = |manifest: &str| {
-            survey.points.iter().any(|point| point.manifest.to_string() == manifest)
-                || survey.damaged.iter().any(|damage| damage.blob.ends_with(manifest))
-        };
+        let mut there: HashSet<String> =
+            survey.points.iter().map(|point| point.manifest.to_string()).collect();
+        there.extend(
+            survey.damaged.iter().filter_map(|damage| Some(damage.blob.rsplit_once('/')?.1.to_owned())),
+        );
+        let is_there = |manifest: &str| there.contains(manifest);
         let missing = |lost: &Stored| !is_there(&lost.manifest);
         let mut lost: Vec<Stored> = self.catalog.stored(&named.key())?.into_iter().filter(missing).collect();
         if !lost.is_empty() {
@@ -129,6 +137,9 @@ impl Tiers {
     /// What the vault or the catalog reports.
     pub fn remember_stored_in(&self, named: &NamedVault) -> Result<()> {
         let points = named.vault()?.points().doing(|| format!("vault {}", named.name))?;
+        if named.archive {
+            self.catalog.set_archived(&named.name, &points)?;
+        }
         let named_points = points.iter().map(|point| Stored {
             manifest: point.manifest.to_string(),
             name: format!("{}@{}", point.item, point.epoch),
@@ -139,8 +150,7 @@ impl Tiers {
     /// Whether a job that the end of the last daemon cut short had done its work all the same: the disk a restore makes
     /// exists, the points of a backup are in the vault.
     pub fn has_outcome(&self, job: &Job) -> bool {
-        let in_vault =
-            |held: &Held| held.copies.iter().any(|(vault, _)| Some(&vault.name) == job.vault.as_ref());
+        let in_vault = |held: &Held| held.stored().any(|(vault, _)| Some(&vault.name) == job.vault.as_ref());
         match (job.operation.as_str(), &job.target_id, &job.point) {
             ("restore", Some(id), _) => self.disks.has(id),
             ("backup", _, Some(point)) => self.members(point).is_ok_and(|points| points.iter().all(in_vault)),

@@ -1,10 +1,11 @@
 //! The file of a policy, `docs/policy.md`: read strictly, since a misspelt key would cost backups.
 
-use super::Policy;
 use super::retention::{Class, Reason, Retention};
 use super::schedule::Schedule;
 use super::windows::{Cuts, Days};
+use super::{ArchiveRule, Policy};
 use crate::error::{Error, Result};
+use crate::names;
 use control::Kind;
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
@@ -30,6 +31,7 @@ struct File {
     instant: InstantKeys,
     #[serde(default)]
     objectives: ObjectiveKeys,
+    archive: Option<ArchiveKeys>,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +94,14 @@ struct InstantKeys {
     points: Option<u32>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ArchiveKeys {
+    to: String,
+    after_days: u32,
+    classes: Option<Vec<String>>,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ObjectiveKeys {
@@ -108,14 +118,34 @@ pub fn parse(text: &str) -> Result<Policy> {
     let instant_days = within("instant.days", file.instant.days.unwrap_or(2))?;
     let instant_points = file.instant.points.map(|count| within("instant.points", count)).transpose()?;
     let rpo = file.objectives.rpo_hours.map(|hours| within("objectives.rpo-hours", hours)).transpose()?;
+    let retention = retention(&file.retention)?;
     Ok(Policy {
         text: text.to_owned(),
         schedule: schedule(&file.schedule, zone)?,
-        retention: retention(&file.retention)?,
+        archive: file.archive.map(|keys| archive(keys, &retention)).transpose()?,
+        retention,
         instant_days: instant_days as u32,
         instant_points,
         rpo: rpo.map(|hours| Duration::from_secs(hours as u64 * 3600)),
     })
+}
+
+fn archive(keys: ArchiveKeys, retention: &Retention) -> Result<ArchiveRule> {
+    names::check_vault(&keys.to).map_err(|error| wrong(format!("archive.to: {}", error.body().message)))?;
+    let known = || retention.classes.iter().map(|class| class.reason);
+    let class = |name: &String| {
+        let found = known().find(|reason| reason.name() == name);
+        found.ok_or_else(|| wrong(format!("archive.classes has {name:?}, which is no class of retention")))
+    };
+    let classes: Vec<Reason> = match keys.classes {
+        Some(names) => names.iter().map(class).collect::<Result<_>>()?,
+        None => known().collect(),
+    };
+    if classes.is_empty() {
+        return Err(wrong("archive has no class: retention names none that could go there"));
+    }
+    let after_days = within("archive.after-days", keys.after_days)? as u32;
+    Ok(ArchiveRule { to: keys.to, after_days, classes })
 }
 
 fn wrong(why: impl Into<String>) -> Error {
@@ -193,6 +223,14 @@ fn every(hours: i32, from: Option<&str>, until: Option<&str>) -> Result<Vec<Time
 }
 
 fn time(key: &str, text: &str) -> Result<Time> {
+    time_of_day(key, text).map_err(wrong)
+}
+
+/// A time such as 02:00; else what is wrong with the key.
+///
+/// # Errors
+/// What is wrong with which key.
+pub fn time_of_day(key: &str, text: &str) -> std::result::Result<Time, String> {
     let digits = |part: &str| {
         let is_two = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
         is_two.then(|| part.parse::<i8>().ok()).flatten()
@@ -200,10 +238,18 @@ fn time(key: &str, text: &str) -> Result<Time> {
     let parts = text.split_once(':').and_then(|(hour, minute)| digits(hour).zip(digits(minute)));
     parts
         .and_then(|(hour, minute)| Time::new(hour, minute, 0, 0).ok())
-        .ok_or_else(|| wrong(format!("{key} has {text:?}, which is no time of day such as \"02:00\"")))
+        .ok_or_else(|| format!("{key} has {text:?}, which is no time of day such as \"02:00\""))
 }
 
 fn days(key: &str, names: &[String]) -> Result<Days> {
+    days_of_week(key, names).map_err(wrong)
+}
+
+/// Days such as mon; else what is wrong with the key.
+///
+/// # Errors
+/// What is wrong with which key.
+pub fn days_of_week(key: &str, names: &[String]) -> std::result::Result<Days, String> {
     const ALL: [(&str, Weekday); 7] = [
         ("mon", Weekday::Monday),
         ("tue", Weekday::Tuesday),
@@ -217,12 +263,12 @@ fn days(key: &str, names: &[String]) -> Result<Days> {
     for name in names {
         let found = ALL.iter().find(|(known, _)| known == name);
         let (_, day) = found.ok_or_else(|| {
-            wrong(format!("{key} has {name:?}, which is none of mon, tue, wed, thu, fri, sat, sun"))
+            format!("{key} has {name:?}, which is none of mon, tue, wed, thu, fri, sat, sun")
         })?;
         days = days.and(*day);
     }
     if days.count() == 0 {
-        return Err(wrong(format!("{key} names no day")));
+        return Err(format!("{key} names no day"));
     }
     Ok(days)
 }
@@ -294,6 +340,10 @@ mod tests {
         points = 20
         [objectives]
         rpo-hours = 26
+        [archive]
+        to = "cold"
+        after-days = 90
+        classes = ["monthly", "yearly"]
     "#;
 
     #[test]
@@ -307,6 +357,9 @@ mod tests {
         assert_eq!((policy.retention.latest, policy.retention.floor), (5, 2));
         assert_eq!((policy.instant_days, policy.instant_points), (3, Some(20)));
         assert_eq!(policy.rpo, Some(Duration::from_secs(26 * 3600)));
+        let rule = policy.archive.expect("a rule");
+        assert_eq!((rule.to.as_str(), rule.after_days), ("cold", 90));
+        assert_eq!(rule.classes, [Reason::Monthly, Reason::Yearly]);
     }
 
     #[test]
@@ -335,6 +388,10 @@ mod tests {
         refused("month = 1", "month = 13", "retention.yearly.month");
         refused("floor = 2", "floor = 0", "retention.floor");
         refused("days = 3", "days = 0", "instant.days");
+        refused("after-days = 90", "after-days = 0", "archive.after-days");
+        refused("\"cold\"", "\"Cold/er\"", "archive.to");
+        refused("[\"monthly\", \"yearly\"]", "[\"hourly\"]", "archive.classes");
+        refused("[\"monthly\", \"yearly\"]", "[]", "archive");
         let nothing = "[schedule]\nat = [\"02:00\"]\n[retention]\nfloor = 1\n";
         assert!(parse(nothing).expect_err("nothing stays").body().message.contains("nothing would stay"));
         assert!(parse("").is_err());

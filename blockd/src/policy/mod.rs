@@ -6,9 +6,10 @@ mod retention;
 mod schedule;
 mod windows;
 
-pub use file::parse;
-pub use retention::{Candidate, Kept, Retention, judge};
+pub use file::{days_of_week, parse, time_of_day};
+pub use retention::{Candidate, Kept, Reason, Retention, judge};
 pub use schedule::Schedule;
+pub use windows::Days;
 
 use std::time::Duration;
 
@@ -27,6 +28,19 @@ pub struct Policy {
     pub instant_points: Option<usize>,
     /// How old the newest good point may be.
     pub rpo: Option<Duration>,
+    /// Which points go to an archive.
+    pub archive: Option<ArchiveRule>,
+}
+
+/// Which points leave the vault for an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveRule {
+    /// The archive.
+    pub to: String,
+    /// How old they are.
+    pub after_days: u32,
+    /// Which classes alone keep them.
+    pub classes: Vec<Reason>,
 }
 
 /// The policy every vault is born with.

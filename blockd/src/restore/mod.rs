@@ -60,7 +60,7 @@ impl Daemon {
             let made = tiers.disks.create(id, &to, point.size, |disk| {
                 fill(run, &source, &**disk, &space).doing(doing)?;
                 disk.flush().doing(doing)?;
-                if verify { compare(run, &source, &**disk).doing(doing) } else { Ok(()) }
+                if verify { verify_restored(run, &source, &**disk).doing(doing) } else { Ok(()) }
             });
             match &point.instant {
                 // whatever its layers say then, this is why
@@ -99,9 +99,19 @@ fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block:
 }
 
 /// Reads back what was written and holds it against the recovery point, everywhere.
-fn compare(run: &Run, from: &Whence, to: &dyn BlockSource) -> block::Result<()> {
+fn verify_restored(run: &Run, from: &Whence, to: &dyn BlockSource) -> block::Result<()> {
+    let verified = compare(run, from, to)?;
+    account(run, |restore| restore.bytes_verified = verified);
+    Ok(())
+}
+
+/// Reads two sources of one size and fails where they differ. Gives the bytes that were compared.
+///
+/// # Errors
+/// `Corrupt` naming the first difference that was met; what a read reports; that the job was cancelled.
+pub(crate) fn compare(run: &Run, from: &dyn BlockSource, to: &dyn BlockSource) -> block::Result<u64> {
     let whole = ByteRange::whole(from.size());
-    let verified = AtomicU64::new(0);
+    let compared = AtomicU64::new(0);
     let check = |piece: ByteRange, buf: &mut [u8]| {
         let mut expected = vec![0; buf.len()];
         from.read_at(piece.offset(), &mut expected)?;
@@ -109,19 +119,18 @@ fn compare(run: &Run, from: &Whence, to: &dyn BlockSource) -> block::Result<()> 
         if let Some(differs) = expected.iter().zip(&*buf).position(|(a, b)| a != b) {
             let at = piece.start() + differs as u64;
             return Err(block::Error::corrupt(
-                "what was restored",
+                "the copy",
                 Some(at),
                 "reads otherwise than the recovery point",
             ));
         }
-        verified.fetch_add(piece.count().get(), Ordering::Relaxed);
+        compared.fetch_add(piece.count().get(), Ordering::Relaxed);
         run.go_on().map_err(block::Error::other)
     };
     // where either of both has something: the rest is zeros on both sides
     in_parallel(Pieces::of_data(from, whole), &check)?;
     in_parallel(Pieces::of_data(to, whole), &check)?;
-    account(run, |restore| restore.bytes_verified = verified.load(Ordering::Relaxed));
-    Ok(())
+    Ok(compared.into_inner())
 }
 
 /// Reads a whole piece of zeros or data; for those who compare.

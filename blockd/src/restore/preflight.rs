@@ -32,7 +32,10 @@ impl Daemon {
         let mut obstacles = Vec::new();
         let (tier, vault, unlocked) = nearest(&point);
         if !unlocked {
-            obstacles.push(format!("no vault that holds {} can be read: `blockctl vault list`", point.name));
+            obstacles.push(match tier {
+                Tier::Archive => point.unreadable().body().message,
+                _ => format!("no vault that holds {} can be read: `blockctl vault list`", point.name),
+            });
         }
         let doing = || format!("look what restoring {} takes", point.name);
         let mut to_read = RangeSet::whole(point.size);
@@ -100,6 +103,9 @@ impl Daemon {
 fn nearest(point: &Held) -> (Tier, Option<String>, bool) {
     if point.instant.as_ref().is_some_and(|named| named.disk().is_ok()) {
         return (Tier::Instant, None, true);
+    }
+    if let ([], Some((archive, _))) = (point.copies.as_slice(), point.archived.first()) {
+        return (Tier::Archive, Some(archive.name.clone()), false);
     }
     let open = point.copies.iter().find(|(vault, _)| vault.vault().is_ok());
     let any = open.or(point.copies.first()).map(|(vault, _)| vault.name.clone());

@@ -11,7 +11,7 @@
 
 use super::pieces::{Pieces, each_in_parallel};
 use super::whence::Whence;
-use super::{account, at, compare, read};
+use super::{account, at, read, verify_restored};
 use crate::daemon::Daemon;
 use crate::disk_file::ReplaceRecord;
 use crate::disks::Named;
@@ -112,7 +112,7 @@ impl Daemon {
                 },
             )?;
             if verify {
-                compare(run, &from, &**disk).doing(doing)?;
+                verify_restored(run, &from, &**disk).doing(doing)?;
             }
             tiers.disks.end_replacing(&named)
         })

@@ -15,7 +15,7 @@ use crate::jobs::{NewJob, Run, Urgency, disk_key};
 use crate::points::{Held, Stored, Tiers};
 use crate::vaults::{MAIN, NamedVault};
 use block::{ByteCount, Delta};
-use control::{BackupRequest, Job, TransferKind};
+use control::{BackupRequest, Job, Kind, TransferKind};
 pub use plan::AuditOfFull;
 use plan::{Planned, Unusable, plan_all, replan};
 use std::sync::atomic::Ordering;
@@ -64,6 +64,11 @@ impl Daemon {
     pub fn backup_when(&self, request: &BackupRequest, urgency: Urgency) -> Result<Job> {
         let named = self.tiers().vaults.get(request.vault.as_deref().unwrap_or(MAIN))?;
         named.vault()?;
+        if named.archive {
+            let why = format!("vault {} is an archive, to which points come from vaults", named.name);
+            return Err(Error::said(Kind::Invalid, format!("back up {}", request.item), why)
+                .with_help("back up to a vault; `blockctl point archive` moves the point"));
+        }
         let points = self.space().with_room(|| self.tiers().snapshot(std::slice::from_ref(&request.item)))?;
         let Some(first) = points.first() else { return Err(Error::not_found("recovery point")) };
         if let Some(seconds) = request.keep_seconds {
@@ -164,7 +169,7 @@ enum Sent {
 fn send(vault: &Vault, named: &NamedVault, one: &mut Planned<'_>, progress: &Follow<'_>) -> Result<Sent> {
     let point = one.point;
     let doing = || format!("back up {} to vault {}", point.name, named.name);
-    let source = one.disk.point_source(point.state).doing(doing)?;
+    let source = progress.run.paced(one.disk.point_source(point.state).doing(doing)?);
     let base = one.base.as_ref().map(|base| base.manifest);
     let sent = vault.backup(&Backup {
         item: &point.item,

@@ -46,15 +46,22 @@ impl Stage {
         let (nbd_socket, stored_count) = (dir.path().join("nbd.sock"), AtomicU64::default());
         let audit = crate::audit_log::of_a_test(dir.path());
         let catalog_too = catalog.clone();
-        let tiers =
-            Tiers { disks, vaults, catalog: catalog_too, audit: audit.clone(), nbd_socket, stored_count };
+        let tiers = Tiers {
+            disks,
+            vaults,
+            catalog: catalog_too,
+            audit: audit.clone(),
+            nbd_socket,
+            stored_count,
+            listings: Default::default(),
+        };
         let jobs = Jobs::open(
             catalog,
             audit,
             Arc::new(crate::events::Events::new(Arc::new(SystemClock))),
             Arc::new(SystemClock),
             Arc::new(KernelEntropy),
-            2,
+            (2, crate::jobs::Limits::new(Arc::new(SystemClock), None, &[]).expect("none")),
             &|_| false,
         );
         let stage = Self { tiers: Arc::new(tiers), jobs: jobs.expect("jobs"), dir };

@@ -27,6 +27,7 @@ struct New<'a> {
     /// What is to open it; else a key file in the state.
     passphrase: Option<&'a str>,
     term_days: Option<u32>,
+    archive: bool,
 }
 
 impl Vaults {
@@ -40,14 +41,16 @@ impl Vaults {
         let location = Location::parse(&request.store, &request.copies)?;
         let options = Self::parse_options(&location, request.store_options.as_deref())?;
         let (passphrase, term_days) = (request.passphrase.as_deref(), request.soft_delete_days);
-        self.make(New { name: &request.name, location, options, passphrase, term_days })
+        let (name, archive) = (&request.name, request.archive);
+        self.make(New { name, location, options, passphrase, term_days, archive })
     }
 
     /// Makes the vault of the first start.
     pub(super) fn create_main(&self) -> Result<()> {
         let location = Location::Directories(vec![self.root.join(DIR).join(MAIN)]);
         let options = StoreOptions::default();
-        self.make(New { name: MAIN, location, options, passphrase: None, term_days: None }).map(|_| ())
+        let (passphrase, term_days, archive) = (None, None, false);
+        self.make(New { name: MAIN, location, options, passphrase, term_days, archive }).map(|_| ())
     }
 
     fn make(&self, new: New<'_>) -> Result<(Arc<NamedVault>, Option<String>)> {
@@ -92,11 +95,12 @@ impl Vaults {
         if new.passphrase.is_none() {
             self.write_sheet(name, &sheet)?;
         }
-        let file = VaultFile { soft_delete_days: new.term_days, ..self.file_of(&location, None) };
+        let (soft_delete_days, archive) = (new.term_days, new.archive);
+        let file = VaultFile { soft_delete_days, archive, ..self.file_of(&location, None) };
         let terms = Terms::new(Protected::of(&file));
         self.write_file(name, &file)?;
         let opened = self.enter(name, &location, store, key, (&file, &terms), false)?;
-        let named = Arc::new(NamedVault::opened_as(name, location, opened, terms));
+        let named = Arc::new(NamedVault::opened_as(name, &file, location, opened, terms));
         table.insert(name.to_owned(), named.clone());
         if new.passphrase.is_some() {
             return Ok((named, Some(sheet.to_string())));
@@ -209,6 +213,7 @@ impl Vaults {
             (Location::Directories(_), None) => None,
         };
         let file = VaultFile {
+            archive: known.archive || request.archive,
             soft_delete_days: known.soft_delete_days,
             immutability: known.immutability,
             immutable_days: known.immutable_days,
@@ -223,7 +228,7 @@ impl Vaults {
             self.write_sheet(name, &sheet)?;
         }
         self.write_file(name, &file)?;
-        Ok(NamedVault::opened_as(name, location, opened, terms))
+        Ok(NamedVault::opened_as(name, &file, location, opened, terms))
     }
 
     fn file_of(&self, location: &Location, appliance: Option<String>) -> VaultFile {
@@ -269,9 +274,16 @@ impl Vaults {
 }
 
 impl NamedVault {
-    fn opened_as(name: &str, store: Location, opened: super::Opened, terms: Arc<Terms>) -> Self {
+    fn opened_as(
+        name: &str,
+        file: &VaultFile,
+        store: Location,
+        opened: super::Opened,
+        terms: Arc<Terms>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
+            archive: file.archive,
             store,
             id: Some(opened.vault.id()),
             open: Ok(opened),

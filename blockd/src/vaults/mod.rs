@@ -7,6 +7,7 @@ mod met;
 mod show;
 mod stores;
 mod terms;
+mod touched;
 
 use crate::appliance_clock::ApplianceClock;
 use crate::catalog::Catalog;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use stores::OpenStore;
 use terms::Protected;
 pub use terms::Terms;
+pub use touched::Touched;
 use vault::{
     ApplianceId, Env, FrameCache, KeyMaterial, Options, ReplicatedStore, Usage, Vault, VaultKey, Writer,
     unlock,
@@ -57,6 +59,9 @@ struct VaultFile {
     // who this appliance is in the vault; its maker if nothing is said
     #[serde(default, skip_serializing_if = "Option::is_none")]
     appliance: Option<String>,
+    // whether points lie here by themselves, to be brought back before they are read
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    archive: bool,
     // how long a deletion can be undone; 0 is for a vault that was made with `--lab`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     soft_delete_days: Option<u32>,
@@ -71,6 +76,8 @@ struct VaultFile {
 pub struct NamedVault {
     /// Its name.
     pub name: String,
+    /// Whether it is an archive.
+    pub archive: bool,
     store: Location,
     id: Option<VaultId>,
     open: Result<Opened, ErrorBody>,
@@ -194,6 +201,7 @@ impl Vaults {
 
     fn open_one(&self, name: &str) -> NamedVault {
         let file = self.read_file(name);
+        let archive = file.as_ref().is_ok_and(|file| file.archive);
         // what cannot be read promises what a vault is born with
         let terms = Terms::new(Protected::of(file.as_ref().unwrap_or(&VaultFile::default())));
         let located = file.and_then(|file| Ok((self.location_of(&file)?, file)));
@@ -208,7 +216,17 @@ impl Vaults {
             Ok(opened) => (Some(opened.vault.id()), Ok(opened), false, false),
             Err(closed) => (closed.id, Err(closed.error.body()), closed.locked, closed.away),
         };
-        NamedVault { name: name.to_owned(), store, id, open, locked, away, terms, met: Arc::default() }
+        NamedVault {
+            name: name.to_owned(),
+            archive,
+            store,
+            id,
+            open,
+            locked,
+            away,
+            terms,
+            met: Arc::default(),
+        }
     }
 
     fn open_known(
@@ -266,7 +284,11 @@ impl Vaults {
         let appliance = file.appliance.as_deref().map(str::parse::<ApplianceId>).transpose().doing(doing)?;
         let label = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let writer = Writer { appliance, label, exclusion: store.exclusion, take_over };
-        let options = Options { writer: Some(writer), ..self.options(name, id, terms)? };
+        let mut options = Options { writer: Some(writer), ..self.options(name, id, terms)? };
+        if file.archive {
+            // what is read back from an archive is to prove what lies there
+            (options.self_contained, options.frames) = (true, Arc::new(FrameCache::new(0)));
+        }
         let vault = Vault::open_with(store.blobs.clone(), key, &self.env, options).doing(doing)?;
         if let Some(why) = vault.read_only() {
             tracing::warn!(vault = name, "{why}");

@@ -60,6 +60,7 @@ impl Vaults {
             id: named.id.map(|id| id.to_string()),
             store: named.store.to_string(),
             locked: named.locked,
+            archive: named.archive,
             error: failed,
             key_file: self.root.join(key_path(&named.name)).display().to_string(),
             recovery_sheet: self.root.join(sheet_path(&named.name)).display().to_string(),

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests take files away that the daemon owns")]
 
 mod access;
+mod archive;
 mod bad_input;
 mod certificates;
 mod clients;
@@ -23,6 +24,7 @@ mod runs;
 mod shape;
 mod space;
 mod stores;
+mod transfers;
 mod trim;
 mod vaults;
 mod worked_example;

@@ -3,6 +3,7 @@
 
 mod access;
 mod approval;
+mod archive;
 mod bases;
 mod cli;
 mod copy;

@@ -1,5 +1,6 @@
 //! `blockctl snapshot`, `point …` and `backup`.
 
+use crate::archive;
 use crate::cli::{BackupOptions, PointVerb, TierName};
 use crate::disk;
 use crate::failure::Result;
@@ -8,7 +9,9 @@ use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::policy::reasons;
 use crate::size;
-use control::{BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, Tier, TransferKind};
+use control::{
+    BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, RehydratePoint, Tier, TransferKind,
+};
 
 /// `blockctl snapshot`.
 pub fn snapshot(client: &Client, output: &Output, disks: &[String]) -> Result<()> {
@@ -42,10 +45,15 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
         PointVerb::Release { point } => output.answer(&client.release_point(&point)?, show),
         PointVerb::Accept { point } => output.answer(&client.accept_point(&point)?, show),
         PointVerb::Undelete { point } => output.answer(&client.undelete_point(&point)?, show),
+        PointVerb::Archive { point, to, cost, yes } => archive::to(client, output, &point, to, cost, yes),
+        PointVerb::Rehydrate { point, span, vault } => {
+            archive::back(client, output, &point, &RehydratePoint { seconds: span, vault: Some(vault) })
+        }
         PointVerb::Delete { point, tier, last_copy, yes } => {
             let tier = tier.map(|tier| match tier {
                 TierName::Instant => Tier::Instant,
                 TierName::Vault => Tier::Vault,
+                TierName::Archive => Tier::Archive,
             });
             let found = client.point(&point)?;
             let from = match tier {

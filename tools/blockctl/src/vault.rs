@@ -17,11 +17,13 @@ use std::path::{Path, absolute};
 pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
         VaultVerb::Create { name, place, passphrase_file, sheet, soft_delete_days, lab } => {
+            let archive = place.archive;
             let (store, copies, store_options) = places(place)?;
             let passphrase = passphrase_file.as_deref().map(secret::passphrase).transpose()?;
             let soft_delete_days = Some(if lab { 0 } else { soft_delete_days });
             sheet.as_deref().map_or(Ok(()), secret::must_be_new)?;
-            let request = CreateVault { name, store, copies, store_options, passphrase, soft_delete_days };
+            let request =
+                CreateVault { name, store, copies, store_options, passphrase, soft_delete_days, archive };
             let mut vault = client.create_vault(&request)?;
             if let (Some(text), Some(file)) = (vault.recovery_sheet_text.take(), &sheet) {
                 secret::write_new(file, &text)?;
@@ -32,9 +34,11 @@ pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
             })
         }
         VaultVerb::Open { name, place, key, take_over } => {
+            let archive = place.archive;
             let (store, copies, store_options) = places(place)?;
             let (key, passphrase) = given(&key)?;
-            let request = OpenVault { store: Some(store), copies, store_options, key, passphrase, take_over };
+            let store = Some(store);
+            let request = OpenVault { store, copies, store_options, key, passphrase, take_over, archive };
             output.answer(&client.open_vault(&name, &request)?, show)
         }
         VaultVerb::Unlock { name, key } => {
@@ -275,6 +279,7 @@ fn show(vault: &Vault) -> String {
     let mut rows = vec![
         ("name", vault.name.clone()),
         ("id", vault.id.clone().unwrap_or_else(|| "?".to_owned())),
+        ("kind", if vault.archive { "archive" } else { "vault" }.to_owned()),
         ("store", vault.store.clone()),
         ("redundancy", vault.redundancy.clone()),
         ("points", vault.points.map_or_else(|| "?".to_owned(), |points| points.to_string())),

@@ -267,6 +267,31 @@ pub enum PointVerb {
         /// Its name, as `point list --deleted` shows it
         point: String,
     },
+    /// Move a recovery point from its vaults to an archive; says first what it costs and frees
+    Archive {
+        /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
+        point: String,
+        /// The archive, a vault that was made with --archive
+        #[arg(long, value_name = "ARCHIVE")]
+        to: String,
+        /// Only say what it costs and frees
+        #[arg(long)]
+        cost: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Bring an archived recovery point back to a vault for a time; asked again it sets the time anew
+    Rehydrate {
+        /// DISK@NUMBER, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
+        point: String,
+        /// For how long: 12h, 7d, 8w
+        #[arg(long = "for", value_name = "SPAN", value_parser = crate::span::parse)]
+        span: u64,
+        /// The vault
+        #[arg(long, default_value = "main")]
+        vault: String,
+    },
     /// Delete a recovery point from every tier, or from one; a vault keeps it for some days
     Delete {
         /// DISK@NUMBER, DISK@latest, or DISK@TIME for the newest at or before it (2026-11-21T16:30:00Z)
@@ -289,6 +314,8 @@ pub enum TierName {
     Instant,
     /// Every vault
     Vault,
+    /// Every archive
+    Archive,
 }
 
 #[derive(Args)]

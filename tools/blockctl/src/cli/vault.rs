@@ -141,6 +141,9 @@ pub struct StoreArguments {
     /// A file with lines `name = value` that say how to reach a bucket: endpoint, credentials, limits
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub store_options: Option<PathBuf>,
+    /// An archive: recovery points are moved there, each by itself, and brought back before they are read
+    #[arg(long)]
+    pub archive: bool,
 }
 
 #[derive(Args)]
