@@ -1,7 +1,9 @@
 //! The whole way: an NBD server, the mount as a process of its own, FUSE, compared with the kernel's mount.
 
 use crate::image::{KernelMount, empty, make_tree, mke2fs, noise, run, sh};
+use crate::ntfs;
 use crate::seen::{assert_same, through_kernel};
+use crate::volumes::Disks;
 use block::{Failure, Kind};
 use mount::{Mount, Options};
 use std::fs::{self, File, OpenOptions};
@@ -62,9 +64,12 @@ pub struct Here(Option<Mount>, PathBuf);
 
 impl Here {
     pub fn new(uri: &str, dir: &Path) -> Self {
-        let executable = Some(PathBuf::from(OWN));
-        let options = Options { executable, foreground: true, ..Options::new(uri, dir) };
-        Self(Some(Mount::start(&options).unwrap()), dir.to_owned())
+        Self::over(Options::new(uri, dir))
+    }
+
+    fn over(options: Options) -> Self {
+        let options = Options { executable: Some(PathBuf::from(OWN)), foreground: true, ..options };
+        Self(Some(Mount::start(&options).unwrap()), options.dir)
     }
 
     pub fn mount(&self) -> &Mount {
@@ -435,4 +440,75 @@ fn damage_is_shown_where_it_is() {
     let reason = fs::read_to_string(here.at("files/1.unreadable")).unwrap();
     assert!(reason.contains("superblock is damaged"), "{reason}");
     assert_eq!(fs::metadata(here.at("partitions/1.raw")).unwrap().len(), 96 * MIB);
+}
+
+/// Compressed content is decoded in the parser; names are longer than those of Linux.
+#[test]
+fn shows_what_ntfs_3g_shows() {
+    let dir = TempDir::new().unwrap();
+    let image = ntfs::mkfs(dir.path(), 192 * MIB, "");
+    let mounted = ntfs::Reference::new(&image, "streams_interface=xattr,compression");
+    ntfs::make_tree(mounted.path());
+    drop(mounted);
+    let scene = Scene::over(dir, image);
+    let server = scene.server();
+    let here = Here::new(&server.uri(), &scene.point);
+    let reference = ntfs::Reference::new(&scene.image, "ro,streams_interface=xattr");
+    let content = |tree: crate::seen::Tree| {
+        let told = tree.into_iter().map(|(path, seen)| (path, (seen.content, seen.attributes, seen.link)));
+        told.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let ours = content(through_kernel(&here.at("files/0")));
+    assert!(ours.len() > 1360 && ours == content(through_kernel(reference.path())));
+    // any part of it, in any order
+    let path = Path::new("compressed/large");
+    let whole = fs::read(reference.path().join(path)).unwrap();
+    let file = File::open(here.at("files/0").join(path)).unwrap();
+    for (at, len) in [(1_999_000, 1000), (65_500, 100), (0, 10), (131_072, 300_000), (777_777, 1)] {
+        let mut part = vec![0; len];
+        file.read_exact_at(&mut part, at as u64).unwrap();
+        assert!(part == whole[at..at + len], "{len} at {at}");
+    }
+}
+
+#[test]
+fn volumes_of_two_disks_are_put_together() {
+    let disks = Disks::new(64 * MIB);
+    disks.lvm("vgcreate", &format!("vg0 {}", disks.devices()));
+    disks.lvm("lvcreate", "-an -Zn -Wn -y -n root -l 20 vg0");
+    let tree = TempDir::new().unwrap();
+    fs::write(tree.path().join("file"), noise(3, 40_000_000)).unwrap();
+    let filesystem = mke2fs(tree.path(), 80 * MIB, "-t ext4 -m 0", None);
+    sh(&format!("debugfs -w -R 'write {0}/file file' {1} 2>&1", tree.path().display(), filesystem.display()));
+    disks.write("vg0/root", &fs::read(&filesystem).unwrap());
+    let bytes = fs::read(&disks.image).unwrap();
+    let (dir, point) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let server = |name: &str, bytes: &[u8]| {
+        let own = dir.path().join(name);
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("disk"), bytes).unwrap();
+        Server::new(&own, &own.join("disk"))
+    };
+    let (first, second) = bytes.split_at(64 * MIB as usize);
+    let servers = [server("vda", first), server("vdb", second)];
+    let here = Here::over(Options {
+        name: "vda".to_owned(),
+        beside: vec![("vdb".to_owned(), servers[1].uri())],
+        ..Options::new(servers[0].uri(), point.path())
+    });
+    assert_eq!(names(point.path()), ["files", "partitions", "vda.raw", "vdb.raw"]);
+    assert_eq!(names(&here.at("files")), ["vda.unreadable", "vdb.unreadable", "vg0-root"]);
+    assert_eq!(names(&here.at("partitions")), ["vg0-root.raw"]);
+    let reason = fs::read_to_string(here.at("files/vdb.unreadable")).unwrap();
+    assert!(reason.contains("LVM group vg0: vg0-root") && reason.contains("vdb.raw"), "{reason}");
+    assert!(fs::read(here.at("files/vg0-root/file")).unwrap() == noise(3, 40_000_000));
+    assert!(fs::read(here.at("partitions/vg0-root.raw")).unwrap() == fs::read(&filesystem).unwrap());
+    assert!(fs::read(here.at("vdb.raw")).unwrap() == second);
+    drop(here);
+
+    // one of them alone says what is missing
+    let here = Here::new(&servers[0].uri(), point.path());
+    let why = fs::read_to_string(here.at("files/vg0-root.unreadable")).unwrap();
+    assert!(why.contains("is not among those looked at"), "{why}");
+    assert_eq!(names(&here.at("partitions")), [""; 0]);
 }

@@ -101,8 +101,23 @@ fn xfs_without_reflink_or_sparse_inodes() {
 fn compare_dirty(arguments: &str, shutdown: Option<&str>) {
     let dir = TempDir::new().unwrap();
     let image = mkfs(dir.path(), arguments);
-    let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
-    let mounted = KernelMount::new(&image, "rw");
+    compare_in_use(dir.path(), &image, 0, shutdown);
+}
+
+/// Before that, so many times a part of the tree comes and goes, which goes round the log.
+fn compare_in_use(dir: &Path, image: &Path, rounds: usize, shutdown: Option<&str>) {
+    let (ours, theirs) = (dir.join("ours"), dir.join("theirs"));
+    let mounted = KernelMount::new(image, "rw");
+    for round in 0..rounds {
+        fs::create_dir(mounted.path().join("passing")).unwrap();
+        for i in 0..2000 {
+            let path = mounted.path().join(format!("passing/{round} a name that takes some room {i}"));
+            fs::write(path, "x").unwrap();
+        }
+        sync(mounted.path());
+        fs::remove_dir_all(mounted.path().join("passing")).unwrap();
+        sync(mounted.path());
+    }
     make_tree(mounted.path());
     more(mounted.path(), true);
     sync(mounted.path());
@@ -128,6 +143,29 @@ fn compare_dirty(arguments: &str, shutdown: Option<&str>) {
 #[test]
 fn dirty_xfs() {
     compare_dirty("", None);
+}
+
+/// A small log that has been gone round, of a filesystem that was given another identifier.
+#[test]
+fn dirty_xfs_whose_log_went_round() {
+    let dir = TempDir::new().unwrap();
+    let image = mkfs(dir.path(), "--unsupported -l size=12m");
+    sh(&format!("xfs_admin -U generate {} 2>&1", image.display()));
+    let before = cycle(&image);
+    compare_in_use(dir.path(), &image, 12, None);
+    assert!(cycle(&dir.path().join("ours")) > before, "the log was gone round");
+}
+
+/// How often the log has been gone round, as its first sector says.
+fn cycle(image: &Path) -> u32 {
+    let db = |command: &str| sh(&format!("xfs_db -r -c 'sb 0' -c '{command}' {} 2>&1", image.display()));
+    let start = db("p logstart");
+    let start = db(&format!("convert fsblock {} daddr", start.split_whitespace().last().unwrap()));
+    let start: u64 = start.split(['(', ')']).nth(1).unwrap().parse().unwrap();
+    let mut bytes = [0; 8];
+    File::open(image).unwrap().read_exact_at(&mut bytes, start * 512).unwrap();
+    let [first, second] = [0, 4].map(|at| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()));
+    if first == 0xfeed_babe { second } else { first }
 }
 
 #[test]
