@@ -6,6 +6,7 @@ pub mod files;
 pub mod guest;
 pub mod history;
 mod log;
+pub mod luks;
 pub mod parser;
 pub mod partition;
 mod points;
@@ -16,6 +17,7 @@ mod umount;
 pub mod volume;
 
 pub use error::{Error, Result};
+pub use luks::Passphrases;
 pub use points::{Point, Points, PointsFrom};
 pub use run::run;
 pub use serve::{Item, Mount, Options};

@@ -1,5 +1,6 @@
 //! `mount` as a command: in the foreground until its end, or leaving a process behind once the mount is usable.
 
+use crate::luks::Passphrases;
 use crate::parser::close_descriptors;
 use crate::points::PointsFrom;
 use crate::serve::{Item, own_executable};
@@ -49,6 +50,11 @@ pub(crate) fn supervisor_entry(points: Option<PointsFrom>) {
         return;
     }
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    // before anything else, as whoever waits for a report has written them
+    let passphrases = match Passphrases::read(std::io::stdin().lock()) {
+        Ok(passphrases) => passphrases,
+        Err(error) => std::process::exit(i32::from(report(&describe(&error)).is_ok())),
+    };
     let options = Options {
         uri: text(uri),
         name: text(name),
@@ -57,6 +63,7 @@ pub(crate) fn supervisor_entry(points: Option<PointsFrom>) {
         foreground: true,
         allow_other: who.as_os_str() == OsStr::new(ALLOW_OTHER),
         executable: None,
+        passphrases,
         item: points.and_then(|points| item(&what.to_string_lossy(), points)),
     };
     log::start(Some(log::LIMIT_BYTES));
@@ -142,11 +149,15 @@ fn leave_behind(options: &Options) -> Result<PathBuf> {
         .arg(&options.name)
         .args(options.beside.iter().flat_map(|(name, uri)| [name, uri]))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(file)
         .spawn()
         .map_err(failed)?;
+    // by a pipe: neither in its arguments nor in its environment can anybody see them
+    if let Some(mut input) = supervisor.stdin.take() {
+        input.write_all(&options.passphrases.to_bytes()).map_err(failed)?;
+    }
     let mut report = String::new();
     if let Some(output) = supervisor.stdout.take() {
         read_report(output, &mut report).map_err(failed)?;

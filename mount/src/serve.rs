@@ -1,6 +1,7 @@
 //! A mount from its start to its end: connect, start the parser, mount, serve, unmount.
 
 use crate::history::History;
+use crate::luks::Passphrases;
 use crate::points::PointsFrom;
 use crate::tree::Tree;
 use crate::tree::fuse::Served;
@@ -41,6 +42,8 @@ pub struct Options {
     /// Let users other than the one who mounts look in, each as far as the modes of the files allow. Without it only
     /// that user can, and sees everything.
     pub allow_other: bool,
+    /// What encrypted volumes are opened with.
+    pub passphrases: Passphrases,
     /// The executable to start parsers from, which must call [`child_entry`](crate::child_entry) first; without one,
     /// the executable of this process.
     pub executable: Option<PathBuf>,
@@ -66,6 +69,7 @@ impl Options {
             dir: dir.into(),
             foreground: false,
             allow_other: false,
+            passphrases: Passphrases::default(),
             executable: None,
         }
     }
@@ -88,7 +92,11 @@ impl Mount {
     pub fn start(options: &Options) -> Result<Self> {
         check_dir(&options.dir)?;
         if let Some(item) = &options.item {
-            let history = History::new((item.points)(&options.uri)?, options.executable.as_deref());
+            let history = History::new(
+                (item.points)(&options.uri)?,
+                options.executable.as_deref(),
+                options.passphrases.clone(),
+            );
             // whoever cannot be asked later can most often not be asked now
             history.points()?;
             let tree = Arc::new(ItemTree::new(history, item.machine.clone()));
@@ -113,7 +121,11 @@ impl Mount {
     fn over(disks: Vec<(String, Arc<dyn BlockSource>)>, options: &Options) -> Result<Self> {
         check_dir(&options.dir)?;
         let own = own_executable();
-        let tree = Arc::new(Tree::start(disks, options.executable.as_deref().unwrap_or(&own))?);
+        let tree = Arc::new(Tree::start(
+            disks,
+            options.executable.as_deref().unwrap_or(&own),
+            &options.passphrases,
+        )?);
         let parsed = Some(Arc::clone(&tree));
         Ok(Self { tree: parsed, ..Self::show(tree, options)? })
     }

@@ -19,8 +19,11 @@ struct Arguments {
     /// Let other users look in too.
     #[arg(long)]
     allow_other: bool,
+    /// Open volumes encrypted with LUKS with a passphrase, the first line of this file; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Vec<PathBuf>,
     /// End the mount at this directory.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["disks_and_dir", "foreground", "allow_other"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["disks_and_dir", "foreground", "allow_other", "passphrase_file"])]
     umount: Option<PathBuf>,
 }
 
@@ -34,12 +37,15 @@ fn main() -> ExitCode {
             let disk = |(number, uri): (usize, &OsString)| {
                 (format!("disk{number}"), uri.to_string_lossy().into_owned())
             };
-            mount::run(&mount::Options {
-                name: if beside.is_empty() { String::new() } else { "disk1".to_owned() },
-                beside: (2..).zip(beside).map(disk).collect(),
-                foreground: arguments.foreground,
-                allow_other: arguments.allow_other,
-                ..mount::Options::new(uri.to_string_lossy(), dir.as_os_str())
+            mount::Passphrases::from_files(&arguments.passphrase_file).and_then(|passphrases| {
+                mount::run(&mount::Options {
+                    passphrases,
+                    name: if beside.is_empty() { String::new() } else { "disk1".to_owned() },
+                    beside: (2..).zip(beside).map(disk).collect(),
+                    foreground: arguments.foreground,
+                    allow_other: arguments.allow_other,
+                    ..mount::Options::new(uri.to_string_lossy(), dir.as_os_str())
+                })
             })
         }
         // the parser asks for two at least

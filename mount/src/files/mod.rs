@@ -12,6 +12,7 @@ pub use walk::{Found, MAX_DEPTH, Step, Walk};
 
 use crate::guest::{Entry, Node, NodeKind, Piece, Place as Where};
 use crate::history::Recorded;
+use crate::luks::Passphrases;
 use crate::serve::{connect, own_executable};
 use crate::tree::{Place, Tree};
 use crate::{Error, Result};
@@ -58,29 +59,37 @@ pub struct Child {
 pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Files {
-    /// Opens a recovery point by its NBD URI.
+    /// Opens a recovery point by its NBD URI, and what the passphrases open in it.
     ///
     /// # Errors
     /// [`Error::Connect`] if it cannot be opened, [`Error::Sandbox`] if guests' bytes cannot be read safely.
-    pub fn open(uri: &str) -> Result<Self> {
-        Self::over(connect(uri)?, None)
+    pub fn open(uri: &str, passphrases: &Passphrases) -> Result<Self> {
+        Self::over(connect(uri)?, None, passphrases)
     }
 
     /// Looks into a source that is at hand. `executable` is as in [`Options`](crate::Options).
     ///
     /// # Errors
     /// [`Error::Sandbox`] if guests' bytes cannot be read safely.
-    pub fn over(source: Arc<dyn BlockSource>, executable: Option<&Path>) -> Result<Self> {
+    pub fn over(
+        source: Arc<dyn BlockSource>,
+        executable: Option<&Path>,
+        passphrases: &Passphrases,
+    ) -> Result<Self> {
         let own = own_executable();
-        let tree = Tree::start(vec![(String::new(), source)], executable.unwrap_or(&own))?;
+        let tree = Tree::start(vec![(String::new(), source)], executable.unwrap_or(&own), passphrases)?;
         Ok(Self { tree, recorded: None })
     }
 
     /// As [`over`](Self::over), and remembers what is read.
-    pub(crate) fn recorded(source: Arc<dyn BlockSource>, executable: &Path) -> Result<Self> {
+    pub(crate) fn recorded(
+        source: Arc<dyn BlockSource>,
+        executable: &Path,
+        passphrases: &Passphrases,
+    ) -> Result<Self> {
         let recorded = Arc::new(Recorded::new(source));
         let disk = Arc::clone(&recorded) as Arc<dyn BlockSource>;
-        let tree = Tree::start(vec![(String::new(), disk)], executable)?;
+        let tree = Tree::start(vec![(String::new(), disk)], executable, passphrases)?;
         Ok(Self { tree, recorded: Some(recorded) })
     }
 

@@ -16,7 +16,7 @@ mod pieces;
 mod utf16;
 pub mod xfs;
 
-use crate::{Error, Result};
+use crate::{Error, Result, luks};
 use block::{BlockSource, ByteOffset};
 use std::sync::Arc;
 
@@ -251,6 +251,9 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468
 }
 
+/// Of an encrypted volume that nobody has opened.
+const LOCKED: &str = "it is encrypted with LUKS; --passphrase-file FILE gives a passphrase that opens it";
+
 /// Bytes at the start of a volume that tell what it holds.
 const MARKS: usize = 68 << 10;
 
@@ -315,6 +318,10 @@ fn start_of(source: &dyn BlockSource) -> Result<Vec<u8>> {
 }
 
 fn format_of(start: &[u8]) -> Result<&'static Format> {
+    if luks::header::detect(start) {
+        // before all others: what a volume held before it was encrypted may have left its mark
+        return Err(Error::unsupported("this volume", LOCKED));
+    }
     let found = FORMATS.iter().find(|format| (format.detect)(start));
     found.ok_or_else(|| Error::unsupported("this volume", foreign(start)))
 }
@@ -341,9 +348,8 @@ pub fn recognise(source: &dyn BlockSource) -> Result<&'static str> {
 
 /// What else a volume may be, by the marks other software looks for.
 fn foreign(start: &[u8]) -> &'static str {
-    const MARKS: [(usize, &[u8], &str); 17] = [
+    const MARKS: [(usize, &[u8], &str); 16] = [
         (512, b"LABELONE", "it is a disk of LVM"),
-        (0, b"LUKS\xba\xbe", "it is encrypted with LUKS"),
         (3, b"-FVE-FS-", "it is encrypted with BitLocker"),
         (0, b"SnAp", "it holds the changes of an LVM snapshot, which is not readable in this version"),
         (4086, b"SWAPSPACE2", "it is swap space"),

@@ -14,6 +14,7 @@ pub use look::Look;
 pub(crate) use recorded::Recorded;
 
 use crate::files::Files;
+use crate::luks::Passphrases;
 use crate::points::{Point, Points};
 use crate::serve::{connect, own_executable};
 use crate::tree::Recent;
@@ -31,6 +32,7 @@ const MAX_MAPS: usize = 512;
 pub struct History {
     points: Arc<dyn Points>,
     executable: PathBuf,
+    passphrases: Passphrases,
     open: Recent<String, Files>,
     maps: Recent<(String, String), Option<RangeSet>>,
 }
@@ -46,10 +48,10 @@ pub struct Version {
 }
 
 impl History {
-    /// The history of these points. `executable` is as in [`Options`](crate::Options).
-    pub fn new(points: Arc<dyn Points>, executable: Option<&Path>) -> Self {
+    /// The history of these points. `executable` and `passphrases` are as in [`Options`](crate::Options).
+    pub fn new(points: Arc<dyn Points>, executable: Option<&Path>, passphrases: Passphrases) -> Self {
         let executable = executable.map_or_else(own_executable, Path::to_owned);
-        Self { points, executable, open: Recent::new(MAX_OPEN), maps: Recent::new(MAX_MAPS) }
+        Self { points, executable, passphrases, open: Recent::new(MAX_OPEN), maps: Recent::new(MAX_MAPS) }
     }
 
     /// Every point there is now, oldest first within a disk.
@@ -68,7 +70,7 @@ impl History {
         if let Some(files) = self.open.get(&point.name) {
             return Ok(files);
         }
-        let files = Arc::new(Files::recorded(connect(&point.uri)?, &self.executable)?);
+        let files = Arc::new(Files::recorded(connect(&point.uri)?, &self.executable, &self.passphrases)?);
         self.open.insert(point.name.clone(), Arc::clone(&files));
         Ok(files)
     }

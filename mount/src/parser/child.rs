@@ -5,6 +5,7 @@ use super::probe::probe;
 use super::sandbox;
 use super::wire::{Answer, FromParser, Question, Request, ToParser, VERSION};
 use crate::guest::{self, Guest, Listing, MAX_CONTENT, Node, Piece, Place};
+use crate::luks;
 use crate::{Error, Result};
 use block::{ByteCount, ByteRange, Window};
 use std::sync::Arc;
@@ -43,8 +44,10 @@ type Open = Vec<(ByteRange, Arc<dyn Guest>)>;
 
 fn serve(pipe: &Arc<Pipe>, open: &mut Open, request: &Request) -> Result<Answer> {
     let disk = Arc::new(PipeSource { pipe: Arc::clone(pipe), size: ByteCount::new(request.volume.end()) });
-    if let Question::Probe { disks } = &request.question {
-        return probe(disk, disks);
+    match &request.question {
+        Question::Probe { disks, opened } => return probe(disk, disks, opened),
+        Question::Luks => return luks::header::read(&Window::new(disk, request.volume)?).map(Answer::Luks),
+        _ => {}
     }
     let guest = match open.iter().position(|(range, _)| *range == request.volume) {
         Some(place) => {
@@ -66,7 +69,9 @@ fn serve(pipe: &Arc<Pipe>, open: &mut Open, request: &Request) -> Result<Answer>
 
 fn answer(guest: &dyn Guest, question: &Question) -> Result<Answer> {
     Ok(match question {
-        Question::Probe { .. } => return Err(Error::invalid("a probe", "it is about the disk")),
+        Question::Probe { .. } | Question::Luks => {
+            return Err(Error::invalid("a question", "it is not about files"));
+        }
         Question::Open => {
             let remark = guest.remark().unwrap_or_default();
             Answer::Open { root: guest.root(), space: guest.space(), remark }

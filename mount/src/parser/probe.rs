@@ -1,15 +1,19 @@
 //! What is on the disks: partitions, what is put together from them, and what each volume holds.
 
-use super::wire::{Answer, FIRST_ASSEMBLED, MAX_REMARKS, MAX_VOLUMES, PER_DISK, Volume};
+use super::wire::{
+    Answer, FIRST_ASSEMBLED, FIRST_OPENED, MAX_OPENED, MAX_REMARKS, MAX_VOLUMES, PER_DISK, Volume,
+};
 use crate::guest::recognise;
+use crate::luks::header;
 use crate::partition::{Partition, Table, read_table};
 use crate::volume::{Found, Member, Space, assemble};
 use crate::{Error, Result};
-use block::{BlockSource, ByteRange, Window};
+use block::{BlockSource, ByteOffset, ByteRange, Window};
 use std::sync::Arc;
 
-/// Answers the probe of disks of these lengths, which lie end to end in `all`.
-pub(super) fn probe(all: Arc<dyn BlockSource>, disks: &[u64]) -> Result<Answer> {
+/// Answers the probe of disks of these lengths, which lie end to end in `all`, and of the volumes behind them that were
+/// decrypted.
+pub(super) fn probe(all: Arc<dyn BlockSource>, disks: &[u64], opened: &[ByteRange]) -> Result<Answer> {
     let (mut schemes, mut remarks, mut partitions) = (Vec::new(), Vec::new(), Vec::new());
     let mut start = 0_u64;
     for (place, len) in (0..).zip(disks) {
@@ -22,11 +26,13 @@ pub(super) fn probe(all: Arc<dyn BlockSource>, disks: &[u64]) -> Result<Answer> 
         partitions.extend(volumes_of(&table, place, start, end));
         start = end;
     }
-    if partitions.len() > MAX_VOLUMES / 2 {
-        let limit = MAX_VOLUMES / 2;
+    let limit = MAX_VOLUMES / 2 - MAX_OPENED;
+    if partitions.len() > limit {
         remarks.insert(0, format!("only the first {limit} of {} partitions are shown", partitions.len()));
         partitions.truncate(limit);
     }
+    partitions
+        .extend((FIRST_OPENED..).zip(opened).map(|(number, range)| Partition { number, range: *range }));
     remarks.truncate(MAX_REMARKS);
     let volumes = contents(&all, &partitions)?;
     Ok(Answer::Probe { schemes, remarks, volumes })
@@ -59,27 +65,36 @@ fn contents(all: &Arc<dyn BlockSource>, partitions: &[Partition]) -> Result<Vec<
 }
 
 fn plain(all: &Arc<dyn BlockSource>, partition: &Partition, member: &Member) -> Volume {
-    let content = match &member.belongs {
-        Some(to) => Err(to.clone()),
+    let (content, locked) = match &member.belongs {
+        Some(to) => (Err(to.clone()), false),
         None => content(all, partition.range),
     };
     let (number, range) = (partition.number, partition.range);
-    Volume { number, name: String::new(), range, parts: Vec::new(), content }
+    Volume { number, name: String::new(), range, parts: Vec::new(), content, locked }
 }
 
 fn assembled(space: &Arc<dyn BlockSource>, number: u32, found: &Found) -> Volume {
-    let content = match (&found.parts, found.belongs()) {
-        (Err(why), _) => Err(why.clone()),
-        (Ok(_), Some(to)) => Err(to.to_owned()),
+    let (content, locked) = match (&found.parts, found.belongs()) {
+        (Err(why), _) => (Err(why.clone()), false),
+        (Ok(_), Some(to)) => (Err(to.to_owned()), false),
         (Ok(_), None) => content(space, found.range),
     };
     let parts = found.parts.clone().unwrap_or_default();
-    Volume { number, name: found.name.clone(), range: found.range, parts, content }
+    Volume { number, name: found.name.clone(), range: found.range, parts, content, locked }
 }
 
-/// What a volume holds, if it is readable.
-fn content(space: &Arc<dyn BlockSource>, range: ByteRange) -> Result<String, String> {
-    let window = Window::new(Arc::clone(space), range).map_err(Error::from);
-    let found = window.and_then(|window| recognise(&window));
-    found.map(str::to_owned).map_err(|error| error.to_string())
+/// What a volume holds, if it is readable, and whether it is not because it is encrypted.
+fn content(space: &Arc<dyn BlockSource>, range: ByteRange) -> (Result<String, String>, bool) {
+    let look = || {
+        let window = Window::new(Arc::clone(space), range)?;
+        let mut start = [0; 16];
+        if window.size().get() >= start.len() as u64 {
+            window.read_at(ByteOffset::ZERO, &mut start)?;
+        }
+        Ok((header::detect(&start), recognise(&window).map(str::to_owned).map_err(|error| error.to_string())))
+    };
+    match look() {
+        Ok((locked, content)) => (content, locked),
+        Err(error) => (Err(Error::to_string(&error)), false),
+    }
 }

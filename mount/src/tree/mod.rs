@@ -8,10 +8,12 @@ mod number;
 mod recent;
 pub(crate) mod shown;
 mod table;
+mod volumes;
 
 use crate::guest::{Entry, Node, NodeKind, Space, Stamp};
+use crate::luks::Passphrases;
 use crate::parser::Parser;
-use crate::parser::wire::{Answer, MAX_DISKS, PER_DISK, Question, Request, Volume};
+use crate::parser::wire::{Answer, FIRST_OPENED, MAX_DISKS, PER_DISK, Question, Request, Volume};
 use crate::volume::{Joined, Space as Addresses};
 use crate::{Error, Result};
 use block::linux::SystemClock;
@@ -33,6 +35,8 @@ pub(crate) struct Tree {
     disks: Vec<Disk>,
     parser: Parser,
     volumes: Vec<Held>,
+    /// The names of the volumes that were decrypted.
+    opened: Vec<String>,
     owner: (u32, u32),
     made: Stamp,
     windows: Recent<(u64, u64), Window>,
@@ -78,11 +82,15 @@ type Named = (String, Place);
 
 impl Tree {
     /// Starts a parser and asks it what the disks hold. Each has a name, which stands before the numbers of its partitions; a
-    /// disk alone has none.
+    /// disk alone has none. Encrypted volumes that one of the passphrases opens are decrypted.
     ///
     /// # Errors
     /// [`Error::Sandbox`] if guests' bytes cannot be read safely; `Invalid` for too many disks.
-    pub(crate) fn start(disks: Vec<(String, Arc<dyn BlockSource>)>, executable: &Path) -> Result<Self> {
+    pub(crate) fn start(
+        disks: Vec<(String, Arc<dyn BlockSource>)>,
+        executable: &Path,
+        passphrases: &Passphrases,
+    ) -> Result<Self> {
         if disks.is_empty() || disks.len() > MAX_DISKS {
             return Err(Error::invalid(
                 format!("{} disks", disks.len()),
@@ -91,44 +99,16 @@ impl Tree {
         }
         let (names, sources): (Vec<String>, Vec<_>) = disks.into_iter().unzip();
         let joined = Joined::new(sources)?;
-        let disks =
+        let disks: Vec<Disk> =
             names.into_iter().zip(joined.ranges()).map(|(name, range)| Disk { name, range }).collect();
         let source = Arc::new(Addresses::new(Arc::new(joined)));
         let parser = Parser::start(Arc::clone(&source) as Arc<dyn BlockSource>, executable)?;
-        Ok(Self::new(source, disks, parser))
-    }
-
-    /// Asks the parser what the disks hold, which lie end to end in `source`.
-    fn new(source: Arc<Addresses>, disks: Vec<Disk>, parser: Parser) -> Self {
-        let lengths = disks.iter().map(|disk| disk.range.count().get()).collect();
-        let request =
-            Request { volume: ByteRange::whole(source.size()), question: Question::Probe { disks: lengths } };
-        let volumes = match parser.ask(&request) {
-            Ok(Answer::Probe { volumes, remarks, .. }) => {
-                remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
-                volumes
-            }
-            Ok(_) => Vec::new(),
-            // the disks themselves can still be read
-            Err(error) => {
-                let why = format!("what is on the disk cannot be told: {error}");
-                let unknown = |(place, disk): (u32, &Disk)| Volume {
-                    number: place * PER_DISK,
-                    name: String::new(),
-                    range: disk.range,
-                    parts: Vec::new(),
-                    content: Err(why.clone()),
-                };
-                (0..).zip(&disks).map(unknown).collect()
-            }
-        };
-        let assembled = volumes.iter().filter(|volume| !volume.parts.is_empty());
-        source.add(assembled.map(|volume| (volume.range, volume.parts.clone())));
+        let (volumes, opened) = volumes::find(&source, &disks, &parser, passphrases);
         let held = |volume| Held { volume, state: Mutex::new(None) };
         let volumes = volumes.into_iter().map(held).collect();
         let (windows, pages) = (Recent::new(MAX_WINDOWS), Recent::new(MAX_PAGES));
         let (owner, made) = (owner(), now());
-        Self { source, disks, parser, volumes, owner, made, windows, pages }
+        Ok(Self { source, disks, parser, volumes, opened, owner, made, windows, pages })
     }
 
     /// The parser processes alive now.
@@ -180,21 +160,13 @@ impl Tree {
         format!("{name}.raw")
     }
 
-    /// What a volume is called: by its own name, by its number, or by its disk's name and its number.
     fn title(&self, volume: &Volume) -> String {
-        if !volume.name.is_empty() {
-            return volume.name.clone();
-        }
-        let (disk, number) = (volume.number / PER_DISK, volume.number % PER_DISK);
-        match self.disks.get(disk as usize).map(|disk| disk.name.as_str()) {
-            Some(name) if !name.is_empty() && number == 0 => name.to_owned(),
-            name => format!("{}{number}", name.unwrap_or_default()),
-        }
+        volumes::title(&self.disks, &self.opened, volume)
     }
 
     /// Whether a volume is all of a disk, so that its bytes have a file already.
     fn is_disk(volume: &Volume) -> bool {
-        volume.name.is_empty() && volume.number.is_multiple_of(PER_DISK)
+        volume.number < FIRST_OPENED && volume.number.is_multiple_of(PER_DISK)
     }
 
     /// What a volume holds. Opens it if nobody looked before; a failure that may pass is not kept.

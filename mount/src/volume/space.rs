@@ -1,6 +1,7 @@
 //! The address space of all disks and of all that is put together from them.
 
 use super::{MAX_LEGS, MAX_PARTS};
+use crate::luks::Opened;
 use block::{
     BlockSource, ByteCount, ByteOffset, ByteRange, Error, Extent, ExtentKind, RangeSet, Result, Visit,
     check_range,
@@ -57,24 +58,42 @@ pub fn fits(range: ByteRange, parts: &[Part]) -> bool {
 
 struct Volume {
     range: ByteRange,
-    /// Where each part begins in the volume.
-    starts: Vec<u64>,
-    parts: Vec<Part>,
+    made: Made,
 }
+
+/// What gives a volume its bytes.
+enum Made {
+    /// Parts of what lies before it, and where each begins in the volume.
+    Parts(Vec<u64>, Vec<Part>),
+    /// Bytes before it, decrypted.
+    Opened(Opened),
+}
+
+/// Times volumes are added: what is put together, what was opened of that, what is put together of that in turn, and so on.
+const ROUNDS: usize = 8;
 
 /// The disks and the volumes made of them, as one source of blocks.
 pub struct Space {
     disks: Arc<dyn BlockSource>,
-    volumes: OnceLock<Vec<Volume>>,
+    /// Filled one after the other; addresses ascend.
+    rounds: [OnceLock<Vec<Volume>>; ROUNDS],
+}
+
+/// Where bytes of the space are in the end.
+enum Place<'a> {
+    /// So many from this address of the disks on.
+    Disk(u64, u64),
+    /// So many from a place in the content of an encrypted volume on.
+    Opened(&'a Opened, u64, u64),
 }
 
 impl Space {
     /// Only the disks.
     pub fn new(disks: Arc<dyn BlockSource>) -> Self {
-        Self { disks, volumes: OnceLock::new() }
+        Self { disks, rounds: Default::default() }
     }
 
-    /// Adds the volumes, once; each must [`fits`] and all must be in ascending order of their addresses.
+    /// Adds volumes behind all there are; each must [`fits`] and all must be in ascending order of their addresses.
     pub fn add(&self, volumes: impl IntoIterator<Item = (ByteRange, Vec<Part>)>) {
         let volumes = volumes.into_iter().map(|(range, parts)| {
             let mut at = 0;
@@ -82,9 +101,40 @@ impl Space {
                 at += part.len;
                 at - part.len
             };
-            Volume { range, starts: parts.iter().map(start).collect(), parts }
+            Volume { range, made: Made::Parts(parts.iter().map(start).collect(), parts) }
         });
-        self.volumes.get_or_init(|| volumes.collect());
+        self.fill(volumes.collect());
+    }
+
+    /// Adds volumes that were decrypted behind all there are, in ascending order of their addresses.
+    pub(crate) fn add_opened(&self, volumes: Vec<(ByteRange, Opened)>) {
+        let volumes = volumes.into_iter().map(|(range, opened)| Volume { range, made: Made::Opened(opened) });
+        self.fill(volumes.collect());
+    }
+
+    /// Whether volumes can still be added twice.
+    pub(crate) fn has_room(&self) -> bool {
+        self.rounds.iter().filter(|round| round.get().is_none()).count() >= 2
+    }
+
+    fn fill(&self, mut volumes: Vec<Volume>) {
+        if volumes.is_empty() {
+            return;
+        }
+        for round in &self.rounds {
+            match round.set(volumes) {
+                Ok(()) => return,
+                Err(back) => volumes = back,
+            }
+        }
+    }
+
+    fn volume(&self, address: u64) -> Option<&Volume> {
+        let rounds = self.rounds.iter().map_while(OnceLock::get);
+        let volumes =
+            rounds.into_iter().find(|round| round.last().is_some_and(|last| address < last.range.end()))?;
+        let volume = volumes.get(volumes.partition_point(|volume| volume.range.end() <= address))?;
+        (volume.range.start() <= address).then_some(volume)
     }
 
     /// Adds the bytes of the disks that these addresses stand for.
@@ -92,33 +142,66 @@ impl Space {
     /// # Errors
     /// `OutOfRange` if there is nothing at one of them.
     pub fn on_disks(&self, range: ByteRange, disks: &mut RangeSet) -> Result<()> {
-        let mut at = range.start();
-        while at < range.end() {
-            let (address, count) = self.resolve(at, range.end() - at)?;
-            disks.insert(ByteRange::between(address, address + count));
-            at += count;
+        // of an encrypted volume whole sectors; each step leads to lower addresses
+        let mut ahead = vec![range];
+        while let Some(range) = ahead.pop() {
+            let mut at = range.start();
+            while at < range.end() {
+                let count = match self.resolve(at, range.end() - at)? {
+                    Place::Disk(address, count) => {
+                        disks.insert(ByteRange::between(address, address + count));
+                        count
+                    }
+                    Place::Opened(opened, from, count) => {
+                        let sector = u64::from(opened.sector);
+                        let (start, end) = (from - from % sector, (from + count).next_multiple_of(sector));
+                        ahead.push(ByteRange::between(opened.below + start, opened.below + end));
+                        count
+                    }
+                };
+                at += count;
+            }
         }
         Ok(())
     }
 
-    /// Where the bytes from `address` on are: on the disks, in one piece of this length.
-    fn resolve(&self, mut address: u64, mut len: u64) -> Result<(u64, u64)> {
+    /// Where the bytes from `address` on are, in one piece of at most this length.
+    fn resolve(&self, mut address: u64, mut len: u64) -> Result<Place<'_>> {
         // every step leads to lower addresses, so this ends
         while address >= self.disks.size().get() {
-            let volumes = self.volumes.get().map(Vec::as_slice).unwrap_or_default();
-            let volume = volumes.partition_point(|volume| volume.range.end() <= address);
-            let found = volumes.get(volume).filter(|volume| volume.range.start() <= address);
-            let (below, count) = found
-                .and_then(|volume| {
-                    let at = address - volume.range.start();
-                    let part = volume.starts.partition_point(|start| *start <= at).checked_sub(1)?;
-                    volume.parts.get(part)?.place(at - volume.starts.get(part)?)
-                })
-                .filter(|(below, _)| *below < address)
-                .ok_or_else(|| outside(address))?;
+            let volume = self.volume(address).ok_or_else(|| outside(address))?;
+            let at = address - volume.range.start();
+            let (starts, parts) = match &volume.made {
+                Made::Parts(starts, parts) => (starts, parts),
+                Made::Opened(opened) => {
+                    return Ok(Place::Opened(opened, at, len.min(volume.range.end() - address)));
+                }
+            };
+            let part = starts.partition_point(|start| *start <= at).checked_sub(1);
+            let place = part.and_then(|part| parts.get(part)?.place(at - starts.get(part)?));
+            let (below, count) =
+                place.filter(|(below, _)| *below < address).ok_or_else(|| outside(address))?;
             (address, len) = (below, len.min(count));
         }
-        Ok((address, len.min(self.disks.size().get() - address)))
+        Ok(Place::Disk(address, len.min(self.disks.size().get() - address)))
+    }
+
+    /// Fills `buf` with decrypted bytes from `from` on, which are within the content.
+    fn read_opened(&self, opened: &Opened, from: u64, buf: &mut [u8]) -> Result<()> {
+        let sector = u64::from(opened.sector);
+        let before = from % sector;
+        let end = from + buf.len() as u64;
+        if before == 0 && end.is_multiple_of(sector) {
+            self.read_at(ByteOffset::new(opened.below + from), buf)?;
+            opened.decrypt(from, buf);
+            return Ok(());
+        }
+        let start = from - before;
+        let mut whole = vec![0; (end.next_multiple_of(sector) - start) as usize];
+        self.read_at(ByteOffset::new(opened.below + start), &mut whole)?;
+        opened.decrypt(start, &mut whole);
+        buf.copy_from_slice(&whole[before as usize..before as usize + buf.len()]);
+        Ok(())
     }
 }
 
@@ -128,7 +211,8 @@ fn outside(address: u64) -> Error {
 
 impl BlockSource for Space {
     fn size(&self) -> ByteCount {
-        let last = self.volumes.get().and_then(|volumes| volumes.last());
+        let rounds = self.rounds.iter().map_while(OnceLock::get);
+        let last = rounds.filter_map(|round| round.last()).last();
         last.map_or_else(|| self.disks.size(), |volume| ByteCount::new(volume.range.end()))
     }
 
@@ -136,9 +220,13 @@ impl BlockSource for Space {
         check_range(offset, buf.len() as u64, self.size())?;
         let mut at = offset.get();
         while !buf.is_empty() {
-            let (address, count) = self.resolve(at, buf.len() as u64)?;
+            let place = self.resolve(at, buf.len() as u64)?;
+            let (Place::Disk(_, count) | Place::Opened(_, _, count)) = place;
             let (now, rest) = buf.split_at_mut(count as usize);
-            self.disks.read_at(ByteOffset::new(address), now)?;
+            match place {
+                Place::Disk(address, _) => self.disks.read_at(ByteOffset::new(address), now)?,
+                Place::Opened(opened, from, _) => self.read_opened(opened, from, now)?,
+            }
             (buf, at) = (rest, at + count);
         }
         Ok(())
@@ -150,25 +238,35 @@ impl BlockSource for Space {
         let mut stopped = false;
         // turns of stripes that are alike are told as one extent
         let mut pending: Option<(u64, ExtentKind)> = None;
-        while at < range.end() && !stopped {
-            let (address, count) = self.resolve(at, range.end() - at)?;
-            self.disks.extents(ByteRange::between(address, address + count), &mut |extent| {
-                let start = at + (extent.range.start() - address);
-                match pending {
-                    Some((_, kind)) if kind == extent.kind => {}
-                    Some((from, kind)) => {
-                        let told = Extent { range: ByteRange::between(from, start), kind };
-                        pending = Some((start, extent.kind));
-                        if visit(told).is_break() {
-                            stopped = true;
-                            return ControlFlow::Break(());
-                        }
-                    }
-                    None => pending = Some((start, extent.kind)),
+        let mut tell = |start: u64, kind: ExtentKind| {
+            match pending {
+                Some((_, known)) if known == kind => {}
+                Some((from, known)) => {
+                    let told = Extent { range: ByteRange::between(from, start), kind: known };
+                    pending = Some((start, kind));
+                    stopped = visit(told).is_break();
                 }
-                ControlFlow::Continue(())
-            })?;
-            at += count;
+                None => pending = Some((start, kind)),
+            }
+            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let mut flow = ControlFlow::Continue(());
+        while at < range.end() && flow.is_continue() {
+            at += match self.resolve(at, range.end() - at)? {
+                Place::Disk(address, count) => {
+                    let below = ByteRange::between(address, address + count);
+                    self.disks.extents(below, &mut |extent| {
+                        flow = tell(at + (extent.range.start() - address), extent.kind);
+                        flow
+                    })?;
+                    count
+                }
+                // zeros below are noise when decrypted
+                Place::Opened(_, _, count) => {
+                    flow = tell(at, ExtentKind::Data);
+                    count
+                }
+            };
         }
         if let (Some((from, kind)), false) = (pending, stopped) {
             block::visit_last(ByteRange::between(from, range.end()), kind, visit);

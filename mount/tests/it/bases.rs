@@ -1,6 +1,6 @@
 //! Small filesystems to change bytes of. Shared by the tests and by the fuzz targets.
 
-use crate::image::{KernelMount, empty, mke2fs, noise, sh};
+use crate::image::{KernelMount, empty, luks1, luks2, mke2fs, noise, sh};
 use crate::{ntfs, volumes};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Visit, check_range};
 use std::fs;
@@ -103,6 +103,16 @@ pub static ISO: LazyLock<Vec<Base>> = LazyLock::new(|| {
         Base::of(fs::read(&image).unwrap())
     };
     vec![base("-R -J"), base("-l"), base("-J")]
+});
+
+/// Encrypted volumes of either version.
+pub static LUKS: LazyLock<Vec<Base>> = LazyLock::new(|| {
+    let dir = TempDir::new().unwrap();
+    let (small, first, second) =
+        (empty(dir.path(), "small", 1 << 20), dir.path().join("1"), dir.path().join("2"));
+    luks1(&small, &first, "hash-alg=sha256");
+    luks2(&small, &second, "--pbkdf argon2id --pbkdf-force-iterations 4 --pbkdf-memory 32");
+    [first, second].into_iter().map(|image| Base::of(fs::read(image).unwrap())).collect()
 });
 
 /// Pairs of disks that volumes are put together from.

@@ -3,7 +3,8 @@
 
 use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, MemoryDisk};
 use mount::guest::{self, Guest, NodeKind, Place, recognise};
-use mount::parser::wire::{FromParser, ToParser};
+use mount::luks::{header, metadata};
+use mount::parser::wire::{Answer, FromParser, ToParser};
 use mount::partition::read_table;
 use mount::volume::{self, Member, Space};
 use std::collections::HashSet;
@@ -41,6 +42,25 @@ pub fn filesystem(volume: &Arc<dyn BlockSource>) -> usize {
         }
     }
     seen.len()
+}
+
+/// The header of an encrypted volume is read, and what it says is possible.
+pub fn luks(volume: &Arc<dyn BlockSource>) -> usize {
+    let Ok(luks) = header::read(&**volume) else { return 0 };
+    assert!(luks.is_possible(volume.size().get()));
+    let told = FromParser::Answer(Answer::Luks(luks.clone()));
+    assert_eq!(FromParser::decode(&told.encode()), Ok(told));
+    luks.slots.len()
+}
+
+/// The text of a header of LUKS2, which a checksum keeps changed bytes away from.
+pub fn luks_text(bytes: &[u8]) {
+    if let Ok(luks) = metadata::luks2(bytes, 1 << 30)
+        && luks.is_possible(1 << 30)
+    {
+        let told = FromParser::Answer(Answer::Luks(luks));
+        assert_eq!(FromParser::decode(&told.encode()), Ok(told));
+    }
 }
 
 /// Disks are put together, and what is made of them lies on them.

@@ -42,7 +42,9 @@ impl Scene {
         fs::create_dir(&tree).unwrap();
         make_tree(&tree);
         let image = mke2fs(dir.path(), 96 * MIB, "-t ext4 -b 4096", Some(&tree));
-        let files = Files::over(FileSource::open(&image), Some(Path::new(OWN))).unwrap();
+        let files =
+            Files::over(FileSource::open(&image), Some(Path::new(OWN)), &mount::Passphrases::default())
+                .unwrap();
         Self { dir, image, files }
     }
 
@@ -231,7 +233,8 @@ fn paths_lead_where_they_would_for_the_guest() {
         symlink(target, tree.join(name)).unwrap();
     }
     let image = mke2fs(dir.path(), 16 * MIB, "-t ext4", Some(&tree));
-    let files = Files::over(FileSource::open(&image), Some(Path::new(OWN))).unwrap();
+    let files =
+        Files::over(FileSource::open(&image), Some(Path::new(OWN)), &mount::Passphrases::default()).unwrap();
     let find = |path: &str, follow| files.find(0, path.as_bytes(), follow);
     let tool = find("/usr/bin/tool", false).unwrap().ino;
     for path in ["/bin/tool", "//bin/./tool", "/usr/../bin/tool", "/../bin/tool", "/bin/up/bin/tool"] {

@@ -36,7 +36,11 @@ fn versions(map: Option<RangeSet>, path: &str) -> Result<Vec<(String, String)>> 
     let server = scene.server();
     let mut uris = vec!["nbd+unix:///x?socket=/nowhere/at/all".to_owned(); 9];
     uris.push(server.uri());
-    let history = History::new(Arc::new(Known { uris, map }), Some(Path::new(crate::mounted::OWN)));
+    let history = History::new(
+        Arc::new(Known { uris, map }),
+        Some(Path::new(crate::mounted::OWN)),
+        mount::Passphrases::default(),
+    );
     let found = history.versions("web", 0, path.as_bytes())?;
     Ok(found.into_iter().map(|version| (version.newest.name, version.oldest.name)).collect())
 }

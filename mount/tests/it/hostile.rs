@@ -1,6 +1,6 @@
 //! Hostile bytes: random changes of real images, and the traps somebody would set on purpose.
 
-use crate::bases::{BASES, BTRFS, DISKS, FAT, ISO, NTFS, Patch, XFS};
+use crate::bases::{BASES, BTRFS, DISKS, FAT, ISO, LUKS, NTFS, Patch, XFS};
 use crate::exercise;
 use crate::image::{FileSource, mke2fs, run, sh};
 use crate::mounted::{Here, Scene};
@@ -28,6 +28,8 @@ fn the_bases_are_sound() {
     }
     let found: Vec<_> = DISKS.iter().map(|base| exercise::volumes(&base.patched([]))).collect();
     assert_eq!(found, [2, 1]);
+    let found: Vec<_> = LUKS.iter().map(|base| exercise::luks(&base.patched([]))).collect();
+    assert_eq!(found, [1, 1]);
 }
 
 proptest! {
@@ -62,6 +64,16 @@ proptest! {
     }
 
     #[test]
+    fn changed_luks_is_survived(base in 0..2_usize, patches in patches()) {
+        exercise::luks(&LUKS[base].patched(patches));
+    }
+
+    #[test]
+    fn any_text_is_a_header_or_not(text in json()) {
+        exercise::luks_text(text.as_bytes());
+    }
+
+    #[test]
     fn changed_iso_is_survived(base in 0..3_usize, patches in patches()) {
         exercise::filesystem(&ISO[base].patched(patches));
     }
@@ -90,11 +102,38 @@ proptest! {
     fn any_bytes_are_a_message_or_not(kind in any::<u8>(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         for kind in [kind, 1, 2, 3, 0x81, 0x82, 0x83, 0x84, 0x85] {
             exercise::wire(&[&[kind], bytes.as_slice()].concat());
-            for question in 1..11 {
+            for question in 1..12 {
                 exercise::wire(&[&[kind, question], bytes.as_slice()].concat());
             }
         }
     }
+}
+
+/// A header of LUKS2 in which one word is another.
+fn json() -> impl Strategy<Value = String> {
+    const TEXT: &str = r#"{"keyslots":{"0":{"type":"luks2","key_size":64,"af":{"type":"luks1","stripes":4000,"hash":"sha256"},
+        "area":{"type":"raw","offset":"32768","size":"258048","encryption":"aes-xts-plain64","key_size":64},
+        "kdf":{"type":"argon2id","time":4,"memory":65536,"cpus":2,"salt":"AAAAAAAAAAAAAAAAAAAAAA=="}}},"tokens":{},
+        "segments":{"0":{"type":"crypt","offset":"16777216","size":"dynamic","iv_tweak":"0","encryption":"aes-xts-plain64",
+        "sector_size":512}},"digests":{"0":{"type":"pbkdf2","keyslots":["0"],"segments":["0"],"hash":"sha256",
+        "iterations":1000,"salt":"AAAAAAAAAAAAAAAAAAAAAA==","digest":"AAAAAAAAAAAAAAAAAAAAAA=="}},
+        "config":{"json_size":"12288","keyslots_size":"16744448"}}"#;
+    let words: Vec<&str> = TEXT.split_inclusive([':', ',', '{', '[', '}']).collect();
+    let other = prop_oneof![
+        likely().prop_map(|number| number.to_string()),
+        likely().prop_map(|number| format!("\"{number}\"")),
+        Just("{}".to_owned()),
+        Just("[".repeat(200)),
+        Just(String::new()),
+        Just("null".to_owned()),
+    ];
+    (0..words.len(), other).prop_map(move |(place, other)| {
+        let end = words[place].chars().last().unwrap_or_default();
+        let put = |(at, word): (usize, &&str)| {
+            if at == place { format!("{other}{end}") } else { (*word).to_owned() }
+        };
+        words.iter().enumerate().map(put).collect()
+    })
 }
 
 fn patches() -> impl Strategy<Value = Vec<Patch>> {

@@ -104,6 +104,30 @@ pub fn mke2fs(dir: &Path, size: u64, arguments: &str, tree: Option<&Path>) -> Pa
     image
 }
 
+/// Opens what these make.
+pub const SECRET: &str = "a passphrase nobody guesses";
+
+/// A copy of an image in LUKS1, by qemu-img.
+pub fn luks1(plain: &Path, encrypted: &Path, options: &str) {
+    sh(&format!(
+        "qemu-img convert -f raw -O luks --object secret,id=s,data='{SECRET}' -o key-secret=s,iter-time=10,{options} {} {}",
+        plain.display(),
+        encrypted.display()
+    ));
+}
+
+/// A copy of an image in LUKS2, by cryptsetup, which needs room for its header behind it.
+pub fn luks2(plain: &Path, encrypted: &Path, options: &str) {
+    fs::copy(plain, encrypted).unwrap();
+    let file = OpenOptions::new().write(true).open(encrypted).unwrap();
+    file.set_len(fs::metadata(plain).unwrap().len() + (16 << 20)).unwrap();
+    sh(&format!(
+        "printf '{SECRET}' | cryptsetup reencrypt --encrypt --force-offline-reencrypt --type luks2 --reduce-device-size 16M \
+         --key-file - --batch-mode {options} {} 2>&1",
+        encrypted.display()
+    ));
+}
+
 /// Bytes that look random and repeat exactly.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const SIZE: u64 = 1 << 20;
 /// Says hello, then notes down the question it is asked (31 bytes with its length).
 const POLITE: &str =
-    r"printf '\005\000\000\000\201\002\000\000\000'; head -c 30 >/dev/null; echo asked >> NOTES;";
+    r"printf '\005\000\000\000\201\003\000\000\000'; head -c 30 >/dev/null; echo asked >> NOTES;";
 
 struct Liar {
     _dir: TempDir,
@@ -70,7 +70,7 @@ fn what_breaks_the_protocol_is_asked_once() {
         // an answer to another question
         r"printf '\003\000\000\000\204\004\000'; sleep 60",
         // hello again
-        r"printf '\005\000\000\000\201\002\000\000\000'; sleep 60",
+        r"printf '\005\000\000\000\201\003\000\000\000'; sleep 60",
     ];
     for lie in lies {
         let liar = Liar::new(&format!("{POLITE} {lie}"));

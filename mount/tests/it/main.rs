@@ -12,6 +12,7 @@ mod history;
 mod hostile;
 mod image;
 mod iso;
+mod luks;
 mod lying;
 mod mounted;
 mod ntfs;

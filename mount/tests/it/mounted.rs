@@ -67,7 +67,7 @@ impl Here {
         Self::over(Options::new(uri, dir))
     }
 
-    fn over(options: Options) -> Self {
+    pub fn over(options: Options) -> Self {
         let options = Options { executable: Some(PathBuf::from(OWN)), foreground: true, ..options };
         Self(Some(Mount::start(&options).unwrap()), options.dir)
     }
@@ -139,7 +139,7 @@ impl Scene {
     }
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -334,7 +334,7 @@ fn any_user_mounts_for_itself_alone() {
     assert_eq!(names(&scene.point), [""; 0]);
 }
 
-fn supervisor(dir: &Path) -> String {
+pub fn supervisor(dir: &Path) -> String {
     let mut value = [0; 32];
     let len = rustix::fs::getxattr(dir, "user.blockd.supervisor", &mut value).unwrap();
     String::from_utf8(value[..len].to_vec()).unwrap()

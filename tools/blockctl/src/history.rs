@@ -7,7 +7,7 @@ use block::{ByteCount, ByteOffset, ByteRange, RangeSet};
 use control::{ChangesQuery, Client};
 use mount::guest::Node;
 use mount::history::{Difference, History, differences};
-use mount::{Error, Point, Points};
+use mount::{Error, Passphrases, Point, Points};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -90,8 +90,15 @@ struct Version {
 }
 
 /// `blockctl files history`: which points hold another version of a file.
-pub fn versions(client: &Client, output: &Output, item: &str, volume: u32, path: &[u8]) -> Result<()> {
-    let history = History::new(points(&name(client, item)?)?, None);
+pub fn versions(
+    client: &Client,
+    output: &Output,
+    item: &str,
+    volume: u32,
+    path: &[u8],
+    passphrases: Passphrases,
+) -> Result<()> {
+    let history = History::new(points(&name(client, item)?)?, None, passphrases);
     let found = history.versions(item, volume, path)?;
     if found.is_empty() {
         let kind = control::Kind::NotFound;
@@ -132,11 +139,12 @@ pub fn files_diff(
     output: &Output,
     older: &control::Point,
     newer: &control::Point,
+    passphrases: Passphrases,
 ) -> Result<()> {
     if older.disk != newer.disk {
         return Err(Failure::usage(format!("{} and {} are points of two disks", older.name, newer.name)));
     }
-    let history = History::new(points(&name(client, &newer.disk)?)?, None);
+    let history = History::new(points(&name(client, &newer.disk)?)?, None, passphrases);
     let of = |point: &control::Point| Point {
         name: point.name.clone(),
         disk: point.disk.clone(),

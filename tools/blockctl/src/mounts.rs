@@ -24,6 +24,7 @@ pub fn mount(client: &Client, output: &Output, options: &MountOptions) -> Result
     };
     how.foreground = options.foreground;
     how.allow_other = options.allow_other;
+    how.passphrases = options.passphrases.read()?;
     let log = mount::run(&how).map_err(|error| {
         let failure = Failure::from(error);
         match failure.kind {

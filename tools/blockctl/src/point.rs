@@ -30,13 +30,13 @@ pub fn run(verb: PointVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&found.points, |points| list(points))
         }
         PointVerb::Show { point } => output.answer(&client.point(&point)?, show),
-        PointVerb::Diff { a, b, files } => {
+        PointVerb::Diff { a, b, files, passphrases } => {
             let (mut older, mut newer) = (client.point(&a)?, client.point(&b)?);
             if older.epoch > newer.epoch {
                 std::mem::swap(&mut older, &mut newer);
             }
             if files {
-                return history::files_diff(client, output, &older, &newer);
+                return history::files_diff(client, output, &older, &newer, passphrases.read()?);
             }
             let query = ChangesQuery { since: Some(older.name), until: Some(newer.name) };
             output.answer(&client.changes(&newer.disk, &query)?, disk::changes)

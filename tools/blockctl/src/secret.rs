@@ -1,9 +1,11 @@
 //! Keys and passphrases from files, standard input or a terminal; never from the command line.
 
+use crate::cli::PassphraseOptions;
 use crate::failure::{Failure, Result};
+use mount::Passphrases;
 use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
 use std::io::{BufRead, Read, Write, stdin};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A key file or a sheet is far smaller.
 const LIMIT_BYTES: u64 = 64 << 10;
@@ -38,6 +40,17 @@ pub fn passphrase(file: &Path) -> Result<String> {
         return Err(Failure::usage(format!("passphrase {}: it is empty", file.display())));
     }
     Ok(line)
+}
+
+impl PassphraseOptions {
+    /// What the files say.
+    ///
+    /// # Errors
+    /// As [`passphrase`]; too many or too long ones.
+    pub fn read(&self) -> Result<Passphrases> {
+        let read = |file: &PathBuf| passphrase(file).map(|line| line.into_bytes().into());
+        Ok(Passphrases::new(self.passphrase_files.iter().map(read).collect::<Result<_>>()?)?)
+    }
 }
 
 fn typed() -> Result<String> {

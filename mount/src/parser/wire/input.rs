@@ -1,8 +1,9 @@
 //! Reading messages. Nothing here believes a length or a number before it is checked.
 
+use super::encrypted::luks;
 use super::{
-    Answer, FIRST_ASSEMBLED, KINDS, MAX_DISKS, MAX_FRAME, MAX_NAMES, MAX_REMARKS, MAX_TEXT, MAX_VOLUMES,
-    NO_KIND, NODE_KINDS, Question, Request, SCHEMES, Volume,
+    Answer, FIRST_ASSEMBLED, KINDS, MAX_DISKS, MAX_FRAME, MAX_NAMES, MAX_OPENED, MAX_REMARKS, MAX_TEXT,
+    MAX_VOLUMES, NO_KIND, NODE_KINDS, Question, Request, SCHEMES, Volume,
 };
 use crate::guest::{Entry, Listing, Node, Piece, Place, Space, Stamp};
 use crate::guest::{
@@ -21,12 +22,12 @@ pub(super) fn rest(cursor: &mut Cursor<'_>, limit: usize) -> Result<Vec<u8>, Mal
     Ok(cursor.bytes(len)?.to_vec())
 }
 
-fn bytes(cursor: &mut Cursor<'_>, limit: usize) -> Result<Vec<u8>, Malformed> {
+pub(super) fn bytes(cursor: &mut Cursor<'_>, limit: usize) -> Result<Vec<u8>, Malformed> {
     let len = cursor.count_u32(limit, 1)?;
     Ok(cursor.bytes(len)?.to_vec())
 }
 
-fn flag(cursor: &mut Cursor<'_>) -> Result<bool, Malformed> {
+pub(super) fn flag(cursor: &mut Cursor<'_>) -> Result<bool, Malformed> {
     match cursor.u8()? {
         0 => Ok(false),
         1 => Ok(true),
@@ -34,7 +35,7 @@ fn flag(cursor: &mut Cursor<'_>) -> Result<bool, Malformed> {
     }
 }
 
-fn one_of<T: Copy>(cursor: &Cursor<'_>, all: &[T], place: u8) -> Result<T, Malformed> {
+pub(super) fn one_of<T: Copy>(cursor: &Cursor<'_>, all: &[T], place: u8) -> Result<T, Malformed> {
     all.get(usize::from(place)).copied().ok_or_else(|| cursor.malformed(format!("no such kind: {place}")))
 }
 
@@ -43,7 +44,7 @@ pub(super) fn failure(cursor: &mut Cursor<'_>) -> Result<(Kind, String), Malform
     Ok((one_of(cursor, &KINDS, place)?, cursor.text(MAX_TEXT)?.to_owned()))
 }
 
-fn range(cursor: &mut Cursor<'_>) -> Result<ByteRange, Malformed> {
+pub(super) fn range(cursor: &mut Cursor<'_>) -> Result<ByteRange, Malformed> {
     let (start, len) = (cursor.u64()?, cursor.u64()?);
     let range = ByteRange::new(ByteOffset::new(start), ByteCount::new(len));
     range.ok_or_else(|| cursor.malformed(format!("{len} bytes from {start} on")))
@@ -59,7 +60,7 @@ fn inode(cursor: &mut Cursor<'_>) -> Result<u64, Malformed> {
 pub(super) fn request(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
     let volume = range(cursor)?;
     let question = match cursor.u8()? {
-        1 => Question::Probe { disks: disks(cursor)? },
+        1 => Question::Probe { disks: disks(cursor)?, opened: opened(cursor)? },
         2 => Question::Open,
         3 => Question::Node { ino: inode(cursor)? },
         4 => Question::Lookup { dir: inode(cursor)?, name: bytes(cursor, MAX_NAME)? },
@@ -69,6 +70,7 @@ pub(super) fn request(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
         8 => Question::AttributeNames { ino: inode(cursor)? },
         9 => Question::Attribute { ino: inode(cursor)?, name: bytes(cursor, MAX_ATTRIBUTE_NAME)? },
         10 => Question::Content { ino: inode(cursor)?, at: cursor.u64()?, len: cursor.u32()? },
+        11 => Question::Luks,
         other => return Err(cursor.malformed(format!("no such question: {other}"))),
     };
     Ok(Request { volume, question })
@@ -105,6 +107,7 @@ pub(super) fn answer(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {
         }
         9 => Answer::Attribute(bytes(cursor, MAX_ATTRIBUTE)?),
         10 => Answer::Content(bytes(cursor, MAX_CONTENT)?),
+        11 => Answer::Luks(luks(cursor)?),
         other => return Err(cursor.malformed(format!("no such answer: {other}"))),
     })
 }
@@ -130,6 +133,14 @@ fn disks(cursor: &mut Cursor<'_>) -> Result<Vec<u64>, Malformed> {
     (0..count).map(|_| cursor.u64()).collect()
 }
 
+fn opened(cursor: &mut Cursor<'_>) -> Result<Vec<ByteRange>, Malformed> {
+    let count = usize::from(cursor.u8()?);
+    if count > MAX_OPENED {
+        return Err(cursor.malformed(format!("{count} volumes that were decrypted")));
+    }
+    (0..count).map(|_| range(cursor)).collect()
+}
+
 fn probe(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {
     let schemes = many(cursor, MAX_DISKS, |cursor| {
         let place = cursor.u8()?;
@@ -153,8 +164,14 @@ fn volume(cursor: &mut Cursor<'_>) -> Result<Volume, Malformed> {
         let (len, stripe) = (cursor.u64()?, cursor.u64()?);
         Ok(Part { len, stripe, legs: many(cursor, MAX_LEGS, |cursor| cursor.u64())? })
     })?;
-    let (readable, text) = (flag(cursor)?, cursor.text(MAX_TEXT)?.to_owned());
-    Ok(Volume { number, name, range, parts, content: if readable { Ok(text) } else { Err(text) } })
+    let (state, text) = (cursor.u8()?, cursor.text(MAX_TEXT)?.to_owned());
+    let (content, locked) = match state {
+        0 => (Err(text), false),
+        1 => (Ok(text), false),
+        2 => (Err(text), true),
+        other => return Err(cursor.malformed(format!("a volume in state {other}"))),
+    };
+    Ok(Volume { number, name, range, parts, content, locked })
 }
 
 fn list(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {

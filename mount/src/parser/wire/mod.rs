@@ -1,9 +1,11 @@
 //! The bytes between supervisor and parser; `docs/child-protocol.md` is their definition. Knows no socket.
 
+mod encrypted;
 mod input;
 mod out;
 
 use crate::guest::{Listing, MAX_ATTRIBUTE_NAMES, Node, NodeKind, Piece, Place, Space};
+use crate::luks::Luks;
 use crate::partition::{MAX_NUMBER, Scheme};
 use crate::volume::{self, Part};
 use block::{ByteRange, Cursor, Kind, Malformed};
@@ -11,7 +13,7 @@ use input::{answer, failure, request, rest};
 use out::Out;
 
 /// The version in the greeting.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The longest frame after its length, in bytes.
 pub const MAX_FRAME: usize = 1 << 20;
 /// The most bytes of one read.
@@ -26,6 +28,10 @@ pub const MAX_VOLUMES: usize = 1024;
 pub const MAX_DISKS: usize = 31;
 /// Volumes are numbered by disk: the first volume of disk 1 is volume 1024, and so on.
 pub const PER_DISK: u32 = MAX_NUMBER + 1;
+/// Volumes that were decrypted have the numbers from here on, as if they were on a disk behind the last.
+pub const FIRST_OPENED: u32 = 31 * PER_DISK;
+/// The most volumes that are decrypted.
+pub const MAX_OPENED: usize = 64;
 /// Volumes that are put together from others have the numbers from here on.
 pub const FIRST_ASSEMBLED: u32 = 32 * PER_DISK;
 /// The most attribute names: each takes two bytes at least.
@@ -70,9 +76,11 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Question {
-    /// The volume is all disks, end to end; these are their lengths.
+    /// The volume is all disks, end to end, of these lengths, and what was made of them, of which these are volumes that
+    /// were decrypted.
     Probe {
         disks: Vec<u64>,
+        opened: Vec<ByteRange>,
     },
     Open,
     Node {
@@ -107,6 +115,8 @@ pub enum Question {
         at: u64,
         len: u32,
     },
+    /// What the header of an encrypted volume says.
+    Luks,
 }
 
 /// A volume, as the probe found it.
@@ -123,6 +133,8 @@ pub struct Volume {
     pub parts: Vec<Part>,
     /// What it holds, or a sentence saying why it cannot be read.
     pub content: Result<String, String>,
+    /// Whether that is because it is encrypted, in a way that [`Question::Luks`] tells of.
+    pub locked: bool,
 }
 
 impl Volume {
@@ -167,6 +179,7 @@ pub enum Answer {
     AttributeNames(Vec<Vec<u8>>),
     Attribute(Vec<u8>),
     Content(Vec<u8>),
+    Luks(Luks),
 }
 
 /// What the supervisor sends.
@@ -311,6 +324,7 @@ impl Answer {
             | (Self::Link(_), Question::Link { .. })
             | (Self::AttributeNames(_), Question::AttributeNames { .. })
             | (Self::Attribute(_), Question::Attribute { .. }) => true,
+            (Self::Luks(luks), Question::Luks) => luks.is_possible(request.volume.count().get()),
             (Self::Node(node), Question::Node { ino }) => node.ino == *ino,
             (Self::List { listing, nodes }, Question::List { .. }) => {
                 let pairs = listing.entries.iter().zip(nodes);

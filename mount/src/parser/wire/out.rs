@@ -1,5 +1,6 @@
 //! Writing messages.
 
+use super::encrypted::put_luks;
 use super::{Answer, KINDS, MAX_REMARKS, MAX_TEXT, NO_KIND, NODE_KINDS, Question, Request, SCHEMES, Volume};
 use crate::guest::{Listing, Node, NodeKind, Piece, Place};
 use crate::partition::Scheme;
@@ -14,7 +15,7 @@ impl Out {
         self.0.push(value);
     }
 
-    fn u16(&mut self, value: u16) {
+    pub(super) fn u16(&mut self, value: u16) {
         self.0.extend(value.to_le_bytes());
     }
 
@@ -26,7 +27,7 @@ impl Out {
         self.0.extend(value.to_le_bytes());
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.u32(bytes.len() as u32);
         self.0.extend_from_slice(bytes);
     }
@@ -53,10 +54,15 @@ impl Out {
         self.u64(request.volume.start());
         self.u64(request.volume.count().get());
         match &request.question {
-            Question::Probe { disks } => {
+            Question::Probe { disks, opened } => {
                 self.u8(1);
                 self.u8(disks.len() as u8);
                 disks.iter().for_each(|len| self.u64(*len));
+                self.u8(opened.len() as u8);
+                for range in opened {
+                    self.u64(range.start());
+                    self.u64(range.count().get());
+                }
             }
             Question::Open => self.u8(2),
             Question::Node { ino } => self.about(3, *ino),
@@ -85,6 +91,7 @@ impl Out {
                 self.u64(*at);
                 self.u32(*len);
             }
+            Question::Luks => self.u8(11),
         }
     }
 
@@ -134,6 +141,10 @@ impl Out {
                 self.u8(10);
                 self.bytes(bytes);
             }
+            Answer::Luks(luks) => {
+                self.u8(11);
+                put_luks(self, luks);
+            }
         }
     }
 
@@ -164,6 +175,7 @@ impl Out {
         }
         let (readable, text) = match &volume.content {
             Ok(what) => (1, what),
+            Err(why) if volume.locked => (2, why),
             Err(why) => (0, why),
         };
         self.u8(readable);

@@ -5,6 +5,23 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+#[derive(Args)]
+pub struct FilesOptions {
+    #[command(flatten)]
+    pub passphrases: PassphraseOptions,
+    #[command(subcommand)]
+    pub verb: FilesVerb,
+}
+
+/// What opens volumes encrypted with LUKS.
+#[derive(Args)]
+pub struct PassphraseOptions {
+    /// Open volumes encrypted with LUKS with the first line of this file (- asks on the terminal); may be given several times.
+    /// What partition N holds is then volume luks-N
+    #[arg(long = "passphrase-file", value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
+    pub passphrase_files: Vec<PathBuf>,
+}
+
 #[derive(Subcommand)]
 pub enum FilesVerb {
     /// What is in a directory, or one file; POINT alone shows its partitions

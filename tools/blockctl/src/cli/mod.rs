@@ -12,7 +12,7 @@ mod vault;
 pub use access::{AuditVerb, NewToken, RoleName, TokenVerb};
 pub use approval::{ApprovalVerb, ClockVerb};
 pub use disk::{DiskVerb, ImageOptions};
-pub use files::{CopyOptions, FilesVerb, FindOptions, KindName, TarOptions};
+pub use files::{CopyOptions, FilesOptions, FilesVerb, FindOptions, KindName, PassphraseOptions, TarOptions};
 pub use hook::HookVerb;
 pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 pub use run::{RestoreVerb, RunOptions, RunVerb};
@@ -90,8 +90,7 @@ pub enum Verb {
         dir: PathBuf,
     },
     /// Files of a recovery point, without a mount: list, print, copy out, find, pack
-    #[command(subcommand)]
-    Files(FilesVerb),
+    Files(FilesOptions),
     /// Vaults, where recovery points are kept apart from the disks
     #[command(subcommand)]
     Vault(VaultVerb),
@@ -243,6 +242,8 @@ pub enum PointVerb {
         /// The files instead of the bytes: + added, - removed, * changed, ~ only owner, mode, times or attributes
         #[arg(long)]
         files: bool,
+        #[command(flatten)]
+        passphrases: PassphraseOptions,
     },
     /// Hold a recovery point: nothing deletes it, whatever a policy says
     Hold {
@@ -350,6 +351,8 @@ pub struct MountOptions {
     /// Let other users look in, as far as the modes of the files allow
     #[arg(long)]
     pub allow_other: bool,
+    #[command(flatten)]
+    pub passphrases: PassphraseOptions,
 }
 
 #[derive(Subcommand)]

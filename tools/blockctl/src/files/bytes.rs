@@ -1,11 +1,10 @@
 //! `files cat` and `files tar`: bytes for standard output.
 
-use super::Named;
 use super::copy::{Onlooker, conclude};
+use super::{Access, Named};
 use crate::cli::TarOptions;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use control::Client;
 use mount::guest::NodeKind;
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,7 +16,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const GATHERED: usize = 1 << 20;
 
 /// Writes the content of files to standard output.
-pub fn cat(client: &Client, output: &Output, paths: &[OsString]) -> Result<()> {
+pub fn cat(access: &Access<'_>, output: &Output, paths: &[OsString]) -> Result<()> {
     if output.is_json() {
         return Err(Failure::usage("files cat: bytes of files are no JSON")
             .with_help("leave --json out; `blockctl files ls --json` tells of a file"));
@@ -26,7 +25,7 @@ pub fn cat(client: &Client, output: &Output, paths: &[OsString]) -> Result<()> {
     let mut out = stdout.lock();
     for path in paths {
         let named = Named::parse(path)?;
-        let files = named.open(client)?;
+        let files = named.open(access)?;
         let node = named.find(&files, true)?;
         if node.kind != NodeKind::File {
             let kind = super::show::kind(node.kind);
@@ -64,7 +63,7 @@ fn zeros(mut count: u64, put: &mut dyn FnMut(&[u8]) -> mount::Result<()>) -> mou
 }
 
 /// Writes an archive.
-pub fn tar(client: &Client, output: &Output, options: &TarOptions) -> Result<()> {
+pub fn tar(access: &Access<'_>, output: &Output, options: &TarOptions) -> Result<()> {
     let stdout = std::io::stdout();
     if options.output.is_none() {
         if stdout.is_terminal() {
@@ -78,7 +77,7 @@ pub fn tar(client: &Client, output: &Output, options: &TarOptions) -> Result<()>
         }
     }
     let named = Named::parse(&options.path)?;
-    let files = named.open(client)?;
+    let files = named.open(access)?;
     let node = named.find(&files, false)?;
     let mut onlooker = Onlooker::new(output, &format!("pack {named}"));
     let name = named.name().unwrap_or(b".");

@@ -1,12 +1,12 @@
 //! `files cp`.
 
-use super::Named;
 use super::show::{escaped, text};
+use super::{Access, Named};
 use crate::cli::CopyOptions;
 use crate::failure::{Failure, Result};
 use crate::output::{Counter, Output};
 use crate::size;
-use control::{Client, Kind};
+use control::Kind;
 use mount::files::copy::{Report, Taken, Target, Watch, copy};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
@@ -57,7 +57,7 @@ impl Watch for Onlooker<'_> {
 }
 
 /// Copies files out of points.
-pub fn run(client: &Client, output: &Output, options: &CopyOptions) -> Result<()> {
+pub fn run(access: &Access<'_>, output: &Output, options: &CopyOptions) -> Result<()> {
     let Some((to, paths)) = options.paths.split_last() else {
         return Err(Failure::usage("files cp: names nothing to copy"));
     };
@@ -66,7 +66,7 @@ pub fn run(client: &Client, output: &Output, options: &CopyOptions) -> Result<()
     raise_descriptors();
     let mut total = Report::default();
     for named in &named {
-        let files = named.open(client)?;
+        let files = named.open(access)?;
         let node = named.find(&files, false)?;
         let (target, name) = place(to, named, paths)?;
         let mut onlooker = Onlooker::new(output, &format!("copy {named}"));

@@ -1,20 +1,20 @@
 //! `files find`.
 
 use super::show::{Shown, escaped};
-use super::{Named, glob, ls};
+use super::{Access, Named, glob, ls};
 use crate::cli::{FindOptions, KindName};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use control::{Client, Kind};
+use control::Kind;
 use mount::files::{Files, Found, Step};
 use mount::guest::NodeKind;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
 /// Prints every file below a directory that fits, as it is found.
-pub fn run(client: &Client, output: &Output, options: &FindOptions) -> Result<()> {
+pub fn run(access: &Access<'_>, output: &Output, options: &FindOptions) -> Result<()> {
     let named = Named::parse(&options.path)?;
-    let files = named.open(client)?;
+    let files = named.open(access)?;
     let start = named.find(&files, false)?;
     let stdout = std::io::stdout();
     let is_terminal = stdout.is_terminal();

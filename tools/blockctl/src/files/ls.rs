@@ -1,10 +1,10 @@
 //! `files ls`.
 
 use super::show::{Shown, escaped, mode, time};
-use super::{Named, open};
+use super::{Access, Named, open};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, table};
-use control::{Client, Kind};
+use control::Kind;
 use mount::files::{Child, Files};
 use mount::guest::{Node, NodeKind};
 use serde::Serialize;
@@ -19,12 +19,12 @@ struct Volume {
 }
 
 /// Lists a directory, a file, or the partitions of a point.
-pub fn run(client: &Client, output: &Output, path: &OsStr) -> Result<()> {
+pub fn run(access: &Access<'_>, output: &Output, path: &OsStr) -> Result<()> {
     if let Some(point) = path.to_str().filter(|text| !text.contains(":/")) {
-        return volumes(&open(client, point)?, output);
+        return volumes(&open(access, point)?, output);
     }
     let named = Named::parse(path)?;
-    let files = named.open(client)?;
+    let files = named.open(access)?;
     let node = named.find(&files, false)?;
     let children = match node.kind {
         NodeKind::Directory => files.list(&node).map_err(|error| named.failed(error, &files))?,

@@ -9,28 +9,38 @@ mod show;
 
 pub use show::{Shown, escaped, parse_time};
 
-use crate::cli::FilesVerb;
+use crate::cli::{FilesOptions, FilesVerb};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use control::Client;
+use mount::Passphrases;
 use mount::files::Files;
 use mount::guest::Node;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+/// Where points are, and what opens the encrypted volumes in them.
+struct Access<'a> {
+    client: &'a Client,
+    passphrases: Passphrases,
+}
+
 /// `blockctl files …`.
-pub fn run(verb: FilesVerb, client: &Client, output: &Output) -> Result<()> {
-    match verb {
-        FilesVerb::Ls { path } => ls::run(client, output, &path),
-        FilesVerb::Cat { paths } => bytes::cat(client, output, &paths),
-        FilesVerb::Cp(options) => copy::run(client, output, &options),
+pub fn run(options: FilesOptions, client: &Client, output: &Output) -> Result<()> {
+    let access = &Access { client, passphrases: options.passphrases.read()? };
+    match options.verb {
+        FilesVerb::Ls { path } => ls::run(access, output, &path),
+        FilesVerb::Cat { paths } => bytes::cat(access, output, &paths),
+        FilesVerb::Cp(options) => copy::run(access, output, &options),
         FilesVerb::History { path } => {
             let named = Named::parse(&path)?;
             let item = named.point.split('@').next().unwrap_or_default();
-            crate::history::versions(client, output, item, named.number(client, item)?, &named.path)
+            let volume = named.number(access, item)?;
+            let passphrases = access.passphrases.clone();
+            crate::history::versions(client, output, item, volume, &named.path, passphrases)
         }
-        FilesVerb::Find(options) => find::run(client, output, &options),
-        FilesVerb::Tar(options) => bytes::tar(client, output, &options),
+        FilesVerb::Find(options) => find::run(access, output, &options),
+        FilesVerb::Tar(options) => bytes::tar(access, output, &options),
     }
 }
 
@@ -87,18 +97,18 @@ impl Named {
     }
 
     /// The number of its volume; a name is looked up in the newest point of the disk.
-    fn number(&self, client: &Client, disk: &str) -> Result<u32> {
+    fn number(&self, access: &Access<'_>, disk: &str) -> Result<u32> {
         if let Ok(number) = self.volume.parse() {
             return Ok(number);
         }
         let newest = format!("{disk}@latest");
-        open(client, &newest)?.volume_named(&self.volume).ok_or_else(|| {
+        open(access, &newest)?.volume_named(&self.volume).ok_or_else(|| {
             Failure::from(mount::Error::not_found(format!("volume {} of {newest}", self.volume)))
         })
     }
 
-    fn open(&self, client: &Client) -> Result<Files> {
-        open(client, &self.point)
+    fn open(&self, access: &Access<'_>) -> Result<Files> {
+        open(access, &self.point)
     }
 
     fn find(&self, files: &Files, follow: bool) -> Result<Node> {
@@ -134,12 +144,12 @@ impl std::fmt::Display for Named {
     }
 }
 
-fn open(client: &Client, point: &str) -> Result<Files> {
+fn open(access: &Access<'_>, point: &str) -> Result<Files> {
     if !point.contains('@') {
         return Err(Failure::usage(format!("{point}: only files of a recovery point can be read"))
             .with_help(format!("`blockctl snapshot {point}` makes one; {point}@latest is its newest")));
     }
-    Ok(Files::open(&client.point(point)?.uri)?)
+    Ok(Files::open(&access.client.point(point)?.uri, &access.passphrases)?)
 }
 
 #[cfg(test)]

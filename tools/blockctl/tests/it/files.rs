@@ -1,6 +1,7 @@
 //! `blockctl files`: files of points, without a mount.
 
 use crate::fixture::Stage;
+use block::{BlockDevice, ByteOffset};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -112,4 +113,68 @@ fn what_cannot_be_is_said() {
     stage.text(&["disk", "create", "empty", "--size", "1M"]);
     stage.text(&["snapshot", "empty"]);
     fails(&["files", "ls", "empty@1:0:/"], 2, "begins with zeros");
+}
+
+/// An encrypted disk: what it needs is said, and with its passphrase every verb reads it, also where the two points were
+/// encrypted with different keys.
+#[test]
+fn encrypted_volumes_are_read_with_their_passphrase() {
+    let stage = Stage::set();
+    let tree = stage.path("tree");
+    fs::create_dir(&tree).expect("a tree");
+    fs::write(Path::new(&tree).join("secret"), "one").expect("a file");
+    let encrypted = |name: &str| {
+        make_image(&stage, "plain", &tree);
+        let done = Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "luks", "--object", "secret,id=s,data=open sesame"])
+            .args(["-o", "key-secret=s,iter-time=10", &stage.path("plain"), &stage.path(name)])
+            .status();
+        assert!(done.expect("qemu-img").success());
+        fs::read(stage.path(name)).expect("an image")
+    };
+    let first = encrypted("first");
+    fs::write(Path::new(&tree).join("secret"), "two").expect("a file");
+    let second = encrypted("second");
+    stage.text(&["disk", "create", "web", "--from", &stage.path("first")]);
+    stage.text(&["snapshot", "web"]);
+    let uri = stage.text(&["disk", "uri", "web"]);
+    let client = nbd::Client::connect(&uri.trim().parse().expect("a URI"), 1).expect("a disk");
+    assert_eq!(first.len(), second.len());
+    client.write_at(ByteOffset::new(0), &second).expect("written");
+    client.flush().expect("flushed");
+    stage.text(&["snapshot", "web"]);
+
+    let told = stage.json(&["files", "ls", "web@1"]);
+    assert_eq!(told[0]["readable"], false);
+    assert!(told[0]["content"].as_str().expect("a reason").contains("--passphrase-file"), "{told}");
+    let (right, wrong) = (stage.path("right"), stage.path("wrong"));
+    fs::write(&right, "open sesame\n").expect("a passphrase");
+    fs::write(&wrong, "open barley\n").expect("a passphrase");
+    let (code, said) = stage.failure(&["files", "cat", "web@1:0:/secret", "--passphrase-file", &wrong]);
+    assert!(code == Some(2) && said.contains("none of the passphrases opens it"), "{code:?} {said}");
+    let with = |arguments: &[&str]| {
+        // one that does not fit is no obstacle
+        stage.text(&[arguments, &["--passphrase-file", &wrong, "--passphrase-file", &right]].concat())
+    };
+    assert_eq!(with(&["files", "cat", "web@1:luks-0:/secret"]), "one");
+    assert_eq!(with(&["files", "cat", "web@2:luks-0:/secret"]), "two");
+    assert_eq!(with(&["files", "find", "web@1:luks-0:/", "--name", "s*"]), "/secret\n");
+    let to = stage.path("copy");
+    with(&["files", "cp", "web@2:luks-0:/secret", &to]);
+    assert_eq!(fs::read_to_string(&to).expect("a copy"), "two");
+    assert!(
+        with(&["point", "diff", "web@1", "web@2", "--files"]).lines().any(|line| line.contains("secret"))
+    );
+    let history = with(&["files", "history", "web:luks-0:/secret"]);
+    assert!(history.contains("web@1") && history.contains("web@2"), "{history}");
+    let at = stage.path("at");
+    fs::create_dir(&at).expect("a directory");
+    with(&["mount", "web", &at]);
+    let points: Vec<_> = fs::read_dir(Path::new(&at).join("by-time")).expect("points").collect();
+    assert_eq!(points.len(), 2);
+    for point in points {
+        let secret = point.expect("a point").path().join("files/luks-0/secret");
+        assert!(["one", "two"].contains(&fs::read_to_string(secret).expect("a file").as_str()));
+    }
+    stage.text(&["umount", &at]);
 }

@@ -1,0 +1,13 @@
+//! Headers of encrypted volumes: with bytes changed, and as any text at all.
+#![no_main]
+
+#[path = "../images.rs"]
+#[allow(dead_code, unused_imports)]
+mod images;
+#[allow(unused_imports)]
+use images::{bases, exercise, image, ntfs, seen, volumes};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    images::changed(data, &bases::LUKS, exercise::luks);
+    exercise::luks_text(data);
+});
