@@ -47,7 +47,6 @@ impl Cipher {
 }
 
 /// AES with a key of any length. It wipes its round keys when it goes.
-#[expect(clippy::large_enum_variant, reason = "there are a few of them, and they are used for every block")]
 enum Aes {
     Short(Aes128),
     Middle(Aes192),
@@ -145,7 +144,7 @@ impl SectorCipher {
             for block in blocks {
                 *block = (u128::from_le_bytes(*block) ^ tweak).to_le_bytes();
                 // multiplied by x in the field of 2^128 elements
-                tweak = tweak << 1 ^ (tweak >> 127) * 0x87;
+                tweak = (tweak << 1) ^ ((tweak >> 127) * 0x87);
             }
         };
         tweak(blocks);

@@ -6,6 +6,7 @@ use super::sandbox;
 use super::wire::{Answer, FromParser, Question, Request, ToParser, VERSION};
 use crate::guest::{self, Guest, Listing, MAX_CONTENT, Node, Piece, Place};
 use crate::luks;
+use crate::volume::thin;
 use crate::{Error, Result};
 use block::{ByteCount, ByteRange, Window};
 use std::sync::Arc;
@@ -46,6 +47,10 @@ fn serve(pipe: &Arc<Pipe>, open: &mut Open, request: &Request) -> Result<Answer>
     let disk = Arc::new(PipeSource { pipe: Arc::clone(pipe), size: ByteCount::new(request.volume.end()) });
     match &request.question {
         Question::Probe { disks, opened } => return probe(disk, disks, opened),
+        Question::Mapping { device, from } => {
+            let metadata = Window::new(disk, request.volume)?;
+            return thin::mapping(&metadata, *device, *from).map(Answer::Mapping);
+        }
         Question::Luks => return luks::header::read(&Window::new(disk, request.volume)?).map(Answer::Luks),
         _ => {}
     }
@@ -69,7 +74,7 @@ fn serve(pipe: &Arc<Pipe>, open: &mut Open, request: &Request) -> Result<Answer>
 
 fn answer(guest: &dyn Guest, question: &Question) -> Result<Answer> {
     Ok(match question {
-        Question::Probe { .. } | Question::Luks => {
+        Question::Probe { .. } | Question::Luks | Question::Mapping { .. } => {
             return Err(Error::invalid("a question", "it is not about files"));
         }
         Question::Open => {

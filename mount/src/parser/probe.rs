@@ -1,7 +1,7 @@
 //! What is on the disks: partitions, what is put together from them, and what each volume holds.
 
 use super::wire::{
-    Answer, FIRST_ASSEMBLED, FIRST_OPENED, MAX_OPENED, MAX_REMARKS, MAX_VOLUMES, PER_DISK, Volume,
+    Answer, FIRST_ASSEMBLED, FIRST_OPENED, MAX_OPENED, MAX_REMARKS, MAX_VOLUMES, Needs, PER_DISK, Volume,
 };
 use crate::guest::recognise;
 use crate::luks::header;
@@ -65,36 +65,34 @@ fn contents(all: &Arc<dyn BlockSource>, partitions: &[Partition]) -> Result<Vec<
 }
 
 fn plain(all: &Arc<dyn BlockSource>, partition: &Partition, member: &Member) -> Volume {
-    let (content, locked) = match &member.belongs {
-        Some(to) => (Err(to.clone()), false),
+    let (content, needs) = match &member.belongs {
+        Some(to) => (Err(to.clone()), None),
         None => content(all, partition.range),
     };
     let (number, range) = (partition.number, partition.range);
-    Volume { number, name: String::new(), range, parts: Vec::new(), content, locked }
+    Volume { number, name: String::new(), range, parts: Vec::new(), content, needs }
 }
 
 fn assembled(space: &Arc<dyn BlockSource>, number: u32, found: &Found) -> Volume {
-    let (content, locked) = match (&found.parts, found.belongs()) {
-        (Err(why), _) => (Err(why.clone()), false),
-        (Ok(_), Some(to)) => (Err(to.to_owned()), false),
+    let (content, needs) = match (&found.parts, found.belongs()) {
+        (Err(why), _) => (Err(why.clone()), found.thin.map(Needs::Mapping)),
+        (Ok(_), Some(to)) => (Err(to.to_owned()), None),
         (Ok(_), None) => content(space, found.range),
     };
     let parts = found.parts.clone().unwrap_or_default();
-    Volume { number, name: found.name.clone(), range: found.range, parts, content, locked }
+    Volume { number, name: found.name.clone(), range: found.range, parts, content, needs }
 }
 
-/// What a volume holds, if it is readable, and whether it is not because it is encrypted.
-fn content(space: &Arc<dyn BlockSource>, range: ByteRange) -> (Result<String, String>, bool) {
+/// What a volume holds, if it is readable, or what it takes to read it.
+fn content(space: &Arc<dyn BlockSource>, range: ByteRange) -> (Result<String, String>, Option<Needs>) {
     let look = || {
         let window = Window::new(Arc::clone(space), range)?;
         let mut start = [0; 16];
         if window.size().get() >= start.len() as u64 {
             window.read_at(ByteOffset::ZERO, &mut start)?;
         }
-        Ok((header::detect(&start), recognise(&window).map(str::to_owned).map_err(|error| error.to_string())))
+        let needs = header::detect(&start).then_some(Needs::Key);
+        Ok((recognise(&window).map(str::to_owned).map_err(|error| error.to_string()), needs))
     };
-    match look() {
-        Ok((locked, content)) => (content, locked),
-        Err(error) => (Err(Error::to_string(&error)), false),
-    }
+    look().unwrap_or_else(|error: Error| (Err(error.to_string()), None))
 }

@@ -1,7 +1,7 @@
 //! Finding out which disks and partitions belong together, and what they make.
 
-use super::lvm::{self, Group};
-use super::{MAX_VOLUME_NAME, Part, Space, fits, md};
+use super::lvm::{self, Group, InPool, PoolOf};
+use super::{MAX_VOLUME_NAME, Part, Space, Thin, fits, md};
 use crate::Result;
 use block::{BlockSource, ByteRange, Window};
 use std::collections::{BTreeMap, HashMap};
@@ -32,6 +32,8 @@ pub struct Found {
     pub range: ByteRange,
     /// What it is made of, or why that cannot be told.
     pub parts: Result<Vec<Part>, String>,
+    /// What maps it instead of parts, if it is a thin volume.
+    pub thin: Option<Thin>,
     belongs: Option<String>,
 }
 
@@ -64,6 +66,9 @@ pub fn assemble(disks: &Arc<dyn BlockSource>, members: &mut [Member]) -> Result<
     Ok(found.volumes)
 }
 
+/// Where a thin pool's metadata and data are, if they can be read.
+type Pool = Option<(ByteRange, ByteRange)>;
+
 struct Assembly {
     /// Where the next volume may begin.
     end: u64,
@@ -92,8 +97,32 @@ impl Assembly {
         };
         self.end = range.end();
         self.parts += parts.as_ref().map_or(0, Vec::len);
-        self.volumes.push(Found { name: self.unused(name), range, parts, belongs: None });
+        self.volumes.push(Found { name: self.unused(name), range, parts, thin: None, belongs: None });
         self.volumes.last().map(|volume| volume.name.as_str()).unwrap_or_default()
+    }
+
+    /// Adds the two hidden volumes of a thin pool; where they are, if both can be read.
+    fn pool(&mut self, group: &str, pool: PoolOf) -> Pool {
+        let of =
+            format!("of the thin pool {}, whose volumes are read each for itself", mapped(group, &pool.name));
+        let mut add = |(name, parts): (String, Result<Vec<Part>>), what: &str| {
+            self.add(&mapped(group, &name), parts);
+            let added = self.volumes.last_mut()?;
+            added.parts.is_ok().then(|| {
+                added.belongs = Some(format!("it holds the {what} {of}"));
+                added.range
+            })
+        };
+        let metadata = add(pool.metadata, "metadata");
+        metadata.zip(add(pool.data, "data"))
+    }
+
+    /// Makes the volume added last one of a pool.
+    fn map_last(&mut self, pools: &HashMap<String, Pool>, volume: &InPool) {
+        let pool = pools.get(&volume.pool).copied().flatten();
+        if let (Some((metadata, data)), Some(last)) = (pool, self.volumes.last_mut()) {
+            last.thin = Some(Thin { metadata, data, device: volume.device, len: volume.len });
+        }
     }
 
     /// The name, or the name with a number where two groups have the same.
@@ -180,10 +209,20 @@ fn groups(space: &Arc<dyn BlockSource>, members: &mut [Member], found: &mut Asse
     for group in groups {
         let mut names = Vec::new();
         let volumes = group.volumes(&present);
-        let room = MAX_VOLUMES - found.volumes.len();
+        let mut room = MAX_VOLUMES - found.volumes.len();
+        let pools = group.pools(&present);
+        let pools: HashMap<String, Pool> = pools
+            .into_iter()
+            .take(room / 4)
+            .map(|pool| (pool.name.clone(), found.pool(&group.name, pool)))
+            .collect();
+        room = MAX_VOLUMES - found.volumes.len();
         let left_out = volumes.len().saturating_sub(room);
         for volume in volumes.into_iter().take(room) {
             names.push(found.add(&mapped(&group.name, &volume.name), volume.parts).to_owned());
+            if let Some(thin) = volume.thin {
+                found.map_last(&pools, &thin);
+            }
         }
         let mut shown = if names.is_empty() { "it has no volumes".to_owned() } else { names.join(", ") };
         if left_out > 0 {

@@ -10,10 +10,13 @@ mod joined;
 mod lvm;
 mod md;
 mod space;
+pub mod thin;
 
 pub use assemble::{Found, Member, assemble};
 pub use joined::Joined;
 pub use space::{Part, Space, fits};
+pub(crate) use space::{Stretch, Way};
+pub use thin::Thin;
 
 /// The most parts a volume is made of: `lvextend` adds one at a time, and a pool that was rebuilt block by block for
 /// years has some hundreds.

@@ -65,8 +65,27 @@ struct Volume {
 enum Made {
     /// Parts of what lies before it, and where each begins in the volume.
     Parts(Vec<u64>, Vec<Part>),
-    /// Bytes before it, decrypted.
-    Opened(Opened),
+    /// What takes more than that.
+    Way(Way),
+}
+
+/// Bytes of a thin volume that lie one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    /// The first in the volume.
+    pub at: u64,
+    /// How many.
+    pub len: u64,
+    /// The address of the first.
+    pub below: u64,
+}
+
+/// How a volume that takes more than arithmetic gets its bytes.
+pub(crate) enum Way {
+    /// It is decrypted.
+    Opened(Box<Opened>),
+    /// It is mapped: in order, without overlap, each below the volume's own addresses.
+    Mapped(Vec<Stretch>),
 }
 
 /// Times volumes are added: what is put together, what was opened of that, what is put together of that in turn, and so on.
@@ -85,6 +104,8 @@ enum Place<'a> {
     Disk(u64, u64),
     /// So many from a place in the content of an encrypted volume on.
     Opened(&'a Opened, u64, u64),
+    /// So many zeros that were never written.
+    Zero(u64),
 }
 
 impl Space {
@@ -106,10 +127,9 @@ impl Space {
         self.fill(volumes.collect());
     }
 
-    /// Adds volumes that were decrypted behind all there are, in ascending order of their addresses.
-    pub(crate) fn add_opened(&self, volumes: Vec<(ByteRange, Opened)>) {
-        let volumes = volumes.into_iter().map(|(range, opened)| Volume { range, made: Made::Opened(opened) });
-        self.fill(volumes.collect());
+    /// Adds volumes that were decrypted or mapped behind all there are, in ascending order of their addresses.
+    pub(crate) fn add_opened(&self, volumes: Vec<(ByteRange, Way)>) {
+        self.fill(volumes.into_iter().map(|(range, way)| Volume { range, made: Made::Way(way) }).collect());
     }
 
     /// Whether volumes can still be added twice.
@@ -158,6 +178,7 @@ impl Space {
                         ahead.push(ByteRange::between(opened.below + start, opened.below + end));
                         count
                     }
+                    Place::Zero(count) => count,
                 };
                 at += count;
             }
@@ -171,14 +192,31 @@ impl Space {
         while address >= self.disks.size().get() {
             let volume = self.volume(address).ok_or_else(|| outside(address))?;
             let at = address - volume.range.start();
-            let (starts, parts) = match &volume.made {
-                Made::Parts(starts, parts) => (starts, parts),
-                Made::Opened(opened) => {
+            let place = match &volume.made {
+                Made::Parts(starts, parts) => {
+                    let part = starts.partition_point(|start| *start <= at).checked_sub(1);
+                    part.and_then(|part| parts.get(part)?.place(at - starts.get(part)?))
+                }
+                Made::Way(Way::Opened(opened)) => {
                     return Ok(Place::Opened(opened, at, len.min(volume.range.end() - address)));
                 }
+                Made::Way(Way::Mapped(stretches)) => {
+                    let place = stretches.partition_point(|stretch| stretch.at + stretch.len <= at);
+                    match stretches.get(place) {
+                        Some(stretch) if stretch.at <= at => {
+                            let into = at - stretch.at;
+                            Some((
+                                stretch.below + into,
+                                (stretch.len - into).min(volume.range.end() - address),
+                            ))
+                        }
+                        next => {
+                            let end = next.map_or(u64::MAX, |next| next.at).min(volume.range.count().get());
+                            return Ok(Place::Zero(len.min(end - at)));
+                        }
+                    }
+                }
             };
-            let part = starts.partition_point(|start| *start <= at).checked_sub(1);
-            let place = part.and_then(|part| parts.get(part)?.place(at - starts.get(part)?));
             let (below, count) =
                 place.filter(|(below, _)| *below < address).ok_or_else(|| outside(address))?;
             (address, len) = (below, len.min(count));
@@ -221,11 +259,12 @@ impl BlockSource for Space {
         let mut at = offset.get();
         while !buf.is_empty() {
             let place = self.resolve(at, buf.len() as u64)?;
-            let (Place::Disk(_, count) | Place::Opened(_, _, count)) = place;
+            let (Place::Disk(_, count) | Place::Opened(_, _, count) | Place::Zero(count)) = place;
             let (now, rest) = buf.split_at_mut(count as usize);
             match place {
                 Place::Disk(address, _) => self.disks.read_at(ByteOffset::new(address), now)?,
                 Place::Opened(opened, from, _) => self.read_opened(opened, from, now)?,
+                Place::Zero(_) => now.fill(0),
             }
             (buf, at) = (rest, at + count);
         }
@@ -264,6 +303,10 @@ impl BlockSource for Space {
                 // zeros below are noise when decrypted
                 Place::Opened(_, _, count) => {
                     flow = tell(at, ExtentKind::Data);
+                    count
+                }
+                Place::Zero(count) => {
+                    flow = tell(at, ExtentKind::Hole);
                     count
                 }
             };

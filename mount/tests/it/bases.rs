@@ -115,6 +115,29 @@ pub static LUKS: LazyLock<Vec<Base>> = LazyLock::new(|| {
     [first, second].into_iter().map(|image| Base::of(fs::read(image).unwrap())).collect()
 });
 
+/// The metadata of a thin pool.
+pub static THIN: LazyLock<Vec<Base>> = LazyLock::new(|| {
+    let dir = TempDir::new().unwrap();
+    let (text, image) = (dir.path().join("xml"), empty(dir.path(), "image", 2 << 20));
+    let mut xml = r#"<superblock uuid="" time="1" transaction="1" flags="0" version="2" data_block_size="128" nr_data_blocks="9000">"#.to_owned();
+    for device in [1, 2] {
+        xml += &format!(
+            r#"<device dev_id="{device}" mapped_blocks="1500" transaction="0" creation_time="0" snap_time="1">"#
+        );
+        for block in 0..1500 {
+            xml += &format!(
+                r#"<single_mapping origin_block="{}" data_block="{}" time="1"/>"#,
+                block * device,
+                block * 3
+            );
+        }
+        xml += "</device>";
+    }
+    fs::write(&text, xml + "</superblock>").unwrap();
+    sh(&format!("thin_restore -q -i {} -o {}", text.display(), image.display()));
+    vec![Base::of(fs::read(image).unwrap())]
+});
+
 /// Pairs of disks that volumes are put together from.
 pub static DISKS: LazyLock<Vec<Base>> =
     LazyLock::new(|| vec![Base::of(volumes::base()), Base::of(volumes::array())]);

@@ -1,13 +1,13 @@
 //! Hostile bytes: random changes of real images, and the traps somebody would set on purpose.
 
-use crate::bases::{BASES, BTRFS, DISKS, FAT, ISO, LUKS, NTFS, Patch, XFS};
+use crate::bases::{BASES, BTRFS, DISKS, FAT, ISO, LUKS, NTFS, Patch, THIN, XFS};
 use crate::exercise;
 use crate::image::{FileSource, mke2fs, run, sh};
 use crate::mounted::{Here, Scene};
 use block::{ByteOffset, Kind};
 use mount::guest::Guest;
 use mount::guest::ext4::Ext4;
-use mount::parser::wire::{Answer, FromParser, Question, Request, ToParser};
+use mount::parser::wire::{Answer, FromParser, Question, Request, ToParser, VERSION};
 use proptest::prelude::*;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -30,10 +30,11 @@ fn the_bases_are_sound() {
     assert_eq!(found, [2, 1]);
     let found: Vec<_> = LUKS.iter().map(|base| exercise::luks(&base.patched([]))).collect();
     assert_eq!(found, [1, 1]);
+    assert_eq!(exercise::thin(&THIN[0].patched([])), 3000);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn changed_images_are_survived(
@@ -66,6 +67,11 @@ proptest! {
     #[test]
     fn changed_luks_is_survived(base in 0..2_usize, patches in patches()) {
         exercise::luks(&LUKS[base].patched(patches));
+    }
+
+    #[test]
+    fn changed_thin_pools_are_survived(patches in patches()) {
+        exercise::thin(&THIN[0].patched(patches));
     }
 
     #[test]
@@ -102,7 +108,7 @@ proptest! {
     fn any_bytes_are_a_message_or_not(kind in any::<u8>(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         for kind in [kind, 1, 2, 3, 0x81, 0x82, 0x83, 0x84, 0x85] {
             exercise::wire(&[&[kind], bytes.as_slice()].concat());
-            for question in 1..12 {
+            for question in 1..13 {
                 exercise::wire(&[&[kind, question], bytes.as_slice()].concat());
             }
         }
@@ -134,6 +140,10 @@ fn json() -> impl Strategy<Value = String> {
         };
         words.iter().enumerate().map(put).collect()
     })
+}
+
+fn cases() -> u32 {
+    if std::env::var_os("BLOCKD_SOAK").is_some() { 100_000 } else { 3000 }
 }
 
 fn patches() -> impl Strategy<Value = Vec<Patch>> {
@@ -298,7 +308,7 @@ fn the_example_of_the_document_is_true() {
         .collect();
     let volume = block::ByteRange::between(1 << 20, 2 << 20);
     let messages = [
-        FromParser::Hello { version: 2 }.encode(),
+        FromParser::Hello { version: VERSION }.encode(),
         ToParser::Ask(Request { volume, question: Question::Node { ino: 2 } }).encode(),
         FromParser::Read { offset: (1 << 20) + 1024, count: 1024 }.encode(),
     ];

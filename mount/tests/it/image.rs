@@ -89,19 +89,28 @@ pub fn empty(dir: &Path, name: &str, size: u64) -> PathBuf {
 
 /// An image made by mke2fs with these arguments, holding a copy of `tree`.
 pub fn mke2fs(dir: &Path, size: u64, arguments: &str, tree: Option<&Path>) -> PathBuf {
-    let image = empty(dir, "image", size);
+    let image = empty(dir, "image", if size > 64 << 20 { roomy(size) } else { size });
     let mut all: Vec<&OsStr> = vec!["-q".as_ref(), "-F".as_ref()];
     all.extend(arguments.split_whitespace().map(OsStr::new));
-    // the long form has more files than mke2fs expects
-    if size > 64 << 20 && many(0) > 0 {
+    // the long form has more files than mke2fs expects, and than it fills in with in a time that can be waited for
+    let is_long = size > 64 << 20 && many(0) > 0;
+    if is_long {
         all.extend([OsStr::new("-N"), OsStr::new("70000")]);
-    }
-    if let Some(tree) = tree {
+    } else if let Some(tree) = tree {
         all.extend([OsStr::new("-d"), tree.as_ref()]);
     }
     all.push(image.as_ref());
     run("mke2fs", &all);
+    if let (true, Some(tree)) = (is_long, tree) {
+        let mounted = KernelMount::new(&image, "rw");
+        sh(&format!("cp -a {}/. {}/", tree.display(), mounted.path().display()));
+    }
     image
+}
+
+/// A size in which the long form of a test fits as well.
+pub fn roomy(size: u64) -> u64 {
+    if many(0) > 0 { 4 * size } else { size }
 }
 
 /// Opens what these make.
@@ -172,7 +181,7 @@ pub fn make_tree(dir: &Path) {
     symlink("deep/er", at("link to directory")).unwrap();
     fs::create_dir(at("many")).unwrap();
     for i in 0..many(3000) {
-        File::create(at(&format!("many/a name that takes some room {i}"))).unwrap();
+        one_of_many(&at("many"), i);
     }
     for count in [30, 90, 300] {
         fs::create_dir(at(&format!("some {count}"))).unwrap();
@@ -196,6 +205,28 @@ pub fn make_tree(dir: &Path) {
     }
     special(dir);
     metadata(dir);
+}
+
+/// The first are empty files; of those only the long form has, each is of some kind.
+fn one_of_many(dir: &Path, number: usize) {
+    let name = format!("a name that takes some room {number}");
+    let path = dir.join(&name);
+    let odd = dir.join(OsStr::from_bytes(&[name.as_bytes(), b" \xff\xfe"].concat()));
+    match number % 8 {
+        _ if number < 3000 => drop(File::create(path).unwrap()),
+        0 => symlink(format!("a target {number}"), path).unwrap(),
+        1 => fs::create_dir(path).unwrap(),
+        2 => fs::write(path, noise(number as u64, 5000 + number % 3000)).unwrap(),
+        3 => fs::hard_link(dir.join("a name that takes some room 3000"), path)
+            .or_else(|_| fs::write(dir.join(&name), noise(3, 100)))
+            .unwrap(),
+        4 => fs::write(odd, noise(number as u64, 60)).unwrap(),
+        5 => {
+            fs::write(&path, noise(number as u64, 40)).unwrap();
+            rustix::fs::setxattr(&path, "user.number", name.as_bytes(), XattrFlags::empty()).unwrap();
+        }
+        _ => fs::write(path, noise(number as u64, number % 300)).unwrap(),
+    }
 }
 
 fn special(dir: &Path) {

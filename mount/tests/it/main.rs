@@ -19,5 +19,6 @@ mod ntfs;
 mod partitions;
 mod sandbox;
 mod seen;
+mod thin;
 mod volumes;
 mod xfs;

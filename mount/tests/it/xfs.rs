@@ -1,7 +1,7 @@
 //! The reader of XFS against the kernel's mount of the same image.
 
 use crate::ext4::{disturb, sync};
-use crate::image::{FileSource, KernelMount, empty, make_tree, noise, run, sh};
+use crate::image::{FileSource, KernelMount, empty, make_tree, noise, roomy, run, sh};
 use crate::seen::{Tree, assert_same, through_kernel, through_reader};
 use block::ByteOffset;
 use mount::guest;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const SIZE: u64 = 320 << 20;
 
 fn mkfs(dir: &Path, arguments: &str) -> PathBuf {
-    let image = empty(dir, "image", SIZE);
+    let image = empty(dir, "image", roomy(SIZE));
     sh(&format!("mkfs.xfs -q {arguments} {}", image.display()));
     image
 }

@@ -3,14 +3,15 @@
 use super::encrypted::luks;
 use super::{
     Answer, FIRST_ASSEMBLED, KINDS, MAX_DISKS, MAX_FRAME, MAX_NAMES, MAX_OPENED, MAX_REMARKS, MAX_TEXT,
-    MAX_VOLUMES, NO_KIND, NODE_KINDS, Question, Request, SCHEMES, Volume,
+    MAX_VOLUMES, NO_KIND, NODE_KINDS, Needs, Question, Request, SCHEMES, Volume,
 };
 use crate::guest::{Entry, Listing, Node, Piece, Place, Space, Stamp};
 use crate::guest::{
     MAX_ATTRIBUTE, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_NAMES, MAX_CONTENT, MAX_ENTRIES, MAX_INODE, MAX_LINK,
     MAX_NAME, MAX_PIECES, MAX_SECONDS, is_name,
 };
-use crate::volume::{MAX_LEGS, MAX_PARTS, MAX_VOLUME_NAME, Part};
+use crate::volume::thin::{MAX_RUNS, Mapping, Run};
+use crate::volume::{MAX_LEGS, MAX_PARTS, MAX_VOLUME_NAME, Part, Thin};
 use block::{ByteCount, ByteOffset, ByteRange, Cursor, Kind, Malformed};
 
 /// The rest of the message, at most `limit` bytes.
@@ -71,6 +72,7 @@ pub(super) fn request(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
         9 => Question::Attribute { ino: inode(cursor)?, name: bytes(cursor, MAX_ATTRIBUTE_NAME)? },
         10 => Question::Content { ino: inode(cursor)?, at: cursor.u64()?, len: cursor.u32()? },
         11 => Question::Luks,
+        12 => Question::Mapping { device: cursor.u32()?, from: cursor.u64()? },
         other => return Err(cursor.malformed(format!("no such question: {other}"))),
     };
     Ok(Request { volume, question })
@@ -108,6 +110,14 @@ pub(super) fn answer(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {
         9 => Answer::Attribute(bytes(cursor, MAX_ATTRIBUTE)?),
         10 => Answer::Content(bytes(cursor, MAX_CONTENT)?),
         11 => Answer::Luks(luks(cursor)?),
+        12 => {
+            let block = cursor.u64()?;
+            let (continued, next) = (flag(cursor)?, cursor.u64()?);
+            let runs = many(cursor, MAX_RUNS, |cursor| {
+                Ok(Run { at: cursor.u64()?, data: cursor.u64()?, count: cursor.u64()? })
+            })?;
+            Answer::Mapping(Mapping { block, runs, next: continued.then_some(next) })
+        }
         other => return Err(cursor.malformed(format!("no such answer: {other}"))),
     })
 }
@@ -165,13 +175,21 @@ fn volume(cursor: &mut Cursor<'_>) -> Result<Volume, Malformed> {
         Ok(Part { len, stripe, legs: many(cursor, MAX_LEGS, |cursor| cursor.u64())? })
     })?;
     let (state, text) = (cursor.u8()?, cursor.text(MAX_TEXT)?.to_owned());
-    let (content, locked) = match state {
-        0 => (Err(text), false),
-        1 => (Ok(text), false),
-        2 => (Err(text), true),
+    let (content, needs) = match state {
+        0 => (Err(text), None),
+        1 => (Ok(text), None),
+        2 => (Err(text), Some(Needs::Key)),
+        3 => {
+            let (metadata, data) = (self::range(cursor)?, self::range(cursor)?);
+            let (device, len) = (cursor.u32()?, cursor.u64()?);
+            if len == 0 || len > 1 << 60 {
+                return Err(cursor.malformed(format!("a thin volume of {len} bytes")));
+            }
+            (Err(text), Some(Needs::Mapping(Thin { metadata, data, device, len })))
+        }
         other => return Err(cursor.malformed(format!("a volume in state {other}"))),
     };
-    Ok(Volume { number, name, range, parts, content, locked })
+    Ok(Volume { number, name, range, parts, content, needs })
 }
 
 fn list(cursor: &mut Cursor<'_>) -> Result<Answer, Malformed> {

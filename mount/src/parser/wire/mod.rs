@@ -7,7 +7,8 @@ mod out;
 use crate::guest::{Listing, MAX_ATTRIBUTE_NAMES, Node, NodeKind, Piece, Place, Space};
 use crate::luks::Luks;
 use crate::partition::{MAX_NUMBER, Scheme};
-use crate::volume::{self, Part};
+use crate::volume::thin::Mapping;
+use crate::volume::{self, Part, Thin};
 use block::{ByteRange, Cursor, Kind, Malformed};
 use input::{answer, failure, request, rest};
 use out::Out;
@@ -28,9 +29,9 @@ pub const MAX_VOLUMES: usize = 1024;
 pub const MAX_DISKS: usize = 31;
 /// Volumes are numbered by disk: the first volume of disk 1 is volume 1024, and so on.
 pub const PER_DISK: u32 = MAX_NUMBER + 1;
-/// Volumes that were decrypted have the numbers from here on, as if they were on a disk behind the last.
+/// Volumes that were decrypted or mapped have the numbers from here on, as if they were on a disk behind the last.
 pub const FIRST_OPENED: u32 = 31 * PER_DISK;
-/// The most volumes that are decrypted.
+/// The most of these.
 pub const MAX_OPENED: usize = 64;
 /// Volumes that are put together from others have the numbers from here on.
 pub const FIRST_ASSEMBLED: u32 = 32 * PER_DISK;
@@ -77,7 +78,7 @@ pub struct Request {
 #[allow(missing_docs)]
 pub enum Question {
     /// The volume is all disks, end to end, of these lengths, and what was made of them, of which these are volumes that
-    /// were decrypted.
+    /// were decrypted or mapped.
     Probe {
         disks: Vec<u64>,
         opened: Vec<ByteRange>,
@@ -117,6 +118,11 @@ pub enum Question {
     },
     /// What the header of an encrypted volume says.
     Luks,
+    /// How a thin volume is mapped from a block on. The volume is its pool's metadata.
+    Mapping {
+        device: u32,
+        from: u64,
+    },
 }
 
 /// A volume, as the probe found it.
@@ -133,8 +139,17 @@ pub struct Volume {
     pub parts: Vec<Part>,
     /// What it holds, or a sentence saying why it cannot be read.
     pub content: Result<String, String>,
-    /// Whether that is because it is encrypted, in a way that [`Question::Luks`] tells of.
-    pub locked: bool,
+    /// What it takes to get at its bytes, if that is more than arithmetic.
+    pub needs: Option<Needs>,
+}
+
+/// What it takes to get at the bytes of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// A key: it is encrypted, in a way that [`Question::Luks`] tells of.
+    Key,
+    /// A mapping, which [`Question::Mapping`] tells of.
+    Mapping(Thin),
 }
 
 impl Volume {
@@ -180,6 +195,7 @@ pub enum Answer {
     Attribute(Vec<u8>),
     Content(Vec<u8>),
     Luks(Luks),
+    Mapping(Mapping),
 }
 
 /// What the supervisor sends.
@@ -325,6 +341,7 @@ impl Answer {
             | (Self::AttributeNames(_), Question::AttributeNames { .. })
             | (Self::Attribute(_), Question::Attribute { .. }) => true,
             (Self::Luks(luks), Question::Luks) => luks.is_possible(request.volume.count().get()),
+            (Self::Mapping(mapping), Question::Mapping { from, .. }) => mapping.is_possible(*from),
             (Self::Node(node), Question::Node { ino }) => node.ino == *ino,
             (Self::List { listing, nodes }, Question::List { .. }) => {
                 let pairs = listing.entries.iter().zip(nodes);

@@ -1,7 +1,9 @@
 //! Writing messages.
 
 use super::encrypted::put_luks;
-use super::{Answer, KINDS, MAX_REMARKS, MAX_TEXT, NO_KIND, NODE_KINDS, Question, Request, SCHEMES, Volume};
+use super::{
+    Answer, KINDS, MAX_REMARKS, MAX_TEXT, NO_KIND, NODE_KINDS, Needs, Question, Request, SCHEMES, Volume,
+};
 use crate::guest::{Listing, Node, NodeKind, Piece, Place};
 use crate::partition::Scheme;
 use block::Kind;
@@ -92,6 +94,11 @@ impl Out {
                 self.u32(*len);
             }
             Question::Luks => self.u8(11),
+            Question::Mapping { device, from } => {
+                self.u8(12);
+                self.u32(*device);
+                self.u64(*from);
+            }
         }
     }
 
@@ -145,6 +152,16 @@ impl Out {
                 self.u8(11);
                 put_luks(self, luks);
             }
+            Answer::Mapping(mapping) => {
+                self.u8(12);
+                self.u64(mapping.block);
+                self.u8(u8::from(mapping.next.is_some()));
+                self.u64(mapping.next.unwrap_or_default());
+                self.u16(mapping.runs.len() as u16);
+                for run in &mapping.runs {
+                    [run.at, run.data, run.count].into_iter().for_each(|number| self.u64(number));
+                }
+            }
         }
     }
 
@@ -173,13 +190,22 @@ impl Out {
             self.u16(part.legs.len() as u16);
             part.legs.iter().for_each(|leg| self.u64(*leg));
         }
-        let (readable, text) = match &volume.content {
-            Ok(what) => (1, what),
-            Err(why) if volume.locked => (2, why),
-            Err(why) => (0, why),
+        let (state, text) = match (&volume.content, &volume.needs) {
+            (Ok(what), _) => (1, what),
+            (Err(why), None) => (0, why),
+            (Err(why), Some(Needs::Key)) => (2, why),
+            (Err(why), Some(Needs::Mapping(_))) => (3, why),
         };
-        self.u8(readable);
+        self.u8(state);
         self.text(text);
+        if let (3, Some(Needs::Mapping(thin))) = (state, &volume.needs) {
+            for range in [thin.metadata, thin.data] {
+                self.u64(range.start());
+                self.u64(range.count().get());
+            }
+            self.u32(thin.device);
+            self.u64(thin.len);
+        }
     }
 
     fn list(&mut self, listing: &Listing, nodes: &[Option<Node>]) {

@@ -26,6 +26,28 @@ pub(in crate::volume) struct Logical {
     pub name: String,
     /// What it is made of, or a sentence saying why that cannot be told.
     pub parts: Result<Vec<Part>>,
+    /// What it is of a thin pool, if it is.
+    pub thin: Option<InPool>,
+}
+
+/// A thin volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::volume) struct InPool {
+    /// The name of its pool.
+    pub pool: String,
+    /// Its number there.
+    pub device: u32,
+    /// Its bytes.
+    pub len: u64,
+}
+
+/// What a thin pool is made of.
+pub(in crate::volume) struct PoolOf {
+    /// Its own name.
+    pub name: String,
+    /// The names and the parts of the hidden volumes with its metadata and its data.
+    pub metadata: (String, Result<Vec<Part>>),
+    pub data: (String, Result<Vec<Part>>),
 }
 
 /// An area of a physical volume: where extent 0 begins, and where the volume ends, both addresses.
@@ -62,12 +84,50 @@ impl Group {
         let visible = volumes.into_iter().flat_map(Section::sections).filter(|(_, volume)| {
             volume.list("status").iter().any(|flag| matches!(flag, Value::Text(flag) if flag == "VISIBLE"))
         });
-        let logical = |(name, volume): (&str, &Section)| {
-            let mut parts = Vec::new();
-            let parts = self.parts(volume, &places, 0, &mut parts).map(|()| parts);
-            Logical { name: name.to_owned(), parts }
+        let logical = |(name, volume): (&str, &Section)| Logical {
+            name: name.to_owned(),
+            parts: self.all_parts(volume, &places),
+            thin: self.in_pool(volume),
         };
         visible.take(MAX_VOLUMES).map(logical).collect()
+    }
+
+    /// Its thin pools.
+    pub(in crate::volume) fn pools(&self, present: &HashMap<String, ByteRange>) -> Vec<PoolOf> {
+        let places = self.places(present);
+        let volumes = self.section.section("logical_volumes");
+        let hidden = |segment: &Section, name: &str| {
+            let name = segment.text(name).unwrap_or_default();
+            let volume = volumes.and_then(|volumes| volumes.section(name));
+            let parts = volume.ok_or_else(|| damaged("a thin pool without its volumes"));
+            (name.to_owned(), parts.and_then(|volume| self.all_parts(volume, &places)))
+        };
+        let pool = |(name, volume): (&str, &Section)| {
+            let segment = only_segment(volume, "thin-pool")?;
+            let (metadata, data) = (hidden(segment, "metadata"), hidden(segment, "pool"));
+            Some(PoolOf { name: name.to_owned(), metadata, data })
+        };
+        volumes.into_iter().flat_map(Section::sections).filter_map(pool).take(MAX_VOLUMES).collect()
+    }
+
+    fn in_pool(&self, volume: &Section) -> Option<InPool> {
+        let segment = only_segment(volume, "thin")?;
+        // its unwritten blocks are those of a volume outside the pool
+        if segment.text("external_origin").is_some() {
+            return None;
+        }
+        let device = u32::try_from(segment.number("device_id")?).ok()?;
+        let len = self.bytes(segment.number("extent_count")?).ok()?;
+        Some(InPool { pool: segment.text("thin_pool")?.to_owned(), device, len })
+    }
+
+    fn all_parts(
+        &self,
+        volume: &Section,
+        places: &HashMap<&str, Result<Physical, String>>,
+    ) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        self.parts(volume, places, 0, &mut parts).map(|()| parts)
     }
 
     /// Where each physical volume is, by the name it has inside the metadata.
@@ -139,8 +199,11 @@ impl Group {
             // every leg has all bytes; the first one is as good as any once the mirror was in step
             "raid1" => self.first_image(segment, "raids", 1, places, depth, parts),
             "mirror" => self.first_image(segment, "mirrors", 0, places, depth, parts),
-            "snapshot" | "thin" | "thin-pool" | "cache" | "cache-pool" | "writecache" | "vdo"
-            | "vdo-pool" => Err(unreadable(&format!("it is of the kind {kind} of LVM"))),
+            "thin-pool" => Err(unreadable("it is a thin pool, whose volumes are read each for itself")),
+            "thin" => Err(unreadable("it is a thin volume whose pool could not be read")),
+            "snapshot" | "cache" | "cache-pool" | "writecache" | "vdo" | "vdo-pool" => {
+                Err(unreadable(&format!("it is of the kind {kind} of LVM")))
+            }
             kind => {
                 Err(unreadable(&format!("it is of the kind {kind} of LVM, which this version does not read")))
             }
@@ -189,6 +252,16 @@ impl Group {
         let address = place.first.checked_add(at).filter(|at| *at < place.end);
         address.ok_or_else(|| damaged(format!("{bytes} bytes at extent {extent}, behind the end of {name}")))
     }
+}
+
+/// The segment of a volume that has one of this kind and no other.
+fn only_segment<'a>(volume: &'a Section, kind: &str) -> Option<&'a Section> {
+    let mut segments = volume
+        .sections()
+        .map(|(_, segment)| segment)
+        .filter(|segment| segment.number("extent_count").is_some());
+    let segment = segments.next().filter(|segment| segment.text("type") == Some(kind))?;
+    segments.next().is_none().then_some(segment)
 }
 
 /// Identifiers are written with hyphens, and stored without.
@@ -244,7 +317,7 @@ mod tests {
         assert!(read(&looping)[0].parts.is_err());
         looping = mirror("thin", "");
         let why = read(&looping)[0].parts.as_ref().unwrap_err().to_string();
-        assert!(why.contains("of the kind thin of LVM"), "{why}");
+        assert!(why.contains("whose pool could not be read"), "{why}");
     }
 
     #[test]

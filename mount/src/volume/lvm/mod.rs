@@ -5,5 +5,5 @@ mod group;
 mod label;
 mod text;
 
-pub(super) use group::Group;
+pub(super) use group::{Group, InPool, PoolOf};
 pub(super) use label::read;
