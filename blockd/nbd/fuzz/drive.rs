@@ -1,11 +1,19 @@
 //! Drives the decoders and the two state machines with arbitrary bytes, and checks what must hold whatever the bytes
 //! are. Shared by the fuzz targets and by the tests that replay and vary their inputs.
 
+#[path = "replies.rs"]
+mod replies;
+#[path = "serve.rs"]
+mod serve;
+#[path = "shelf.rs"]
+mod shelf;
+
 use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, Error, Kind, MemoryDisk};
-use nbd::handshake::{self, Context, Handshake, Negotiated, Tls};
-use nbd::transmission::{self, Cells, Outbox, Transmission};
+use nbd::handshake::{self, Handshake, Tls};
 use nbd::wire::*;
 use nbd::{Access, Export, ExportInfo, Exports, Peer, Uri};
+use replies::Checker;
+use serve::serve;
 use std::sync::Arc;
 
 /// Every decoder takes any bytes without a panic, and what it takes it encodes to the same bytes.
@@ -116,34 +124,47 @@ pub struct Wish {
     pub fill: u8,
 }
 
-/// Bytes of the disk behind the wishes.
-pub const SIZE: u64 = 700_001;
+/// Bytes of the disk behind most wishes: a few runs of [`shelf`], and not whole blocks.
+pub const SMALL: u64 = 49_001;
+
+/// Bytes of a disk whose reads and writes are taken in several pieces; it costs ten times as much to look at.
+pub const LARGE: u64 = 700_001;
 
 impl Wish {
-    /// Wishes made of any bytes.
-    pub fn parse(data: &[u8]) -> Vec<Self> {
-        let wish = |bytes: &[u8]| Self {
-            flags: u16::from(bytes[0]),
-            command: u16::from(bytes[1] % 10),
-            offset: u64::from(u32::from_le_bytes([bytes[2], bytes[3], bytes[4] & 15, 0])),
-            length: u64::from(u16::from_le_bytes([bytes[5], bytes[6]])) * 11,
-            fill: bytes[7],
+    /// Wishes made of any bytes, for a disk of `size` bytes.
+    pub fn parse(data: &[u8], size: u64) -> Vec<Self> {
+        let wish = |bytes: &[u8]| {
+            let length = u64::from(u16::from_le_bytes([bytes[5], bytes[6]]));
+            Self {
+                flags: u16::from(bytes[0]),
+                command: u16::from(bytes[1] % 10),
+                offset: u64::from(u32::from_le_bytes([bytes[2], bytes[3], bytes[4], 0])) % (size + 99),
+                length: match bytes[1] / 64 {
+                    0 => length % 9000,
+                    1 => length % 16 * 4096,
+                    2 => length * 11 % size,
+                    _ => length * 11,
+                },
+                fill: bytes[7],
+            }
         };
-        data.chunks_exact(8).take(24).map(wish).collect()
+        let most = if size > SMALL { 24 } else { 160 };
+        data.chunks_exact(8).take(most).map(wish).collect()
     }
 }
 
-/// A connection on which a client makes `wishes`, whose bytes arrive in pieces of at most `piece`. Checks that each
-/// is answered exactly once, in order, in well-formed replies, and that reads see what was written.
-pub fn transmission(wishes: &[Wish], style: ReplyStyle, piece: usize) {
+/// A client that makes `wishes`, whose bytes arrive in pieces of at most `piece`. Checks that each is answered exactly
+/// once, in order unless it was fetched, in well-formed replies, and that reads see what was written. With a `seed` the
+/// disk's bytes lie in files.
+pub fn transmission(wishes: &[Wish], size: u64, style: ReplyStyle, piece: usize, seed: Option<u64>) {
     let mut stream = Vec::new();
     let mut expected = Vec::new();
     for (cookie, wish) in (1u64..).zip(wishes) {
         let Wish { flags, command, offset, length, fill } = *wish;
         let mut request = Request { flags, command, cookie, offset, length };
-        if style < ReplyStyle::Extended || request.payload(style) > SIZE {
+        if style < ReplyStyle::Extended || request.payload(style) > size {
             // what fits the header, and this test's memory
-            request.length = length.min(SIZE);
+            request.length = length.min(size);
         }
         match style {
             ReplyStyle::Extended => stream.extend_from_slice(&request.encode_extended()),
@@ -155,184 +176,32 @@ pub fn transmission(wishes: &[Wish], style: ReplyStyle, piece: usize) {
         }
         expected.push((request, fill));
     }
-    let mut model = vec![0x5a; SIZE as usize];
-    let disk = Arc::new(MemoryDisk::new(ByteCount::new(SIZE)));
+    let model = vec![0x5a; size as usize];
+    let disk = Arc::new(MemoryDisk::new(ByteCount::new(size)));
     disk.write_at(ByteOffset::ZERO, &model).expect("a write to memory");
-    let replies = serve(disk.clone(), style, &stream, piece);
-    let mut replies = Replies { rest: &replies, style };
-    expected.iter().for_each(|(request, fill)| replies.check(request, *fill, &mut model));
-    assert!(replies.rest.is_empty(), "replies to nothing");
+    let served = serve(disk.clone(), style, &stream, piece, seed);
+    let model = Checker::new(&served, style, &expected, model).check();
     let mut found = vec![0; model.len()];
     disk.read_at(ByteOffset::ZERO, &mut found).expect("a read of memory");
     assert!(found == model, "the disk is not what the replies say");
-}
-
-/// All replies to a stream of bytes that arrives in pieces.
-pub fn serve(disk: Arc<MemoryDisk>, style: ReplyStyle, stream: &[u8], piece: usize) -> Vec<u8> {
-    let negotiated = Negotiated {
-        name: "x".into(),
-        facts: ExportFacts { size: disk.size().get(), flags: 0 },
-        export: Export::new(Access::ReadWrite(disk), ""),
-        style,
-        contexts: if style > ReplyStyle::Simple { vec![Context::Allocation] } else { Vec::new() },
-        entered: None,
-    };
-    let mut machine = Transmission::new(negotiated, Arc::new(Cells::new()));
-    let (mut out, mut all, mut pending) = (Outbox::new(), Vec::new(), Vec::new());
-    for bytes in stream.chunks(piece.max(1)) {
-        pending.extend_from_slice(bytes);
-        loop {
-            let (used, step) = machine.advance(&pending, &mut out);
-            pending.drain(..used);
-            all.extend_from_slice(out.filled());
-            out.clear();
-            match step {
-                transmission::Step::Send => {}
-                transmission::Step::Fetched => panic!("nothing was fetched"),
-                transmission::Step::Close(_) => return all,
-                transmission::Step::Input(need) => {
-                    assert!(need > pending.len() && need <= 260 << 10, "wants {need}");
-                    break;
-                }
-            }
-        }
-    }
-    all
-}
-
-/// What a strict client makes of the replies.
-struct Replies<'a> {
-    rest: &'a [u8],
-    style: ReplyStyle,
-}
-
-/// The front of a chunk, whatever the style.
-struct Chunk {
-    flags: u16,
-    kind: u16,
-    payload: Vec<u8>,
-}
-
-impl Replies<'_> {
-    fn take(&mut self, count: usize) -> &[u8] {
-        let (taken, rest) = self.rest.split_at_checked(count).expect("a reply is cut short");
-        self.rest = rest;
-        taken
-    }
-
-    /// Checks the reply to a request and applies to the model what it says was done.
-    fn check(&mut self, request: &Request, fill: u8, model: &mut [u8]) {
-        let is_simple = self.rest.starts_with(&0x6744_6698u32.to_be_bytes());
-        let errno = if is_simple { self.simple(request, model) } else { self.chunks(request, model) };
-        if errno != Errno::NONE {
-            return;
-        }
-        let start = request.offset as usize;
-        let end = start + request.length as usize;
-        match request.command {
-            CMD_WRITE => model[start..end].fill(fill),
-            CMD_WRITE_ZEROES => model[start..end].fill(0),
-            CMD_TRIM => {
-                let end = if end == model.len() { end } else { end / 4096 * 4096 };
-                let start = start.next_multiple_of(4096).min(end);
-                model[start..end].fill(0);
-            }
-            _ => {}
-        }
-    }
-
-    fn simple(&mut self, request: &Request, model: &[u8]) -> Errno {
-        assert!(self.style < ReplyStyle::Extended, "a simple reply among extended ones");
-        let bytes = self.take(SimpleReply::LEN).try_into().expect("sixteen bytes");
-        let reply = SimpleReply::decode(bytes).expect("a simple reply");
-        assert_eq!(reply.cookie, request.cookie);
-        if request.command == CMD_READ {
-            assert!(self.style == ReplyStyle::Simple, "a simple reply to a read");
-            if reply.errno == Errno::NONE {
-                let start = request.offset as usize;
-                let expected = &model[start..start + request.length as usize];
-                assert!(self.take(request.length as usize) == expected, "wrong data");
-            }
-        }
-        reply.errno
-    }
-
-    fn chunk(&mut self, request: &Request) -> Chunk {
-        let (flags, kind, cookie, length) = if self.style == ReplyStyle::Extended {
-            let bytes = self.take(ExtendedHeader::LEN).try_into().expect("32 bytes");
-            let header = ExtendedHeader::decode(bytes).expect("an extended chunk");
-            assert_eq!(header.offset, request.offset);
-            (header.flags, header.kind, header.cookie, header.length)
-        } else {
-            let bytes = self.take(ChunkHeader::LEN).try_into().expect("twenty bytes");
-            let header = ChunkHeader::decode(bytes).expect("a chunk");
-            (header.flags, header.kind, header.cookie, header.length.into())
-        };
-        assert_eq!(cookie, request.cookie);
-        Chunk { flags, kind, payload: self.take(length as usize).to_vec() }
-    }
-
-    fn chunks(&mut self, request: &Request, model: &[u8]) -> Errno {
-        assert!(self.style > ReplyStyle::Simple, "chunks nobody asked for");
-        let (mut covered, mut errno) = (0u64, Errno::NONE);
-        loop {
-            let Chunk { flags, kind, payload } = self.chunk(request);
-            match kind {
-                REPLY_OFFSET_DATA => {
-                    let offset = u64::from_be_bytes(payload[..8].try_into().expect("eight bytes"));
-                    assert_eq!(offset, request.offset + covered, "pieces in order");
-                    assert!(model[offset as usize..][..payload.len() - 8] == payload[8..], "wrong data");
-                    covered += payload.len() as u64 - 8;
-                }
-                REPLY_BLOCK_STATUS | REPLY_BLOCK_STATUS_EXT => {
-                    let total = self.extents(kind, &payload);
-                    assert!(total > 0 && total <= request.length);
-                    covered = request.length;
-                }
-                REPLY_NONE => assert!(payload.is_empty() && flags == REPLY_FLAG_DONE),
-                REPLY_ERROR => {
-                    errno = Errno(u32::from_be_bytes(payload[..4].try_into().expect("four bytes")))
-                }
-                other => panic!("a chunk of type {other}"),
-            }
-            if flags & REPLY_FLAG_DONE != 0 {
-                let has_content = matches!(request.command, CMD_READ | CMD_BLOCK_STATUS);
-                let whole = covered == request.length;
-                assert!(errno != Errno::NONE || !has_content || whole, "a reply with gaps");
-                return errno;
-            }
-        }
-    }
-
-    /// The bytes that the extents in a chunk cover.
-    fn extents(&self, kind: u16, payload: &[u8]) -> u64 {
-        assert_eq!(payload[..4], Context::Allocation.id().to_be_bytes());
-        assert_eq!(kind == REPLY_BLOCK_STATUS_EXT, self.style == ReplyStyle::Extended);
-        if kind == REPLY_BLOCK_STATUS {
-            let extents = payload[4..].chunks(8);
-            return extents
-                .map(|b| Extent32::decode(b.try_into().expect("8")).expect("one").length as u64)
-                .sum();
-        }
-        let count = u32::from_be_bytes(payload[4..8].try_into().expect("four bytes"));
-        let extents = payload[8..].chunks(16);
-        assert_eq!(extents.len(), count as usize);
-        extents.map(|b| Extent64::decode(b.try_into().expect("16")).expect("one").length).sum()
-    }
 }
 
 fn style(number: u8) -> ReplyStyle {
     [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended][usize::from(number % 3)]
 }
 
-/// What the fuzz targets do with their input: its first two bytes say how it is cut and understood.
+/// What the fuzz targets do with their input: its first three bytes say how it is cut and understood, and how the host
+/// behaves.
 pub fn fuzz_transmission(data: &[u8]) {
-    let [piece, mode, rest @ ..] = data else { return };
+    let [piece, mode, seed, rest @ ..] = data else { return };
     let piece = usize::from(*piece) * 37 + 1;
+    let seed = (*seed != 0).then(|| u64::from(*seed));
+    let style = style(mode >> 4);
+    let size = if mode & 6 == 6 { LARGE } else { SMALL };
     if mode & 1 == 0 {
-        return transmission(&Wish::parse(rest), style(mode >> 1), piece);
+        return transmission(&Wish::parse(rest, size), size, style, piece, seed);
     }
-    drop(serve(Arc::new(MemoryDisk::new(ByteCount::new(SIZE))), style(mode >> 1), rest, piece));
+    drop(serve(Arc::new(MemoryDisk::new(ByteCount::new(size))), style, rest, piece, seed));
 }
 
 /// The same for the handshake.

@@ -3,17 +3,17 @@
 #[path = "../../fuzz/drive.rs"]
 mod drive;
 
-use drive::{SIZE, Wish};
+use drive::{LARGE, SMALL, Wish};
 use nbd::handshake::Tls;
 use nbd::wire::{self, GoRequest, MetaRequest, OptionHeader, ReplyStyle};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::path::Path;
 
-fn wish() -> impl Strategy<Value = Wish> {
+fn wish(size: u64) -> impl Strategy<Value = Wish> {
     let flags = prop_oneof![4 => Just(0u16), 2 => 0u16..64, 1 => any::<u16>()];
     let command = prop_oneof![12 => 0u16..2, 1 => Just(2u16), 12 => 3u16..8, 1 => any::<u16>()];
-    let offset = prop_oneof![8 => 0..SIZE, 1 => SIZE - 10..SIZE + 10, 1 => any::<u64>()];
+    let offset = prop_oneof![8 => 0..size, 1 => size - 10..size + 10, 1 => any::<u64>()];
     let length = prop_oneof![
         4 => 0u64..10_000,
         2 => Just(0u64),
@@ -104,11 +104,13 @@ proptest! {
 
     #[test]
     fn every_request_is_answered_once_and_truly(
-        wishes in vec(wish(), 0..40),
+        (size, wishes) in prop_oneof![Just(SMALL), Just(LARGE)]
+            .prop_flat_map(|size| (Just(size), vec(wish(size), 0..40))),
+        seed in prop::option::of(any::<u64>()),
         style in prop_oneof![Just(ReplyStyle::Simple), Just(ReplyStyle::Structured), Just(ReplyStyle::Extended)],
         piece in prop_oneof![1usize..100, 1000usize..200_000],
     ) {
-        drive::transmission(&wishes, style, piece);
+        drive::transmission(&wishes, size, style, piece, seed);
     }
 
     #[test]
