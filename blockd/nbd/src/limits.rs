@@ -6,6 +6,10 @@ use std::time::Duration;
 /// the buffers of TLS a client that nobody knows takes less than 64 KiB.
 pub const MAX_OPTION_LEN: u32 = 32 << 10;
 
+/// Bytes of TLS accepted before a client's certificate is believed. A greeting and a chain of certificates take some five
+/// thousand; rustls alone would keep twice as many as this for who sends a greeting without an end.
+pub const MAX_TLS_HANDSHAKE: usize = 32 << 10;
+
 /// Bytes in a name or any other text of the protocol (the protocol's own limit).
 pub const MAX_TEXT_LEN: usize = 4096;
 

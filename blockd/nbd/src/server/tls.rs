@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::export::Certificate;
+use crate::limits::MAX_TLS_HANDSHAKE;
 use crate::socket::Socket;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -71,9 +72,10 @@ impl Secured {
     ) -> io::Result<(Self, Certificate)> {
         let mut connection = ServerConnection::new(config.0.clone()).map_err(io::Error::other)?;
         connection.set_buffer_limit(Some(RECORDS));
+        let mut carrier = Stranger { carrier: Carrier(socket), left: MAX_TLS_HANDSHAKE };
         while connection.is_handshaking() {
             tick()?;
-            let done = connection.complete_io(&mut Carrier(socket));
+            let done = connection.complete_io(&mut carrier);
             if let Err(error) = done {
                 // the alert that says why is on its way; it no longer matters whether it arrives
                 tracing::debug!(%error, "no TLS");
@@ -152,6 +154,35 @@ struct Carrier<'a>(&'a Socket);
 impl Read for Carrier<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.receive(buf)
+    }
+}
+
+/// The socket of a client whose certificate was not seen yet: only so much of what it says is kept.
+struct Stranger<'a> {
+    carrier: Carrier<'a>,
+    left: usize,
+}
+
+impl Read for Stranger<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let why = format!("more than {MAX_TLS_HANDSHAKE} bytes of TLS and still no certificate");
+            return Err(io::Error::other(why));
+        }
+        let count = buf.len().min(self.left);
+        let count = self.carrier.read(&mut buf[..count])?;
+        self.left -= count;
+        Ok(count)
+    }
+}
+
+impl Write for Stranger<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.carrier.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.carrier.flush()
     }
 }
 
