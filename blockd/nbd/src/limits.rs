@@ -68,6 +68,10 @@ pub const MAX_FAR_BYTES: u64 = MAX_PAYLOAD as u64;
 /// keeps two or three cores busy.
 pub const FAR_READERS: usize = 8;
 
+/// Fetched reads answered at a time. The host's disk finishes many at once; a client that has the first few asks for the next
+/// ones while the others are still copied, and the disk does not run dry.
+pub const FETCHED_AT_A_TIME: usize = 4;
+
 /// Where a connection's input buffer starts: most handshakes need no more.
 pub const HANDSHAKE_BUFFER: usize = 4 << 10;
 

@@ -2,7 +2,7 @@
 //! its replies took.
 
 use super::readers::{self, Readers};
-use crate::limits::MAX_FETCHES;
+use crate::limits::{FETCHED_AT_A_TIME, MAX_FETCHES};
 use crate::outbox::{Fetch, Outbox};
 use crate::transmission::{Cells, Far, Transmission};
 use crate::wire::{CMD_READ, Request};
@@ -56,7 +56,7 @@ impl Fetches {
                 }
             }
         }
-        let before = self.ring.as_ref().map_or(0, ReadRing::under_way);
+        let before = self.ring.as_mut().map_or(0, ReadRing::unfinished);
         for Fetch { request, stored } in fetches {
             let tag = self.free.pop().unwrap_or(self.asked.len());
             let started = match &mut self.ring {
@@ -85,10 +85,10 @@ impl Fetches {
             tracing::debug!(%error, "reads were not begun");
         }
         // the ring answers at once what is in memory
-        self.complete(transmission, out);
-        if self.ring.as_ref().is_some_and(|ring| ring.under_way() == before) {
+        if self.ring.as_mut().is_some_and(|ring| ring.unfinished() <= before) {
             transmission.found_cached();
         }
+        self.complete(transmission, out);
     }
 
     /// Has everything brought that `out` asks for. Where the host has nothing to be woken by, it is brought here and now.
@@ -146,7 +146,7 @@ impl Fetches {
         }
     }
 
-    /// Answers what has finished.
+    /// Answers what has finished, of the ring's reads the next few.
     pub(super) fn complete(&mut self, transmission: &mut Transmission, out: &mut Outbox) {
         if let Some(readers) = self.readers.as_mut().filter(|readers| readers.under_way() > 0) {
             for (asked, result) in readers.finished() {
@@ -155,7 +155,7 @@ impl Fetches {
             }
         }
         let Some(ring) = &mut self.ring else { return };
-        ring.finished(|tag, bytes| {
+        ring.finished(FETCHED_AT_A_TIME, |tag, bytes| {
             let tag = tag as usize;
             let Some(asked) = self.asked.get_mut(tag).and_then(Option::take) else { return };
             self.free.push(tag);

@@ -96,9 +96,15 @@ impl ReadRing {
         }
     }
 
-    /// Hands every read that has finished to `each`, with its tag.
-    pub fn finished(&mut self, mut each: impl FnMut(u64, Result<&[u8]>)) {
-        while let Some((index, result)) = self.next_finished() {
+    /// How many of them have not finished.
+    pub fn unfinished(&mut self) -> usize {
+        self.under_way().saturating_sub(self.ring.completion().len())
+    }
+
+    /// Hands reads that have finished to `each`, with their tags: at most so many, the others are there next time.
+    pub fn finished(&mut self, at_most: usize, mut each: impl FnMut(u64, Result<&[u8]>)) {
+        for _ in 0..at_most {
+            let Some((index, result)) = self.next_finished() else { return };
             let Some(Slot { tag, stored, buf }) = &mut self.slots[index] else { continue };
             let done = whole(stored, buf, result);
             each(*tag, done.map(|()| &buf[..]));
@@ -149,7 +155,7 @@ impl Drop for ReadRing {
                 std::mem::forget(std::mem::take(&mut self.slots));
                 return;
             }
-            self.finished(|_, _| {});
+            self.finished(usize::MAX, |_, _| {});
         }
     }
 }
@@ -191,7 +197,7 @@ mod tests {
             ring.submit().expect("submitted");
             while ring.under_way() > 0 {
                 ring.wait().expect("one");
-                ring.finished(|tag, bytes| {
+                ring.finished(3, |tag, bytes| {
                     assert_eq!(bytes.expect("bytes"), [tag as u8; 4096]);
                     found.push(tag);
                 });
@@ -213,7 +219,7 @@ mod tests {
         let mut failed = Vec::new();
         while ring.under_way() > 0 {
             ring.wait().expect("one");
-            ring.finished(|tag, bytes| failed.extend(bytes.is_err().then_some(tag)));
+            ring.finished(2, |tag, bytes| failed.extend(bytes.is_err().then_some(tag)));
         }
         assert_eq!(failed, [1]);
     }
