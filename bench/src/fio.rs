@@ -84,6 +84,8 @@ pub struct Measured {
     pub p99_us: f64,
     /// Requests completed.
     pub requests: f64,
+    /// CPU time of the client a request, microseconds.
+    pub client_us: f64,
 }
 
 /// Runs one cell against an NBD export of `size_bytes` over that many connections, which share the disk evenly.
@@ -143,10 +145,15 @@ fn parse(answer: &[u8], access: Access) -> Result<Measured> {
     }
     let side = &job[if access.is_read() { "read" } else { "write" }];
     let number = |value: &Value, name: &str| value.as_f64().with_context(|| format!("{name} is missing"));
+    let requests = number(&side["total_ios"], "total_ios")?;
+    // shares of the time the jobs took, of all of them together
+    let share = number(&job["usr_cpu"], "usr_cpu")? + number(&job["sys_cpu"], "sys_cpu")?;
+    let took_ms = number(&job["job_runtime"], "job_runtime")?;
     Ok(Measured {
         iops: number(&side["iops"], "iops")?,
         p99_us: number(&side["clat_ns"]["percentile"]["99.000000"], "99th percentile")? / 1000.0,
-        requests: number(&side["total_ios"], "total_ios")?,
+        client_us: share / 100.0 * took_ms * 1000.0 / requests,
+        requests,
     })
 }
 
@@ -157,9 +164,10 @@ mod tests {
     #[test]
     fn a_note_before_the_json_is_skipped_and_an_error_is_one() {
         let good = br#"fio: note
-            {"jobs":[{"error":0,"write":{"iops":1.5,"total_ios":3,"clat_ns":{"percentile":{"99.000000":2000}}}}]}"#;
+            {"jobs":[{"error":0,"job_runtime":6,"usr_cpu":20.5,"sys_cpu":29.5,"write":{"iops":1.5,"total_ios":3,"clat_ns":{"percentile":{"99.000000":2000}}}}]}"#;
         let measured = parse(good, FILL).unwrap();
         assert_eq!((measured.iops, measured.p99_us, measured.requests), (1.5, 2.0, 3.0));
+        assert_eq!(measured.client_us, 1000.0);
         assert!(parse(br#"{"jobs":[{"error":5}]}"#, FILL).is_err());
         assert!(parse(b"no json", FILL).is_err());
     }

@@ -5,6 +5,7 @@
 //! median of the rounds' ratios. The subject is the real daemon, driven through `blockctl` and an NBD client.
 
 mod appliance;
+mod bare;
 mod fio;
 mod fold;
 mod many_points;
@@ -49,6 +50,9 @@ enum Workload {
     /// What keeping the change map costs, beside a build that does not
     #[command(name = "tracking")]
     Tracking(tracking::Options),
+    /// The server without checks or a data path that stands beside others in the workload nbd
+    #[command(name = "bare-server", hide = true)]
+    BareServer(bare::Options),
     /// Backups into a vault beside restic, borg and qemu-img
     #[command(name = "vault")]
     Vault(vault::Options),
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Workload::Run(options) => run::run(&options),
         Workload::Mount(options) => mount::run(&options),
         Workload::Tracking(options) => tracking::run(&options),
+        Workload::BareServer(options) => bare::run(&options),
         Workload::Vault(options) => vault::run(&options),
     };
     match outcome {

@@ -3,7 +3,8 @@
 //! Every subject serves a disk of the same size, filled with incompressible data, from the same filesystem. blockd
 //! tracks changes throughout. `first write` is a pass over blocks right after a recovery point (blockd), on a fresh
 //! overlay (qcow2), or on a fresh sparse file (the raw servers): the price of the first touch. `write` is to
-//! blocks touched before. The cells without a cache drop the host's cache first; beside the servers fio then reads
+//! blocks touched before. `no data path` and `bare file` are no peers but what the client and the file system allow any
+//! server: one that answers without looking, and one that makes one call a request to a sparse file and nothing else. The cells without a cache drop the host's cache first; beside the servers fio then reads
 //! blockd's own file by io_uring, which is what the disk gives.
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,9 @@ const NBDKIT: &str = "nbdkit file";
 const QEMU_RAW: &str = "qemu-nbd raw";
 const QEMU_QCOW2: &str = "qemu-nbd qcow2";
 const DIRECT: &str = "fio io_uring on blockd's file";
-const SUBJECTS: [&str; 5] = [BLOCKD, NBDKIT, QEMU_RAW, QEMU_QCOW2, DIRECT];
+const NO_DATA: &str = "no data path";
+const BARE_FILE: &str = "bare file";
+const SUBJECTS: [&str; 7] = [BLOCKD, NBDKIT, QEMU_RAW, QEMU_QCOW2, BARE_FILE, NO_DATA, DIRECT];
 
 /// What a cell needs before it begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,7 +118,7 @@ pub fn run(options: &Options) -> Result<()> {
             measure(&mut field, round, cell, &mut report)?;
         }
     }
-    println!("{}", report.markdown(BLOCKD));
+    println!("{}", report.markdown(BLOCKD, &[BARE_FILE, NO_DATA]));
     if let Some(path) = &options.json {
         std::fs::write(path, format!("{:#}\n", report.json())).with_context(|| path.display().to_string())?;
     }
@@ -129,7 +132,7 @@ fn measure(field: &mut Field, round: u32, cell: &Cell, report: &mut Report) -> R
         order.reverse();
     }
     for subject in order {
-        if subject == DIRECT && cell.before != Before::Uncached {
+        if !takes_part(subject, cell) {
             continue;
         }
         field.prepare(subject, cell)?;
@@ -137,6 +140,16 @@ fn measure(field: &mut Field, round: u32, cell: &Cell, report: &mut Report) -> R
         report.samples.push(field.cell(subject, round, cell)?);
     }
     Ok(())
+}
+
+/// The file itself is read where the cache is empty; servers that do less than a server must are asked nothing that waits
+/// for the disk, which they would do in the worst way.
+fn takes_part(subject: &str, cell: &Cell) -> bool {
+    match subject {
+        DIRECT => cell.before == Before::Uncached,
+        NO_DATA | BARE_FILE => cell.before != Before::Uncached && !cell.access.flushes,
+        _ => true,
+    }
 }
 
 fn facts(options: &Options) -> Result<Vec<(&'static str, String)>> {
@@ -159,18 +172,23 @@ struct Field {
     blockd: Server,
     nbdkit: Server,
     raw: Server,
+    bare: Server,
+    no_data: Server,
     /// Absent only while its overlay is replaced.
     qcow2: Option<Server>,
     /// blockd's newest recovery point.
     point: Option<String>,
+    /// Whether it has come to rest after that point was made.
+    is_settled: bool,
 }
 
 impl Field {
     fn start(options: &Options, dir: &Path) -> Result<Field> {
         let size_bytes = options.size_mib << 20;
-        let (kit_file, raw_file, base_file) =
-            (dir.join("kit.raw"), dir.join("qemu.raw"), dir.join("base.raw"));
-        for file in [&kit_file, &raw_file, &base_file] {
+        let file = |name| dir.join(name);
+        let (kit_file, raw_file, base_file, bare_file) =
+            (file("kit.raw"), file("qemu.raw"), file("base.raw"), file("bare.raw"));
+        for file in [&kit_file, &raw_file, &base_file, &bare_file] {
             std::fs::File::create(file)?.set_len(size_bytes)?;
         }
         fill(&Server::qemu(dir, &base_file, "raw")?, size_bytes)?;
@@ -184,11 +202,14 @@ impl Field {
             state,
             nbdkit: Server::nbdkit(dir, &kit_file)?,
             raw: Server::qemu(dir, &raw_file, "raw")?,
+            bare: Server::bare(dir, size_bytes, Some(&bare_file))?,
+            no_data: Server::bare(dir, size_bytes, None)?,
             qcow2: Some(overlay(dir)?),
             point: None,
+            is_settled: false,
         };
         field.blockctl(&["disk", "create", DISK, "--size", &format!("{}M", options.size_mib)])?;
-        for server in [&field.blockd, &field.nbdkit, &field.raw] {
+        for server in [&field.blockd, &field.nbdkit, &field.raw, &field.bare] {
             fill(server, size_bytes)?;
         }
         field.make_untouched(BLOCKD)?;
@@ -201,6 +222,8 @@ impl Field {
             BLOCKD => Ok(&self.blockd),
             NBDKIT => Ok(&self.nbdkit),
             QEMU_RAW => Ok(&self.raw),
+            BARE_FILE => Ok(&self.bare),
+            NO_DATA => Ok(&self.no_data),
             _ => self.qcow2.as_ref().context("qemu-nbd did not come up again"),
         }
     }
@@ -210,11 +233,13 @@ impl Field {
         if cell.before == Before::Untouched {
             self.make_untouched(subject)?;
         }
-        // a point that was deleted to bound the space is no part of what is measured
-        while !self.is_folded()? {
-            std::thread::sleep(FOLD_POLL);
+        if !std::mem::replace(&mut self.is_settled, true) {
+            // a point that was deleted to bound the space is no part of what is measured, nor are the new one's sums
+            while !self.is_folded()? {
+                std::thread::sleep(FOLD_POLL);
+            }
+            self.blockd.wait_until_idle()?;
         }
-        self.blockd.wait_until_idle()?;
         server::run(Command::new("sync").arg("--file-system").arg(&self.dir))?;
         if cell.before == Before::Uncached {
             std::fs::write("/proc/sys/vm/drop_caches", "3")
@@ -233,6 +258,7 @@ impl Field {
         match subject {
             BLOCKD => {
                 let before = self.point.take();
+                self.is_settled = false;
                 self.point = Some(self.blockctl(&["snapshot", DISK])?);
                 // one point is kept, so that the space used stays bounded over many rounds
                 before.map_or(Ok(()), |point| self.blockctl(&["point", "delete", &point, "--yes"]).map(drop))
@@ -244,6 +270,7 @@ impl Field {
             }
             NBDKIT => empty(&self.dir.join("kit.raw"), self.size_bytes),
             QEMU_RAW => empty(&self.dir.join("qemu.raw"), self.size_bytes),
+            BARE_FILE => empty(&self.dir.join("bare.raw"), self.size_bytes),
             _ => Ok(()),
         }
     }
@@ -252,14 +279,13 @@ impl Field {
         let name = cell.name.to_owned();
         if subject == DIRECT {
             let measured = fio::run_on_file(&self.largest_layer()?, cell.access)?;
-            let (iops, p99_us) = (measured.iops, measured.p99_us);
-            return Ok(Sample { round, cell: name, subject, iops, p99_us, cpu_us: 0.0 });
+            return Ok(sample(round, name, subject, &measured, 0.0));
         }
         let server = self.server(subject)?;
         let before = server.cpu_s()?;
         let measured = fio::run(server.uri(), self.size_bytes, cell.connections, cell.access)?;
         let cpu_us = (server.cpu_s()? - before) * 1e6 / measured.requests;
-        Ok(Sample { round, cell: name, subject, iops: measured.iops, p99_us: measured.p99_us, cpu_us })
+        Ok(sample(round, name, subject, &measured, cpu_us))
     }
 
     /// blockd's file with the most data: after a pass over the disk, all of it.
@@ -293,6 +319,11 @@ impl Field {
         }
         Ok(text)
     }
+}
+
+fn sample(round: u32, cell: String, subject: &'static str, measured: &fio::Measured, cpu_us: f64) -> Sample {
+    let &fio::Measured { iops, p99_us, client_us, .. } = measured;
+    Sample { round, cell, subject, iops, p99_us, cpu_us, client_us }
 }
 
 fn fill(server: &Server, size_bytes: u64) -> Result<()> {

@@ -18,6 +18,8 @@ pub struct Sample {
     pub p99_us: f64,
     /// Server CPU time a request, microseconds.
     pub cpu_us: f64,
+    /// Client CPU time a request, microseconds.
+    pub client_us: f64,
 }
 
 /// Everything one run measured.
@@ -30,8 +32,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Tables of `subject` beside every other subject.
-    pub fn markdown(&self, subject: &str) -> String {
+    /// Tables of `subject` beside every other subject. Those in `bounds` are no peers: they show how far any server comes,
+    /// and stand beside the peers as well.
+    pub fn markdown(&self, subject: &str, bounds: &[&str]) -> String {
         let mut text = String::new();
         for (name, value) in &self.facts {
             text += &format!("- {name}: {value}\n");
@@ -42,9 +45,18 @@ impl Report {
             subject,
             &peers,
         );
+        let peers: Vec<&str> = peers.into_iter().filter(|name| !bounds.contains(name)).collect();
+        for bound in bounds {
+            text += &self.ratios(
+                &format!("what limits any server: {bound}, as a multiple of the peer's"),
+                bound,
+                &peers,
+            );
+        }
         text += &self.values("requests a second", |sample| sample.iops);
         text += &self.values("99th percentile of latency, µs", |sample| sample.p99_us);
         text += &self.values("server CPU a request, µs", |sample| sample.cpu_us);
+        text += &self.values("client CPU a request, µs", |sample| sample.client_us);
         text
     }
 
@@ -144,7 +156,7 @@ fn short(value: f64) -> String {
 fn sample_json(sample: &Sample) -> Value {
     json!({
         "round": sample.round, "cell": sample.cell, "subject": sample.subject,
-        "iops": sample.iops, "p99_us": sample.p99_us, "cpu_us": sample.cpu_us,
+        "iops": sample.iops, "p99_us": sample.p99_us, "cpu_us": sample.cpu_us, "client_us": sample.client_us,
     })
 }
 
@@ -153,7 +165,7 @@ mod tests {
     use super::*;
 
     fn sample(round: u32, subject: &'static str, iops: f64) -> Sample {
-        Sample { round, cell: "read".into(), subject, iops, p99_us: 1.0, cpu_us: 2.0 }
+        Sample { round, cell: "read".into(), subject, iops, p99_us: 1.0, cpu_us: 2.0, client_us: 3.0 }
     }
 
     #[test]
@@ -163,7 +175,10 @@ mod tests {
         let samples = samples.iter().flat_map(|(r, a, b)| [sample(*r, "a", *a), sample(*r, "b", *b)]);
         let report = Report { facts: Vec::new(), samples: samples.collect() };
         assert_eq!(report.ratio("read", "a", "b"), Some((2.0, 2.0, 3.0)));
-        assert!(report.markdown("a").contains("| read | **2.00** (2.00–3.00) |"), "{}", report.markdown("a"));
+        let text = report.markdown("a", &[]);
+        assert!(text.contains("| read | **2.00** (2.00–3.00) |"), "{text}");
+        let text = report.markdown("b", &["a"]);
+        assert!(text.contains("any server: a, as a multiple of the peer's | b |"), "{text}");
     }
 
     #[test]

@@ -12,8 +12,10 @@ use anyhow::{Context, Result, bail};
 const START_LIMIT: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(20);
 /// Two minutes of never resting that long.
-const IDLE_TRIES: u32 = 400;
-const IDLE_POLL: Duration = Duration::from_millis(300);
+const IDLE_TRIES: u32 = 100;
+/// Longer than the second the daemon lets pass between two looks at what there is to do: the sums of a layer just sealed begin
+/// within it, and read all of that.
+const IDLE_POLL: Duration = Duration::from_millis(1200);
 /// The unit of the CPU times in /proc; 100 on every Linux this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -61,6 +63,20 @@ impl Server {
             "--discard=unmap",
         ]);
         command.arg(format!("--format={format}")).arg("--socket").arg(&socket).arg(file);
+        Server::start(command, &socket, "")
+    }
+
+    /// Our [bare](crate::bare) server, on a file or on nothing.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn bare(dir: &Path, size_bytes: u64, file: Option<&Path>) -> Result<Server> {
+        let socket = dir.join(if file.is_some() { "bare-file.sock" } else { "bare.sock" });
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("bare-server").arg(format!("--size={size_bytes}")).arg("--socket").arg(&socket);
+        if let Some(file) = file {
+            command.arg("--file").arg(file);
+        }
         Server::start(command, &socket, "")
     }
 
