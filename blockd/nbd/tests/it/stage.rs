@@ -159,6 +159,7 @@ impl BlockSource for SparseDisk {
 
 impl BlockDevice for SparseDisk {
     fn write_at(&self, offset: ByteOffset, buf: &[u8]) -> Result<()> {
+        check_range(offset, buf.len() as u64, self.size())?;
         let (start, end) = (offset.get(), offset.get() + buf.len() as u64);
         // as a layer does: blocks that are written in part are read first
         for edge in [start, end].into_iter().filter(|at| !at.is_multiple_of(BLOCK_SIZE)) {
