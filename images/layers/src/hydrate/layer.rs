@@ -226,14 +226,19 @@ impl HydratedLayer {
         while first < past {
             let page_past = (first / PAGE_BLOCKS + 1) * PAGE_BLOCKS;
             let is_page = first.is_multiple_of(PAGE_BLOCKS) && past >= page_past.min(self.blocks);
-            let until = if is_page { page_past } else { (first / STRIPE_BLOCKS + 1) * STRIPE_BLOCKS };
-            let until = until.min(past);
-            if is_page && self.layer.map.run(first, until - first) == (BlockState::Absent, until - first) {
-                self.fill_page(first, until);
-            } else {
+            let page = page_past.min(past) - first;
+            let (state, count) = self.layer.map.run(first, page);
+            if is_page && (state, count) == (BlockState::Absent, page) {
+                self.fill_page(first, first + page);
+                first += page;
+            } else if state == BlockState::Absent {
+                // others note blocks of this page too: each stripe under its own lock, or a block counts twice
+                let until = ((first / STRIPE_BLOCKS + 1) * STRIPE_BLOCKS).min(past);
                 self.mark(first, until, BlockState::Zero)?;
+                first = until;
+            } else {
+                first += count;
             }
-            first = until;
         }
         Ok(())
     }

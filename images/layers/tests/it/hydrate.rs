@@ -223,35 +223,40 @@ fn a_base_that_goes_away_is_missed_and_not_guessed() {
     assert_eq!(buf, [7; 4096]);
 }
 
+/// So many bytes, of which only one MiB, from the second number on, is not empty.
+struct Sparse(u64, u64);
+
+impl BlockSource for Sparse {
+    fn size(&self) -> ByteCount {
+        ByteCount::new(self.0)
+    }
+
+    fn read_at(&self, _: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
+        buf.fill(9);
+        Ok(())
+    }
+
+    fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
+        let data = ByteRange::between(self.1, self.1 + MIB);
+        for (part, kind) in [
+            (ByteRange::between(0, data.start()), ExtentKind::Hole),
+            (data, ExtentKind::Data),
+            (ByteRange::between(data.end(), self.0), ExtentKind::Hole),
+        ] {
+            let part = part.intersect(range);
+            if !part.is_empty() && visit(block::Extent { range: part, kind }).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A base of 4 TiB with little in it is brought in a moment, and takes no more than it has.
 #[test]
 fn emptiness_costs_nothing() {
     let (_media, env) = machine();
     let (size, at) = (4 << 40, 3 << 40);
-    struct Sparse(u64, u64);
-    impl BlockSource for Sparse {
-        fn size(&self) -> ByteCount {
-            ByteCount::new(self.0)
-        }
-        fn read_at(&self, _: ByteOffset, buf: &mut [u8]) -> block::Result<()> {
-            buf.fill(9);
-            Ok(())
-        }
-        fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
-            let data = ByteRange::between(self.1, self.1 + MIB);
-            for (part, kind) in [
-                (ByteRange::between(0, data.start()), ExtentKind::Hole),
-                (data, ExtentKind::Data),
-                (ByteRange::between(data.end(), self.0), ExtentKind::Hole),
-            ] {
-                let part = part.intersect(range);
-                if !part.is_empty() && visit(block::Extent { range: part, kind }).is_break() {
-                    return Ok(());
-                }
-            }
-            Ok(())
-        }
-    }
     let base = Base { state: StateId::from_bytes([7; 16]), source: Arc::new(Sparse(size, at)) };
     let disk = on(&env, &base, size);
     disk.begin_hydration().unwrap();
@@ -265,6 +270,31 @@ fn emptiness_costs_nothing() {
     .unwrap();
     assert_eq!(kinds, [(0, ExtentKind::Zero), (at, ExtentKind::Data), (at + MIB, ExtentKind::Zero)]);
     assert_eq!(disk.usage().unwrap().data.get(), MIB);
+}
+
+/// Threads that come upon the same emptiness count it once: hydration comes to its end whoever notes what.
+#[test]
+fn several_threads_agree_on_what_is_empty() {
+    let (size, at) = (64 << 30, 3 * MIB + 17 * BLOCK);
+    for round in 0..150 {
+        let (_media, env) = machine();
+        let base = Base { state: StateId::from_bytes([7; 16]), source: Arc::new(Sparse(size, at)) };
+        let disk = on(&env, &base, size);
+        disk.begin_hydration().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let idle = std::iter::from_fn(|| match disk.hydrate_step().unwrap() {
+                        Hydrating::Whole => None,
+                        step => Some(u32::from(step == Hydrating::Idle)),
+                    });
+                    let idle = idle.scan(0, |sum, one| Some(std::mem::replace(sum, *sum + one)));
+                    assert!(idle.into_iter().all(|idle| idle < 20_000), "round {round}: no end");
+                });
+            }
+        });
+        disk.release_base().unwrap();
+    }
 }
 
 /// A full filesystem stops a hydration, not the disk; it goes on when there is room.
