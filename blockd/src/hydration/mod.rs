@@ -175,6 +175,8 @@ impl Work {
             false => return self.release(named).is_ok(),
         };
         let ended = begun.and_then(|()| {
+            // a limit is one of all that is brought
+            disk.hydrate_on_read(self.limit.is_none());
             while self.now() < began + TURN && !self.bell.is_stopping() {
                 match self.step(named, disk, run.promote)? {
                     Hydrating::Working(_) => worked = true,

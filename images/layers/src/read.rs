@@ -18,7 +18,11 @@ impl BlockSource for Disk {
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
         self.check_held()?;
         let sealed = |layer: &Layer, at: u64, buf: &mut [u8], since| self.read_sealed(layer, at, buf, since);
-        read_from(&self.view, |view| view.size, offset, buf, || self.seen.since(), sealed)
+        read_from(&self.view, |view| view.size, offset, buf, || self.seen.since(), sealed)?;
+        if let Some(ground) = self.ground() {
+            self.bring_missed(&ground);
+        }
+        Ok(())
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {

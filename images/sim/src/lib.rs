@@ -24,6 +24,7 @@ mod blobs;
 mod chance;
 pub mod conformance;
 mod fault;
+pub mod filesystem;
 mod media;
 mod model;
 mod op;

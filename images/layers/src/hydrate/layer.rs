@@ -4,7 +4,7 @@
 use crate::active::{Active, Place, STRIPE_BLOCKS};
 use crate::chain::{BaseRecord, Chain};
 use crate::state::{BlockState, PAGE_BLOCKS, page_of};
-use block::sync::atomic::{AtomicU64, Ordering};
+use block::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use block::sync::{Arc, Mutex, lock};
 use block::{
     BLOCK_SIZE, BlockSource, ByteOffset, ByteRange, Extent, ExtentKind, Result, Stored, Visit, planted,
@@ -26,6 +26,9 @@ pub(crate) struct HydratedLayer {
     present: AtomicU64,
     /// Windows that readers missed, the oldest first.
     wanted: Mutex<VecDeque<u64>>,
+    /// Whether there are such, and whether readers bring them themselves.
+    is_wanted: AtomicBool,
+    is_eager: AtomicBool,
     /// From where on the rest is looked for.
     cursor: Mutex<u64>,
     /// Held while what was hydrated is made durable.
@@ -55,11 +58,14 @@ impl HydratedLayer {
         let blocks = record.size.blocks();
         let present = layer.map.present();
         let (wanted, cursor) = (Mutex::default(), Mutex::new(0));
+        let (is_wanted, is_eager) = (AtomicBool::new(false), AtomicBool::new(false));
         Arc::new(Self {
             layer,
             blocks,
             present: AtomicU64::new(present),
             wanted,
+            is_wanted,
+            is_eager,
             cursor,
             settling: Mutex::new(()),
         })
@@ -171,11 +177,28 @@ impl HydratedLayer {
                 wanted.push_back(window);
             }
         }
+        self.is_wanted.store(!wanted.is_empty(), Ordering::Relaxed);
     }
 
-    /// The next blocks to hydrate, as (first, past): what readers missed first. None if all are here or on their way.
-    pub(crate) fn next_piece(&self) -> Option<(u64, u64)> {
-        while let Some(window) = { lock(&self.wanted).pop_front() } {
+    /// From now on readers bring themselves what they missed, or leave that to others.
+    pub(crate) fn bring_on_read(&self, is_eager: bool) {
+        self.is_eager.store(is_eager, Ordering::Relaxed);
+    }
+
+    /// Whether a reader is to bring something that it or another one missed.
+    pub(crate) fn asks_readers(&self) -> bool {
+        self.is_eager.load(Ordering::Relaxed) && self.is_wanted.load(Ordering::Relaxed)
+    }
+
+    /// The next blocks that readers missed, as (first, past).
+    pub(crate) fn next_wanted(&self) -> Option<(u64, u64)> {
+        let pop = || {
+            let mut wanted = lock(&self.wanted);
+            let window = wanted.pop_front();
+            self.is_wanted.store(!wanted.is_empty(), Ordering::Relaxed);
+            window
+        };
+        while let Some(window) = pop() {
             let start = window * WINDOW_BLOCKS;
             // whoever reads on finds the next window here
             for first in [start, start + WINDOW_BLOCKS] {
@@ -184,6 +207,14 @@ impl HydratedLayer {
                     return Some((first, past));
                 }
             }
+        }
+        None
+    }
+
+    /// The next blocks to hydrate, as (first, past): what readers missed first. None if all are here or on their way.
+    pub(crate) fn next_piece(&self) -> Option<(u64, u64)> {
+        if let Some(wanted) = self.next_wanted() {
+            return Some(wanted);
         }
         let mut cursor = lock(&self.cursor);
         let Some(first) = self.next_absent(*cursor) else {

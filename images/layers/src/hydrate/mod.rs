@@ -41,7 +41,7 @@ pub struct HydrationProgress {
 }
 
 impl Disk {
-    fn ground(&self) -> Option<Arc<Ground>> {
+    pub(crate) fn ground(&self) -> Option<Arc<Ground>> {
         self.view.load().below.ground.clone()
     }
 
@@ -98,6 +98,29 @@ impl Disk {
         let done = self.check().and_then(|()| self.bring_next(&ground, hydrated));
         hydrated.layer.in_flight.leave(shard);
         done
+    }
+
+    /// From now on a reader that misses blocks brings the window around them itself, as the chunks it had decoded for it are in
+    /// memory just then; or leaves that to [`hydrate_step`](Self::hydrate_step). Nothing before hydration began.
+    pub fn hydrate_on_read(&self, is_eager: bool) {
+        if let Some(ground) = self.ground()
+            && let Some(hydrated) = ground.hydrated()
+        {
+            hydrated.bring_on_read(is_eager);
+        }
+    }
+
+    /// Brings a window that a reader has just missed. What fails is left to the next step, which says why.
+    pub(crate) fn bring_missed(&self, ground: &Ground) {
+        let Some(hydrated) = ground.hydrated().filter(|hydrated| hydrated.asks_readers()) else { return };
+        let shard = hydrated.layer.in_flight.enter();
+        if self.check().is_ok()
+            && let Some((first, past)) = hydrated.next_wanted()
+            && let Err(error) = self.bring(ground, hydrated, first, past)
+        {
+            tracing::debug!(%error, "what was read is not kept");
+        }
+        hydrated.layer.in_flight.leave(shard);
     }
 
     fn bring_next(&self, ground: &Ground, hydrated: &HydratedLayer) -> Result<Hydrating> {

@@ -4,9 +4,9 @@
 //! No answer comes after a real power cut. After this one some do, and XFS says success for a directory's sync whose changes
 //! it has just dropped: an answer that comes once the cut began proves nothing here.
 
-use crate::filesystem::{Filesystem, volatile};
 use block::{BlockSource, ByteCount, DiskId};
 use layers::{Disk, Env, Opened};
+use sim::filesystem::{Filesystem, volatile};
 use sim::{Action, ModelDisk, Rng};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

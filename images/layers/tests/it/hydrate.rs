@@ -297,6 +297,33 @@ fn several_threads_agree_on_what_is_empty() {
     }
 }
 
+/// A reader that misses a block brings the window around it, if it is told to; the base is not asked for that again.
+#[test]
+fn readers_bring_what_they_missed() {
+    let (_media, env) = machine();
+    let base = Watched::filled(2 * MIB, 7);
+    let disk = on(&env, &base.as_base(), 2 * MIB);
+    disk.begin_hydration().unwrap();
+    let ask = |at: u64| disk.read_at(ByteOffset::new(at), &mut [0; 100]).unwrap();
+    ask(MIB + 5000);
+    assert_eq!(disk.hydration().unwrap().done.get(), 0, "nobody was told to");
+    disk.hydrate_on_read(true);
+    base.reads();
+    ask(5000);
+    ask(MIB / 2);
+    assert_eq!(disk.hydration().unwrap().done.get(), 2 * 64 * BLOCK, "the first one, and that");
+    base.reads();
+    (0..64).for_each(|block| ask(block * BLOCK));
+    assert_eq!(base.reads(), [(MIB / 2, MIB / 2 + 64 * BLOCK)], "the window that was still wanted");
+    base.is_away.store(true, Ordering::SeqCst);
+    ask(MIB / 2 + 100);
+    disk.hydrate_on_read(false);
+    base.is_away.store(false, Ordering::SeqCst);
+    hydrate_all(&disk);
+    disk.release_base().unwrap();
+    assert!(read(&*disk).iter().all(|&byte| byte == 7));
+}
+
 /// A full filesystem stops a hydration, not the disk; it goes on when there is room.
 #[test]
 fn no_room_is_waited_for() {

@@ -9,7 +9,6 @@ mod cost;
 mod cuts;
 mod damage;
 mod faults;
-mod filesystem;
 mod group;
 mod histories;
 mod hydrate;

@@ -1,8 +1,8 @@
 //! Folds on filesystems that can share blocks between files, and on those that cannot.
 
-use crate::filesystem::{Filesystem, volatile};
 use block::{BlockDevice, ByteCount, ByteOffset, DiskId};
 use layers::{Disk, Env, Folding};
+use sim::filesystem::{Filesystem, volatile};
 
 const MIB: u64 = 1 << 20;
 const LAYER: u64 = 48 * MIB;

@@ -1,4 +1,4 @@
-//! Real filesystems of the tests' own.
+//! Real filesystems of a test's own, whose power can be cut. As root, with the packages tests need.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,6 +44,10 @@ pub struct Filesystem {
 }
 
 impl Filesystem {
+    /// Makes one of this kind, `ext4` or `xfs`, not mounted yet.
+    ///
+    /// # Panics
+    /// A program is missing or fails, as in every other function here.
     pub fn make(kind: &'static str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let image = dir.path().join("image");
@@ -55,10 +59,12 @@ impl Filesystem {
         Self { kind, device, mounted: AtomicBool::new(false), dir }
     }
 
+    /// Where it is mounted.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
+    /// Mounts it.
     pub fn mount(&self) {
         run_in_time("mount", &[&self.device, text(&self.root())]);
         self.mounted.store(true, Ordering::SeqCst);
@@ -97,6 +103,9 @@ impl Drop for Filesystem {
 }
 
 /// A place for live maps.
+///
+/// # Panics
+/// Shared memory cannot be written.
 pub fn volatile() -> TempDir {
     tempfile::tempdir_in("/dev/shm").expect("shared memory")
 }
