@@ -14,7 +14,7 @@ use nbd::wire::*;
 use nbd::{Access, Export, ExportInfo, Exports, Peer, Uri};
 use replies::Checker;
 use serve::serve;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Every decoder takes any bytes without a panic, and what it takes it encodes to the same bytes.
 pub fn fuzz_wire(data: &[u8]) {
@@ -130,6 +130,9 @@ pub const SMALL: u64 = 49_001;
 /// Bytes of a disk whose reads and writes are taken in several pieces; it costs ten times as much to look at.
 pub const LARGE: u64 = 700_001;
 
+/// What a disk holds before the first wish: no byte is like its neighbours, so that one taken from the wrong place shows.
+static CONTENT: LazyLock<Vec<u8>> = LazyLock::new(|| (0..LARGE).map(|at| (at % 251) as u8).collect());
+
 impl Wish {
     /// Wishes made of any bytes, for a disk of `size` bytes.
     pub fn parse(data: &[u8], size: u64) -> Vec<Self> {
@@ -176,7 +179,7 @@ pub fn transmission(wishes: &[Wish], size: u64, style: ReplyStyle, piece: usize,
         }
         expected.push((request, fill));
     }
-    let model = vec![0x5a; size as usize];
+    let model = CONTENT[..size as usize].to_vec();
     let disk = Arc::new(MemoryDisk::new(ByteCount::new(size)));
     disk.write_at(ByteOffset::ZERO, &model).expect("a write to memory");
     let served = serve(disk.clone(), style, &stream, piece, seed);

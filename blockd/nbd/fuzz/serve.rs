@@ -153,6 +153,7 @@ impl Server {
             self.served.bytes.extend_from_slice(&self.out.filled()[from..at]);
             from = at;
             let start = Shelf::disk_offset(pieces[0].offset);
+            assert!(start >= request.offset, "bytes before those asked for");
             let mut bytes = Vec::new();
             for piece in &pieces {
                 assert_eq!(Shelf::disk_offset(piece.offset), start + bytes.len() as u64, "pieces in order");
