@@ -54,12 +54,20 @@ pub fn run(options: &Options) -> Result<()> {
     for stream in listener.incoming() {
         let (stream, size, file) = (stream?, options.size, file.clone());
         std::thread::spawn(move || {
-            if let Err(error) = serve(stream, size, file.as_deref()) {
+            let served = serve(stream, size, file.as_deref());
+            // whoever only looks whether it listens does not wait for the greeting
+            let failed = served.err().filter(|error| !is_hangup(error));
+            if let Some(error) = failed {
                 eprintln!("a connection of the bare server: {error:#}");
             }
         });
     }
     Ok(())
+}
+
+fn is_hangup(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset))
 }
 
 struct One(u64);
@@ -98,7 +106,6 @@ fn serve(mut stream: UnixStream, size: u64, file: Option<&File>) -> Result<()> {
         match stream.read(&mut input[end..]) {
             Ok(0) => return Ok(()),
             Ok(count) => end += count,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }
