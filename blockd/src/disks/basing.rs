@@ -12,6 +12,7 @@ use block::sync::lock;
 use block::{BlockSource, ByteCount, DiskId, StateId, VaultId};
 use control::Kind;
 use layers::{Base, Disk};
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -235,21 +236,37 @@ impl Disks {
         point: &str,
         delete: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
+        self.unless_stood_on(vault, |check| {
+            check(manifest, point)?;
+            delete()
+        })
+    }
+
+    /// The same of several points: `delete` asks for each whether a disk stands on it, and none comes to meanwhile.
+    pub fn unless_stood_on<T>(
+        &self,
+        vault: VaultId,
+        delete: impl FnOnce(&dyn Fn(Option<&ManifestId>, &str) -> Result<()>) -> T,
+    ) -> T {
         let _tree = lock(&self.tree);
-        let stands = |named: &&Arc<Named>| {
-            manifest.is_some()
-                && named.base.as_ref().and_then(BaseRecord::stored)
-                    == manifest.map(|manifest| (vault, *manifest))
-        };
-        let children: Vec<String> =
-            self.all().iter().filter(stands).map(|named| named.name.clone()).collect();
-        if children.is_empty() {
-            return delete();
+        let mut children: HashMap<ManifestId, Vec<String>> = HashMap::new();
+        for named in self.all() {
+            match named.base.as_ref().and_then(BaseRecord::stored) {
+                Some((of, manifest)) if of == vault => {
+                    children.entry(manifest).or_default().push(named.name.clone());
+                }
+                _ => {}
+            }
         }
-        let why = format!("it is what these disks read: {}", children.join(", "));
-        Err(Error::said(Kind::Conflict, format!("delete {point} from its vault"), why).with_help(
-            "`blockctl run promote NAME` makes a disk independent, `run discard` or `disk delete` ends it",
-        ))
+        delete(&|manifest, point| match manifest.and_then(|manifest| children.get(manifest)) {
+            None => Ok(()),
+            Some(disks) => {
+                let why = format!("it is what these disks read: {}", disks.join(", "));
+                Err(Error::said(Kind::Conflict, format!("delete {point} from its vault"), why).with_help(
+                    "`blockctl run promote NAME` makes a disk independent, `run discard` or `disk delete` ends it",
+                ))
+            }
+        })
     }
 
     /// Makes a disk on an image that is not ours and stays as it is.

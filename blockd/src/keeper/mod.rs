@@ -7,6 +7,8 @@ mod judge;
 mod newest;
 mod plan;
 mod prune;
+#[cfg(test)]
+mod scale;
 mod watch;
 
 pub use judge::expiry;

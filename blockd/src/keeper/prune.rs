@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const DAY_SECONDS: i64 = 86_400;
+/// Deletions that are written down together.
+const TOGETHER: usize = 64;
 
 /// Looks at every disk that stands under a policy, and at every vault.
 pub(super) fn round(daemon: &Daemon, now: Timestamp) {
@@ -30,6 +32,7 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
     for vault in usable(daemon).iter().filter(|vault| !vault.archive) {
         note(&vault.name, end_rehydrations(daemon.tiers(), vault, &view, &hurt, now));
     }
+    let mut going = Going::default();
     for item in view.names() {
         // why a policy cannot be read is in the warnings of the status
         let Ok(Some((name, policy))) = daemon.policies().of_disk(item) else { continue };
@@ -42,9 +45,10 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
         let mut disks: BTreeMap<DiskId, Vec<Held>> = BTreeMap::new();
         view.held(Some(item)).into_iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
         for points in disks.values() {
-            note(item, prune(daemon, &hurt, (&name, &policy), points, now));
+            note(item, prune(daemon, &hurt, (&name, &policy), points, now, &mut going));
         }
     }
+    going.all_go(daemon);
     for vault in usable(daemon) {
         note(&vault.name, daemon.tiers().end_deletions(&vault, now));
     }
@@ -60,6 +64,7 @@ fn prune(
     (name, policy): (&PolicyName, &Policy),
     points: &[Held],
     now: Timestamp,
+    going: &mut Going,
 ) -> Result<()> {
     daemon.tiers().vaults.get(&name.vault)?.vault()?;
     let is_suspect = |held: &&Held| daemon.tiers().vaults.marks().of(held.state).suspect.is_some();
@@ -75,7 +80,7 @@ fn prune(
     for judged in judged.iter().filter(|judged| judged.kept.is_empty()) {
         for (place, _) in judged.held.stored().filter(|(place, _)| places.contains(&Some(&place.name))) {
             if place.vault().is_ok() && place.terms().immutable_until(judged.held.time, now).is_none() {
-                let_go(daemon, name, &judged.held, place);
+                going.add(daemon, name, place, &judged.held);
             }
         }
     }
@@ -86,18 +91,51 @@ fn prune(
     Ok(())
 }
 
-/// Deletes a copy that the policy does not keep any longer.
-fn let_go(daemon: &Daemon, name: &PolicyName, held: &Held, place: &NamedVault) {
+/// Copies that policies do not keep any longer, by policy and place: what goes together is written down together.
+#[derive(Default)]
+struct Going(BTreeMap<(String, String), (Arc<NamedVault>, Vec<Held>)>);
+
+impl Going {
+    fn add(&mut self, daemon: &Daemon, policy: &PolicyName, place: &Arc<NamedVault>, held: &Held) {
+        let key = (policy.to_string(), place.name.clone());
+        let (_, points) = self.0.entry(key.clone()).or_insert_with(|| (place.clone(), Vec::new()));
+        points.push(held.clone());
+        if points.len() >= TOGETHER
+            && let Some((place, points)) = self.0.remove(&key)
+        {
+            let_go(daemon, &key.0, &place, &points);
+        }
+    }
+
+    fn all_go(self, daemon: &Daemon) {
+        for ((policy, _), (place, points)) in self.0 {
+            let_go(daemon, &policy, &place, &points);
+        }
+    }
+}
+
+fn let_go(daemon: &Daemon, policy: &str, place: &NamedVault, points: &[Held]) {
+    let names: Vec<&str> = points.iter().map(|held| held.name.as_str()).collect();
     let about = About::from([
-        ("point".to_owned(), held.name.as_str().into()),
+        ("points".to_owned(), names.join(", ").into()),
         ("vault".to_owned(), place.name.as_str().into()),
     ]);
-    let said = Said { who: format!("policy {name}"), action: "prune".to_owned(), about };
-    let by = By::Policy(name.to_string());
-    let deleted = daemon.audited(&said, || daemon.tiers().delete_from(held, place, &by));
-    if note(&held.name, deleted).is_some() {
-        tracing::info!(point = held.name, policy = %name, "is kept no longer");
-    }
+    let said = Said { who: format!("policy {policy}"), action: "prune".to_owned(), about };
+    let delete = || {
+        let points: Vec<&Held> = points.iter().collect();
+        let outcomes = daemon.tiers().delete_all_from(&points, place, &By::Policy(policy.to_owned()))?;
+        // all of them, whatever is said of one
+        let mut first = Ok(());
+        for (held, outcome) in points.iter().zip(outcomes) {
+            match outcome {
+                Ok(_) => tracing::info!(point = held.name, policy, "is kept no longer"),
+                Err(error) if first.is_ok() => first = Err(error),
+                Err(error) => tracing::warn!("{}", error.body().message),
+            }
+        }
+        first
+    };
+    note(&place.name, daemon.audited(&said, delete));
 }
 
 /// Copies in the instant tier that are old or many leave it, if a vault holds the point; the newest of a disk stays.

@@ -9,6 +9,7 @@ use crate::vaults::NamedVault;
 use block::{Failure as _, StateId};
 use control::Kind;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
 use std::fmt;
 use vault::ManifestId;
 
@@ -45,31 +46,51 @@ impl Tiers {
     /// # Errors
     /// `Refused` by the gate; what the vault or the host reports.
     pub fn delete_from(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
-        let id = vault.vault()?.id();
-        self.disks.delete_unless_stood_on(id, held.stored_in(&vault.name), &held.name, || {
-            self.delete_now(held, vault, by)
-        })
+        match self.delete_all_from(&[held], vault, by)?.pop() {
+            Some(until) => until,
+            None => Err(Error::not_found(format!("point {}", held.name))),
+        }
     }
 
-    fn delete_now(&self, held: &Held, vault: &NamedVault, by: &By) -> Result<Option<Timestamp>> {
-        let (marks, now) = (self.vaults.marks(), self.now());
-        gate::ask_vault(&held.name, vault.terms(), self.vaults.clock(), held.time)?;
-        let days = vault.term_days();
-        let until =
-            now.saturating_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX);
-        marks.change(held.state, &held.name, |mark| {
-            gate::ask(&held.name, mark, now)?;
-            mark.deleted.insert(vault.key(), Deleted { at: now, until, by: by.to_string() });
-            mark.rehydrated.remove(&vault.key());
-            Ok(())
-        })?;
-        if days > 0 {
-            return Ok(Some(until));
-        }
-        match held.stored_in(&vault.name) {
-            Some(manifest) => self.end_deletion(vault, held.state, Some(manifest)).map(|()| None),
-            None => Ok(None),
-        }
+    /// The same of several points, for little more than the price of one: what came of each, in their order.
+    ///
+    /// # Errors
+    /// What the vault or the host reports: then nothing is known of any of them. What the gate refuses is of its point alone.
+    pub fn delete_all_from(
+        &self,
+        points: &[&Held],
+        vault: &NamedVault,
+        by: &By,
+    ) -> Result<Vec<Result<Option<Timestamp>>>> {
+        let id = vault.vault()?.id();
+        self.disks.unless_stood_on(id, |check| {
+            let (now, days) = (self.now(), vault.term_days());
+            let term = SignedDuration::from_hours(24 * i64::from(days));
+            let until = now.saturating_add(term).unwrap_or(Timestamp::MAX);
+            let named: HashMap<&str, &Held> = points.iter().map(|held| (held.name.as_str(), *held)).collect();
+            let delete = |mark: &mut Mark, name: &str| {
+                let held = named.get(name).ok_or_else(|| Error::not_found(format!("point {name}")))?;
+                check(held.stored_in(&vault.name), name)?;
+                gate::ask_vault(name, vault.terms(), self.vaults.clock(), held.time)?;
+                gate::ask(name, mark, now)?;
+                mark.deleted.insert(vault.key(), Deleted { at: now, until, by: by.to_string() });
+                mark.rehydrated.remove(&vault.key());
+                Ok(())
+            };
+            let states: Vec<(StateId, &str)> =
+                points.iter().map(|held| (held.state, held.name.as_str())).collect();
+            let marked = self.vaults.marks().change_all(&states, delete)?;
+            let end = |(held, marked): (&&Held, Result<()>)| {
+                marked?;
+                match held.stored_in(&vault.name) {
+                    Some(manifest) if days == 0 => {
+                        self.end_deletion(vault, held.state, Some(manifest)).map(|()| None)
+                    }
+                    _ => Ok((days > 0).then_some(until)),
+                }
+            };
+            Ok(points.iter().zip(marked).map(end).collect())
+        })
     }
 
     /// Ends the deletions of a vault whose term is over.

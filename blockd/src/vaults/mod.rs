@@ -92,8 +92,8 @@ pub struct NamedVault {
 struct Opened {
     vault: Arc<Vault>,
     store: OpenStore,
-    // of a bucket: what it took when it was last counted
-    usage: Mutex<Option<Usage>>,
+    // what it took when it was last counted, and how its directories were then
+    usage: Mutex<Option<(Touched, Usage)>>,
     // the damaged packs the catalog has
     kept: Mutex<Vec<String>>,
 }

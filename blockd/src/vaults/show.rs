@@ -1,6 +1,6 @@
 //! The vaults as people see them.
 
-use super::{LIMIT_BYTES, NamedVault, Opened, Vaults, key_path, sheet_path};
+use super::{LIMIT_BYTES, NamedVault, Opened, Touched, Vaults, key_path, sheet_path};
 use crate::error::{Doing, Result};
 use crate::names::rfc3339;
 use crate::store::Location;
@@ -14,7 +14,7 @@ impl Opened {
     /// Takes note of what a vault in a bucket takes.
     pub(super) fn count(&self) {
         match self.vault.usage() {
-            Ok(usage) => *lock(&self.usage) = Some(usage),
+            Ok(usage) => *lock(&self.usage) = Some((Touched::Unknown, usage)),
             Err(error) => tracing::warn!("what a vault takes is counted later: {error}"),
         }
     }
@@ -25,9 +25,18 @@ impl NamedVault {
         let Ok(opened) = &self.open else { return Ok(None) };
         match self.store {
             Location::Directories(_) => {
-                opened.vault.usage().map(Some).doing(|| format!("vault {}", self.name))
+                let touched = self.touched();
+                if let Some((then, usage)) = &*lock(&opened.usage)
+                    && touched.is_settled()
+                    && *then == touched
+                {
+                    return Ok(Some(*usage));
+                }
+                let usage = opened.vault.usage().doing(|| format!("vault {}", self.name))?;
+                *lock(&opened.usage) = Some((touched, usage));
+                Ok(Some(usage))
             }
-            Location::Bucket(_) => Ok(*lock(&opened.usage)),
+            Location::Bucket(_) => Ok(lock(&opened.usage).as_ref().map(|(_, usage)| *usage)),
         }
     }
 

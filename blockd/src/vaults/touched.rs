@@ -1,4 +1,4 @@
-//! When the points of a vault in directories were last touched, so that they are listed again only then.
+//! When the directories of a vault were last touched, so that it is listed and counted again only then.
 
 use super::NamedVault;
 use crate::store::Location;
@@ -9,7 +9,10 @@ use std::time::{Duration, SystemTime};
 /// Names that come and go within this time may leave a directory's time as it was.
 const BLUR: Duration = Duration::from_millis(100);
 
-/// The state of every directory that holds points, or that nobody can tell.
+/// Where every backup, deletion and sweep leaves a trace.
+const PARTS: [&str; 3] = ["points", "index", "quarantine"];
+
+/// The state of these directories, or that nobody can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Touched {
     /// It lies in a bucket.
@@ -31,7 +34,7 @@ impl Touched {
 }
 
 impl NamedVault {
-    /// When its points were last touched.
+    /// When it was last touched.
     #[expect(clippy::disallowed_methods, reason = "held against times that the host itself wrote")]
     pub fn touched(&self) -> Touched {
         let Location::Directories(paths) = &self.store else { return Touched::Unknown };
@@ -46,13 +49,15 @@ impl NamedVault {
             settled &= age.is_none_or(|age| age.is_ok_and(|age| age > BLUR));
         };
         for path in paths {
-            let points = path.join("points");
             look(path);
-            look(&points);
-            let Ok(entries) = std::fs::read_dir(&points) else { continue };
-            let mut appliances: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-            appliances.sort();
-            appliances.iter().for_each(|path| look(path));
+            for part in PARTS {
+                let part = path.join(part);
+                look(&part);
+                let Ok(entries) = std::fs::read_dir(&part) else { continue };
+                let mut appliances: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+                appliances.sort();
+                appliances.iter().for_each(|path| look(path));
+            }
         }
         Touched::Known { dirs, settled }
     }

@@ -240,10 +240,13 @@ fn policies_answer_for_what_they_do() {
     daemon.client().protect("web", Some("two")).expect("protected");
     daemon.eventually("two points are pruned", |client| {
         let entries = client.audit(&AuditQuery::default()).expect("entries");
-        let pruned = entries.iter().filter(|entry| {
-            entry.who == "policy main/two" && entry.action == "prune" && entry.outcome == AuditOutcome::Done
-        });
-        pruned.count() == 2
+        let of_both = |points: &Value| points == "web@1, web@2";
+        let asked = entries
+            .iter()
+            .find(|entry| entry.who == "policy main/two" && entry.about.get("points").is_some_and(of_both));
+        let is_end =
+            |entry: &&control::AuditEntry| entry.outcome == AuditOutcome::Done && entry.action == "prune";
+        asked.is_some_and(|asked| entries.iter().filter(is_end).any(|end| end.of == Some(asked.number)))
     });
 }
 
