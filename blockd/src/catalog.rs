@@ -78,6 +78,8 @@ impl Catalog {
                  vault TEXT NOT NULL, pack TEXT NOT NULL, PRIMARY KEY (vault, pack));
              CREATE TABLE IF NOT EXISTS missed (
                  vault TEXT NOT NULL, manifest TEXT NOT NULL, PRIMARY KEY (vault, manifest));
+             CREATE TABLE IF NOT EXISTS scrubs (
+                 vault TEXT PRIMARY KEY, pack TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS audits (
                  disk TEXT NOT NULL, vault TEXT NOT NULL, next_byte INTEGER NOT NULL, round_ms INTEGER NOT NULL,
                  whole_since_ms INTEGER, last_ms INTEGER NOT NULL, missed INTEGER NOT NULL, missed_ms INTEGER,

@@ -1,4 +1,4 @@
-//! Checks of vaults, as jobs: everything read and verified, and what was found remembered in the catalog.
+//! Checks and scrubs of vaults, as jobs: everything read and verified, and what was found remembered in the catalog.
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
@@ -8,10 +8,13 @@ use crate::points::{Stored, Tiers};
 use crate::repair::repair;
 use crate::transfer::Follow;
 use crate::vaults::NamedVault;
+use block::sync::atomic::{AtomicU64, Ordering};
+use block::sync::{Mutex, lock};
 use block::{ByteCount, Time};
-use control::{Job, Kind, LastCheck, Problem, VaultCheck};
+use control::{Job, Kind, LastCheck, Problem, ScrubVault, VaultCheck};
 use std::collections::HashMap;
-use vault::{CheckReport, CopyState, ReplicatedStore, VaultPoint};
+use std::num::NonZeroU64;
+use vault::{CheckReport, CopyState, CopyStatus, ReplicatedStore, Scrub, VaultPoint};
 
 impl Daemon {
     /// Reads and verifies everything in a vault, as a job.
@@ -39,21 +42,15 @@ impl Daemon {
             let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
             let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
             let found = show(&tiers, &named, &report, of_copies)?;
-            remember(run, &tiers, &named, &Checked { points: &before.points, report: &report }, &found, clock.now())?;
-            let broken = (!found.ok).then_some(found.problems.len());
-            run.update(|job| {
-                job.bytes_read = report.bytes_read.get();
-                job.check = Some(found);
-            });
-            match broken {
-                None => Ok(()),
-                Some(count) => {
-                    let why = format!("{count} problem{} found", if count == 1 { "" } else { "s" });
-                    Err(Error::said(Kind::Corrupt, format!("vault {}", named.name), why).with_help(
-                        "the job's `check` names them, `blockctl point list` the points that are damaged; all others restore",
-                    ))
-                }
-            }
+            remember(
+                run,
+                &tiers,
+                &named,
+                &Checked { points: &before.points, report: &report },
+                &found,
+                clock.now(),
+            )?;
+            finish(run, &named, &report, found)
         })
     }
 }
@@ -70,6 +67,13 @@ fn check_copies(run: &Run, named: &NamedVault, copies: &ReplicatedStore) -> Resu
     if let Err(error) = repaired {
         problems.push(Problem { what: "the copies".to_owned(), why: error.to_string() });
     }
+    problems.extend(of_copies(named, &before, copies));
+    Ok(problems)
+}
+
+/// What was wrong with each copy since `before`, mended or not.
+fn of_copies(named: &NamedVault, before: &[CopyStatus], copies: &ReplicatedStore) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for (before, after) in before.iter().zip(copies.status()) {
         let what = format!("copy {} in {}", after.number, after.place);
         let mended = after.repaired - before.repaired;
@@ -87,7 +91,122 @@ fn check_copies(run: &Run, named: &NamedVault, copies: &ReplicatedStore) -> Resu
             problems.push(Problem { what, why });
         }
     }
-    Ok(problems)
+    problems
+}
+
+impl Daemon {
+    /// Reads and proves all packs of a vault, as a job, from where the last scrub was cut off.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable` if the vault is locked.
+    pub fn scrub_vault(&self, name: &str, request: &ScrubVault) -> Result<Job> {
+        let named = self.tiers().vaults.get(name)?;
+        named.vault()?;
+        let new = NewJob {
+            operation: "scrub",
+            urgency: Urgency::Upkeep,
+            item: name.to_owned(),
+            keys: vec![format!("check {name}")],
+            vault: Some(name.to_owned()),
+            ..NewJob::default()
+        };
+        let (tiers, clock, request) = (self.tiers().clone(), self.clock(), request.clone());
+        self.jobs().start(new, move |run| {
+            let vault = named.vault()?;
+            let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
+            let place = ScrubPlace::of(&tiers, &named, request.restart)?;
+            let copies = named.copies()?;
+            let before_copies = copies.map(|copies| copies.status());
+            let scrub = Scrub {
+                after: place.after(),
+                bytes_per_second: request.bytes_per_second.and_then(NonZeroU64::new),
+                // what no copy has right is found by the read that follows
+                coming: &|pack| Ok(copies.map_or(0, |copies| copies.prove(pack).unwrap_or(0))),
+                passed: &|pack| place.passed(pack),
+            };
+            if let Some(after) = &scrub.after {
+                run.update(|job| job.note = Some(format!("goes on behind {after}")));
+            }
+            let ended =
+                vault.scrub(&scrub, &Follow::new(run)).doing(|| format!("scrub vault {}", named.name));
+            // where it was cut off, and what it had found by then
+            place.keep(ended.is_ok())?;
+            named.keep_damaged(&tiers.catalog)?;
+            let report = ended?;
+            let problems = match (copies, &before_copies) {
+                (Some(copies), Some(before)) => of_copies(&named, before, copies),
+                _ => Vec::new(),
+            };
+            let found = show(&tiers, &named, &report, problems)?;
+            remember(
+                run,
+                &tiers,
+                &named,
+                &Checked { points: &before.points, report: &report },
+                &found,
+                clock.now(),
+            )?;
+            finish(run, &named, &report, found)
+        })
+    }
+}
+
+/// How far a scrub is.
+struct ScrubPlace<'a> {
+    tiers: &'a Tiers,
+    vault: String,
+    last: Mutex<Option<String>>,
+    // packs since that was written down
+    unkept: AtomicU64,
+}
+
+/// Packs read before the place is written down: half a GiB to read again after the host went down.
+const PACKS_BETWEEN_NOTES: u64 = 32;
+
+impl<'a> ScrubPlace<'a> {
+    fn of(tiers: &'a Tiers, named: &NamedVault, restart: bool) -> Result<Self> {
+        let vault = named.key();
+        let last = if restart { None } else { tiers.catalog.scrubbed(&vault)? };
+        Ok(Self { tiers, vault, last: Mutex::new(last), unkept: AtomicU64::new(0) })
+    }
+
+    fn after(&self) -> Option<String> {
+        lock(&self.last).clone()
+    }
+
+    fn passed(&self, pack: &str) {
+        *lock(&self.last) = Some(pack.to_owned());
+        if self.unkept.fetch_add(1, Ordering::Relaxed) % PACKS_BETWEEN_NOTES == PACKS_BETWEEN_NOTES - 1
+            && let Err(error) = self.keep(false)
+        {
+            // it is tried again, and the end of the job says so
+            tracing::warn!("{}", error.body().message);
+        }
+    }
+
+    fn keep(&self, is_done: bool) -> Result<()> {
+        let last = if is_done { None } else { self.after() };
+        self.tiers.catalog.set_scrubbed(&self.vault, last.as_deref())
+    }
+}
+
+/// Ends the job with what was found.
+fn finish(run: &Run, named: &NamedVault, report: &CheckReport, found: VaultCheck) -> Result<()> {
+    let broken = (!found.ok).then_some(found.problems.len());
+    run.update(|job| {
+        job.bytes_read = report.bytes_read.get();
+        job.check = Some(found);
+    });
+    match broken {
+        None => Ok(()),
+        Some(count) => {
+            let why = format!("{count} problem{} found", if count == 1 { "" } else { "s" });
+            Err(Error::said(Kind::Corrupt, format!("vault {}", named.name), why).with_help(
+                "the job's `check` names them, `blockctl point list` the points that are damaged; all others restore; \
+                 `blockctl vault repair` heals from another copy, `blockctl backup DISK --full` from what the disk still has",
+            ))
+        }
+    }
 }
 
 /// What was looked at, and what was found.

@@ -368,6 +368,14 @@ impl Client {
         self.send(Method::POST, &format!("/v1/vaults/{}/open", encode(name)), Some(request))
     }
 
+    /// Scrubs a vault.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub fn scrub_vault(&self, name: &str, request: &ScrubVault) -> Result<Job, Error> {
+        self.send(Method::POST, &format!("/v1/vaults/{}/scrub", encode(name)), Some(request))
+    }
+
     /// Sweeps a vault.
     ///
     /// # Errors

@@ -170,6 +170,18 @@ pub struct BackupRequest {
     pub keep_seconds: Option<u64>,
 }
 
+/// `POST /v1/vaults/{name}/scrub`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScrubVault {
+    /// Read at most so much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Begin anew, whatever was read by a scrub that was cut off.
+    #[serde(default)]
+    pub restart: bool,
+}
+
 /// `POST /v1/vaults`
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

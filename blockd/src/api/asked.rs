@@ -102,6 +102,7 @@ asked! {
     OpenVault: |_it| Names::default(), secret &["key", "passphrase", "store_options"];
     AddKey: |_it| Names::default(), secret &["passphrase", "current_key", "current_passphrase"];
     RepairVault: |_it| Names::default();
+    ScrubVault: |_it| Names::default();
     PolicyText: |_it| Names::default();
     Protect: |it| match it.policy.as_deref().map(PolicyName::parse) {
         Some(Ok(name)) => Names::default().and_vault(&name.vault),

@@ -2,7 +2,7 @@
 
 use super::verb::{ADMINISTER, Call, LOOK, OPERATE, Verb, critical, verb};
 use axum::http::Method;
-use control::{AddKey, CreateVault, OpenVault, RepairVault, VaultProtection};
+use control::{AddKey, CreateVault, OpenVault, RepairVault, ScrubVault, VaultProtection};
 
 /// Every verb.
 pub fn verbs() -> Vec<Verb> {
@@ -42,6 +42,13 @@ pub fn verbs() -> Vec<Verb> {
             OPERATE,
             "Reads and verifies everything in a vault, as a job",
             |daemon, call: &Call| daemon.check_vault(call.name("vault")),
+        ),
+        verb(
+            Method::POST,
+            "/v1/vaults/{vault}/scrub",
+            OPERATE,
+            "Reads and proves all packs of a vault at a pace, as a job",
+            |daemon, call: &Call<(), ScrubVault>| daemon.scrub_vault(call.name("vault"), &call.body),
         ),
         verb(
             Method::POST,

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::points::Stored;
 use block::sync::lock;
 use control::LastCheck;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use std::collections::{HashMap, HashSet};
 
 impl Catalog {
@@ -111,6 +111,31 @@ impl Catalog {
             rows.collect()
         };
         read().map_err(|error| failed("read damaged packs from", &error))
+    }
+
+    /// Remembers behind which pack the scrub of a vault goes on, by the vault's id; it has come to its end if there is none.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn set_scrubbed(&self, vault: &str, pack: Option<&str>) -> Result<()> {
+        let connection = lock(&self.connection);
+        let done = match pack {
+            Some(pack) => connection
+                .execute("INSERT OR REPLACE INTO scrubs (vault, pack) VALUES (?1, ?2)", params![vault, pack]),
+            None => connection.execute("DELETE FROM scrubs WHERE vault = ?1", params![vault]),
+        };
+        done.map(|_| ()).map_err(|error| failed("write a scrub to", &error))
+    }
+
+    /// Behind which pack the scrub of a vault goes on.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn scrubbed(&self, vault: &str) -> Result<Option<String>> {
+        lock(&self.connection)
+            .query_row("SELECT pack FROM scrubs WHERE vault = ?1", params![vault], |row| row.get(0))
+            .optional()
+            .map_err(|error| failed("read a scrub from", &error))
     }
 
     /// Remembers points a vault holds, by the vault's id.

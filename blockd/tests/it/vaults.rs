@@ -2,7 +2,7 @@
 
 use crate::fixture::{Daemon, State, failure, job_failure, noise};
 use block::{BlockSource, ByteOffset};
-use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, OpenVault, RestoreRequest};
+use control::{BackupRequest, CreateVault, DeletePointQuery, Kind, OpenVault, RestoreRequest, ScrubVault};
 use std::fs;
 use std::time::Duration;
 
@@ -380,6 +380,42 @@ fn sweeps_give_back_what_deleted_points_took() {
     let instant = DeletePointQuery::from(control::Tier::Instant);
     client.delete_point(&second, &instant).expect("deleted");
     assert_eq!(daemon.read(&second), noise(9, 1 << 20));
+}
+
+/// A scrub that is cut off goes on behind what it read, over a restart too, and names what it found before and after that.
+#[test]
+fn a_scrub_goes_on_where_it_was_cut_off() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 1 << 20);
+    for seed in 1..4 {
+        daemon.write("web", 0, &noise(seed, 1 << 20));
+        assert_eq!(daemon.backup("web").error, None);
+    }
+    hurt_packs(&state);
+    let slow = ScrubVault { bytes_per_second: Some(1), restart: false };
+    let job = daemon.client().scrub_vault("main", &slow).expect("a job");
+    daemon.eventually("a pack is read", |client| client.job(&job.id).is_ok_and(|job| job.bytes_done > 0));
+    daemon.client().cancel_job(&job.id).expect("cancelled");
+    assert_eq!(daemon.finished(&job).state, control::JobState::Cancelled);
+    assert!(daemon.stop().success());
+
+    let daemon = state.start();
+    let scrub = |restart| {
+        let request = ScrubVault { bytes_per_second: None, restart };
+        daemon.finished(&daemon.client().scrub_vault("main", &request).expect("a job"))
+    };
+    let job = scrub(false);
+    assert!(job.note.as_deref().is_some_and(|note| note.contains("goes on behind packs/")), "{:?}", job.note);
+    assert_eq!(job_failure(&job).0, Kind::Corrupt);
+    let found = job.check.expect("what was found");
+    assert_eq!((found.ok, found.packs), (false, 3), "the damaged one that was read before is read again");
+    let named =
+        |point: &str| found.problems.iter().any(|problem| problem.what == format!("recovery point {point}"));
+    assert!(["web@1", "web@2", "web@3"].into_iter().all(named), "{found:?}");
+    assert_eq!(daemon.client().point("web@2").expect("a point").damaged, ["main"]);
+    let again = scrub(false);
+    assert_eq!(again.note, None, "the last one came to its end");
 }
 
 /// What can be undone is still a point: a sweep leaves it alone.

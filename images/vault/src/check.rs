@@ -1,6 +1,9 @@
 //! Checking a whole vault: every object is read, opened, decoded and compared with what others say of it.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU64;
+use std::time::Duration;
 
 use block::{ByteCount, ByteRange};
 
@@ -87,10 +90,27 @@ impl CheckReport {
     }
 }
 
+/// How packs are scrubbed.
+pub struct Scrub<'a> {
+    /// The pack behind which it goes on, as [`passed`](Self::passed) was told; from the first if there is none.
+    pub after: Option<String>,
+    /// At most so much is read, so that others are not held up.
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// Called before a pack is read: a store with copies proves each of them there. Gives the bytes that were read for it.
+    pub coming: &'a dyn Fn(&str) -> Result<u64>,
+    /// Told of every pack that was read.
+    pub passed: &'a dyn Fn(&str),
+}
+
+/// A pause of a scrub, after which it looks whether it was cancelled.
+const LONGEST_NAP: Duration = Duration::from_millis(100);
+
 struct Check<'a> {
     vault: &'a Inner,
     report: CheckReport,
     packs: HashMap<Address, Found>,
+    // of a scrub that goes on: packs that it read before and found right
+    passed: HashSet<Address>,
     // nodes below which everything is right
     proven: HashSet<Spot>,
 }
@@ -121,14 +141,14 @@ impl HookSum {
 }
 
 pub(crate) fn run(vault: &Inner, progress: &dyn Progress) -> Result<CheckReport> {
-    let report = CheckReport::default();
-    let mut check = Check { vault, report, packs: HashMap::new(), proven: HashSet::new() };
+    let mut check = Check::new(vault);
     // a backup beside this writes packs, then their index, then the point: what is listed in the opposite order finds
     // everything it relies on in the lists made after it
     let points = vault.addresses(Shelf::Points)?;
     let indexes = vault.addresses(Shelf::Index)?;
     check.info()?;
-    check.packs(progress)?;
+    let packs = vault.sizes(Shelf::Packs)?;
+    check.packs(&packs, progress, &mut |_| Ok(()), &mut |_, _| Ok(()))?;
     check.indexes(&indexes, progress)?;
     check.points(&points, progress)?;
     check.quarantine()?;
@@ -136,6 +156,47 @@ pub(crate) fn run(vault: &Inner, progress: &dyn Progress) -> Result<CheckReport>
         check.report.unreferenced = Some(crate::reach::of(vault, progress)?.unreferenced);
     }
     Ok(check.report)
+}
+
+/// A scrub: every pack is read and proven, at a pace, from where an earlier one ended; then the points that are hurt are named.
+pub(crate) fn scrub(vault: &Inner, scrub: &Scrub<'_>, progress: &dyn Progress) -> Result<CheckReport> {
+    let mut check = Check::new(vault);
+    let points = vault.addresses(Shelf::Points)?;
+    let after = scrub.after.as_deref().and_then(|name| Address::parse(Shelf::Packs, name));
+    // what was found damaged before is read again, so that the points it hurts are known
+    let is_left = |(pack, _): &(Address, u64)| Some(*pack) > after || vault.distrust.has(pack);
+    let (left, passed): (Vec<_>, Vec<_>) = vault.sizes(Shelf::Packs)?.into_iter().partition(is_left);
+    check.passed = passed.into_iter().map(|(pack, _)| pack).collect();
+    let clock = &*vault.env.clock;
+    let (began, read) = (clock.monotonic_ns(), Cell::new(0));
+    let mut coming = |pack: &Address| {
+        read.set(read.get() + (scrub.coming)(&pack.name(Shelf::Packs))?);
+        Ok(())
+    };
+    check.packs(&left, progress, &mut coming, &mut |pack, len| {
+        if Some(*pack) > after {
+            (scrub.passed)(&pack.name(Shelf::Packs));
+        }
+        read.set(read.get() + len);
+        let Some(rate) = scrub.bytes_per_second else { return Ok(()) };
+        let due = u128::from(read.get()) * 1_000_000_000 / u128::from(rate.get());
+        loop {
+            let passed = u128::from(clock.monotonic_ns().saturating_sub(began));
+            let Some(left) = due.checked_sub(passed).filter(|left| *left > 0) else { return Ok(()) };
+            stop_if(progress)?;
+            let left = Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX));
+            std::thread::sleep(left.min(LONGEST_NAP));
+        }
+    })?;
+    check.points(&points, progress)?;
+    Ok(check.report)
+}
+
+impl<'a> Check<'a> {
+    fn new(vault: &'a Inner) -> Self {
+        let report = CheckReport::default();
+        Self { vault, report, packs: HashMap::new(), passed: HashSet::new(), proven: HashSet::new() }
+    }
 }
 
 impl Check<'_> {
@@ -176,11 +237,18 @@ impl Check<'_> {
         }
     }
 
-    fn packs(&mut self, progress: &dyn Progress) -> Result<()> {
-        let packs = self.vault.sizes(Shelf::Packs)?;
+    /// Reads these packs, and calls `coming` before and `passed` behind each.
+    fn packs(
+        &mut self,
+        packs: &[(Address, u64)],
+        progress: &dyn Progress,
+        coming: &mut dyn FnMut(&Address) -> Result<()>,
+        passed: &mut dyn FnMut(&Address, u64) -> Result<()>,
+    ) -> Result<()> {
         let total = packs.iter().map(|(_, len)| len).sum();
-        for (address, len) in packs {
+        for &(address, len) in packs {
             stop_if(progress)?;
+            coming(&address)?;
             let before = self.report.damage_count;
             if let Err(error) = self.pack(address, len) {
                 self.note(error, &address.name(Shelf::Packs))?;
@@ -193,6 +261,7 @@ impl Check<'_> {
                 }
             }
             progress.at(self.report.bytes_read, ByteCount::new(total));
+            passed(&address, len)?;
         }
         Ok(())
     }
@@ -350,6 +419,9 @@ impl Check<'_> {
         let name = spot.pack.name(Shelf::Packs);
         let wrong = |why: &str| Err(Error::damaged(&name, format!("entry {}", spot.entry), why));
         let Some(pack) = self.packs.get(&spot.pack) else {
+            if self.passed.contains(&spot.pack) {
+                return Ok(());
+            }
             return Err(Error::Missing { blob: name, needed_for: "this point".to_owned() });
         };
         match (pack.entries.get(spot.entry as usize), count) {

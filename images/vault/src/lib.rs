@@ -76,7 +76,7 @@ mod vault;
 mod writers;
 
 pub use backup::{Backup, Report};
-pub use check::{CheckReport, Damage, HurtPoint};
+pub use check::{CheckReport, Damage, HurtPoint, Scrub};
 pub use chunk::{CHUNK_SIZE, Compression};
 pub use compare::Compared;
 pub use directory::DirectoryStore;

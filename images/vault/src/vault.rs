@@ -6,7 +6,7 @@ use block::sync::{Arc, Mutex, lock};
 use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, Media, VaultId};
 
 use crate::backup::{Backup, Report};
-use crate::check::{CheckReport, Damage};
+use crate::check::{CheckReport, Damage, Scrub};
 use crate::chunk::Compression;
 use crate::compare::Compared;
 use crate::distrust::Distrust;
@@ -298,6 +298,15 @@ impl Vault {
     /// content.
     pub fn check(&self, progress: &dyn Progress) -> Result<CheckReport> {
         crate::check::run(&self.inner, progress)
+    }
+
+    /// Reads and proves all packs at a pace, from where an earlier scrub ended, then names the points that do not restore. Unlike
+    /// [`check`](Self::check) it compares no index with them.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn scrub(&self, scrub: &Scrub<'_>, progress: &dyn Progress) -> Result<CheckReport> {
+        crate::check::scrub(&self.inner, scrub, progress)
     }
 
     /// The packs that checks, reads and backups found damaged, by name: backups store what is in them anew. A check that finds one

@@ -8,8 +8,8 @@ use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::{secret, size};
 use control::{
-    AddKey, Client, CreateVault, Immutability, JobState, OpenVault, RepairVault, SweepRun, Vault, VaultCheck,
-    VaultKeySlot, VaultProtection, VaultRepair, VaultSweep, VaultUsage,
+    AddKey, Client, CreateVault, Immutability, Job, JobState, OpenVault, RepairVault, ScrubVault, SweepRun,
+    Vault, VaultCheck, VaultKeySlot, VaultProtection, VaultRepair, VaultSweep, VaultUsage,
 };
 use std::path::{Path, absolute};
 
@@ -54,6 +54,10 @@ pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
         VaultVerb::Repair { name, all, copy, store } => {
             let store = store.as_deref().map(absolute_text).transpose()?;
             repair(client, output, &name, &RepairVault { all, copy, store })
+        }
+        VaultVerb::Scrub { name, rate, restart } => {
+            let request = ScrubVault { bytes_per_second: rate, restart };
+            checked(client, output, &client.scrub_vault(&name, &request)?)
         }
         VaultVerb::Sweep { name, undo: Some(run), .. } => output
             .answer(&client.undo_sweep(&name, &run)?, |run| {
@@ -170,8 +174,12 @@ fn repaired(repair: &VaultRepair) -> String {
 }
 
 fn check(client: &Client, output: &Output, name: &str) -> Result<()> {
-    let begun = client.check_vault(name)?;
-    let job = job::follow(client, output, &begun)?;
+    checked(client, output, &client.check_vault(name)?)
+}
+
+/// Follows a check or a scrub to its end.
+fn checked(client: &Client, output: &Output, begun: &Job) -> Result<()> {
+    let job = job::follow(client, output, begun)?;
     if let Some(check) = &job.check {
         output.answer(check, found)?;
     }

@@ -1,11 +1,11 @@
 //! Damage: every flipped byte of a small vault is found and named, no damage gives other bytes than were written, and
 //! nothing is built on what is damaged.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use block::{BlobStore, ByteRange, Failure, Kind, RangeSet};
 use sim::{SeededEntropy, SimBlobStore, SimClock};
-use vault::{Env, Error, Options, Quiet, Vault};
+use vault::{Env, Error, Options, Quiet, Scrub, Vault};
 
 use crate::planted::allow;
 use crate::world::{World, create, key, open, restore};
@@ -108,6 +108,64 @@ fn every_flipped_byte_is_found_and_its_blob_named() {
         }
         assert!(flips > 3000, "only {flips} flips");
     });
+}
+
+/// A scrub that is cut off goes on behind the last pack it read, and names in the end what it found before and after.
+#[test]
+fn a_scrub_goes_on_where_it_was_cut_off() {
+    let store = SimBlobStore::new();
+    let vault = create(Arc::new(store.clone()), &env());
+    let mut world = World::new(300_000, 5);
+    for _ in 0..6 {
+        world.write_random(0, 300_000);
+        world.backup_on(&vault, None).unwrap();
+    }
+    let packs = names(&store, "packs/");
+    assert_eq!(packs.len(), 6);
+    for pack in [&packs[1], &packs[4]] {
+        store.flip_bit(pack, 300, 0);
+    }
+    let passed = Mutex::new(Vec::new());
+    struct StopAt<'a>(&'a Mutex<Vec<String>>, usize);
+    impl vault::Progress for StopAt<'_> {
+        fn at(&self, _done: block::ByteCount, _total: block::ByteCount) {}
+        fn cancelled(&self) -> bool {
+            self.0.lock().unwrap().len() >= self.1
+        }
+    }
+    let note = |pack: &str| passed.lock().unwrap().push(pack.to_owned());
+    let scrub = |after: Option<String>| Scrub { after, bytes_per_second: None, coming: &|_| Ok(0), passed: &note };
+    let cut = vault.scrub(&scrub(None), &StopAt(&passed, 3)).unwrap_err();
+    assert!(matches!(cut, Error::Cancelled), "{cut}");
+    assert_eq!(*passed.lock().unwrap(), packs[..3]);
+    let after = passed.lock().unwrap().last().cloned();
+    let report = vault.scrub(&scrub(after), &Quiet).unwrap();
+    assert_eq!(*passed.lock().unwrap(), packs);
+    assert_eq!((report.packs, &report.damaged_packs), (4, &vec![packs[1].clone(), packs[4].clone()]));
+    let whole = |known: &crate::world::Known| restore(&vault, &known.manifest).is_ok();
+    let mut hurt: Vec<_> =
+        world.known.iter().filter(|known| !whole(known)).map(|known| known.manifest).collect();
+    let mut named: Vec<_> = report.hurt.iter().map(|hurt| hurt.manifest).collect();
+    hurt.sort();
+    named.sort();
+    assert!(hurt.len() == 2 && hurt == named, "{hurt:?} {named:?}");
+}
+
+#[test]
+fn a_scrub_keeps_its_pace() {
+    let (_dir, store) = crate::world::directory();
+    let env = Env { clock: Arc::new(block::linux::SystemClock), entropy: Arc::new(SeededEntropy::new(3)) };
+    let vault = create(store, &env);
+    let mut world = World::new(1 << 20, 5);
+    world.write(0, &sim::Rng::new(7).bytes(1 << 20));
+    world.backup(&vault).unwrap();
+    let began = block::Clock::monotonic_ns(&block::linux::SystemClock);
+    let pace = std::num::NonZeroU64::new(2 << 20);
+    let scrub = Scrub { after: None, bytes_per_second: pace, coming: &|_| Ok(0), passed: &|_| {} };
+    let report = vault.scrub(&scrub, &Quiet).unwrap();
+    let took = block::Clock::monotonic_ns(&block::linux::SystemClock) - began;
+    assert!(report.is_clean() && report.bytes_read.get() > 1 << 20);
+    assert!((500_000_000..5_000_000_000).contains(&took), "1 MiB at 2 MiB/s took {took} ns");
 }
 
 /// Bits anywhere in packs of a disk with much data; the long form flips 10,000.

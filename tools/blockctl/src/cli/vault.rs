@@ -1,6 +1,7 @@
 //! The verbs of vaults.
 
 use super::ImageOptions;
+use crate::size;
 use clap::{Args, Subcommand, ValueHint};
 use std::path::PathBuf;
 
@@ -77,6 +78,17 @@ pub enum VaultVerb {
     Check {
         /// Its name
         name: String,
+    },
+    /// Read and prove all packs of a vault at a pace, from where the last scrub was cut off
+    Scrub {
+        /// Its name
+        name: String,
+        /// Read at most so much a second, such as 50M
+        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+        rate: Option<u64>,
+        /// Begin anew
+        #[arg(long)]
+        restart: bool,
     },
     /// Give each copy of a vault what it lacks
     Repair {

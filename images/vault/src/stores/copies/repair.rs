@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use block::sync::lock;
-use block::{BlobStore, Error, Kind, Result};
+use block::{BlobStore, ByteCount, Error, Kind, Result};
 
 use super::member::{OWN, forget, unmark_behind};
 use super::{ReplicatedStore, merge, sums};
@@ -72,6 +72,16 @@ impl ReplicatedStore {
             self.all_caught_up()?;
         }
         Ok(report)
+    }
+
+    /// Reads and proves every copy of one blob, and makes those right that are not. Gives the bytes of all copies in service.
+    ///
+    /// # Errors
+    /// Why it cannot be made right; `Conflict` if two copies hold different bytes.
+    pub fn prove(&self, name: &str) -> Result<u64> {
+        self.heal(name)?;
+        let sizes = self.members.present().into_iter().map(|copy| copy.store.size(name));
+        sizes.map(|size| size.map(ByteCount::get)).sum()
     }
 
     /// Makes every copy of one blob right. Gives how many were not.
