@@ -141,6 +141,9 @@ fn refusals_are_told(server: &Server) {
     let error =
         ObjectStore::new(&bucket("s3", "x"), &s3(1, "speed = 9\n"), Arc::new(KernelEntropy)).err().unwrap();
     assert!(error.to_string().contains("\"speed\""), "{error}");
+    let plain = StoreOptions::parse("endpoint = http://127.0.0.1:1").expect("options");
+    let error = ObjectStore::new(&bucket("s3", "x"), &plain, Arc::new(KernelEntropy)).err().unwrap();
+    assert!(error.to_string().contains("allow-http"), "{error}");
 }
 
 /// Answers that get lost, connections that break, a server that is away: a put that returns is there once.

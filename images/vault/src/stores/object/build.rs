@@ -23,8 +23,11 @@ pub(super) fn client(bucket: &Bucket, options: &StoreOptions) -> Result<Arc<dyn 
     options.check_names(bucket.cloud)?;
     let allow_http = options.switch(ALLOW_HTTP)?;
     let ca = options.get(CA_FILE).map(read_ca).transpose()?;
-    let connector = Connector::new(options.number(LIMIT)?, allow_http, ca.as_deref())
-        .map_err(|error| wrong(bucket, error))?;
+    if options.get(ENDPOINT).is_some_and(|url| !allow_http && !url.starts_with("https://")) {
+        return Err(wrong(bucket, "endpoint has no TLS: allow-http = true lets it"));
+    }
+    let connector =
+        Connector::new(options.number(LIMIT)?, ca.as_deref()).map_err(|error| wrong(bucket, error))?;
     let built: object_store::Result<Arc<dyn ObjectStore>> = match bucket.cloud {
         Cloud::S3 => s3(bucket, options, allow_http, connector),
         Cloud::Azure => azure(bucket, options, allow_http, connector),

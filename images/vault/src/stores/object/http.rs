@@ -12,11 +12,11 @@ use block::sync::{Arc, Mutex, lock};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
+use object_store::{ClientConfigKey, ClientOptions};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A server that cannot be reached is known to be away after this long.
@@ -34,20 +34,22 @@ tokio::task_local! {
 pub(super) struct Connector {
     client: reqwest::Client,
     pace: Option<Arc<Pace>>,
+    /// Whether to speak without TLS: where the person said so, and to the metadata service of a cloud's machine.
+    plain: bool,
 }
 
 impl Connector {
-    pub(super) fn new(limit: Option<u64>, allow_http: bool, ca: Option<&[u8]>) -> reqwest::Result<Self> {
+    pub(super) fn new(limit: Option<u64>, ca: Option<&[u8]>) -> reqwest::Result<Self> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_LIMIT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("blockd/", env!("CARGO_PKG_VERSION")))
-            .https_only(!allow_http)
             .http1_only();
         if let Some(pem) = ca {
             builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem)?);
         }
-        Ok(Self { client: builder.build()?, pace: limit.map(|limit| Arc::new(Pace::new(limit))) })
+        let pace = limit.map(|limit| Arc::new(Pace::new(limit)));
+        Ok(Self { client: builder.build()?, pace, plain: false })
     }
 
     fn watched<B>(&self, body: B, moved: &Arc<AtomicU64>) -> Watched<B> {
@@ -56,8 +58,11 @@ impl Connector {
 }
 
 impl HttpConnector for Connector {
-    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.clone()))
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        // the library allows it for the one that fetches credentials inside a cloud
+        let allowed = options.get_config_value(&ClientConfigKey::AllowHttp);
+        let plain = allowed.is_some_and(|value| value == "true");
+        Ok(HttpClient::new(Self { plain, ..self.clone() }))
     }
 }
 
@@ -66,6 +71,9 @@ impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let moved = Arc::new(AtomicU64::new(0));
         let (parts, body) = request.into_parts();
+        if !self.plain && parts.uri.scheme_str() != Some("https") {
+            return Err(HttpError::new(HttpErrorKind::Unknown, Plain));
+        }
         let url =
             parts.uri.to_string().parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
         let mut outgoing = reqwest::Request::new(parts.method, url);
@@ -85,6 +93,10 @@ fn of_client(error: reqwest::Error) -> HttpError {
     // the address may hold a signature; who shows the error names the blob instead
     HttpError::new(HttpErrorKind::Unknown, error.without_url())
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("its endpoint has no TLS: the option allow-http = true lets it")]
+struct Plain;
 
 #[derive(Debug, thiserror::Error)]
 #[error("nothing moved for {} seconds", STALL_LIMIT.as_secs())]
