@@ -6,29 +6,18 @@ use crate::error::{Doing, Error, Result};
 use crate::jobs::Run;
 use crate::names::rfc3339;
 use crate::points::{Held, Tiers};
-use crate::transfer::AuditOfFull;
+use crate::transfer::{AuditOfFull, Unless};
 use crate::vaults::NamedVault;
-use block::{BlockSource, ByteCount, ByteRange, Kind, RangeSet, Time};
+use block::{BlockSource, ByteRange, Kind, RangeSet, Time};
 use control::{DiskAudit, EventKind};
 use layers::Disk;
 use std::sync::Arc;
-use vault::{ManifestId, Progress};
+use vault::ManifestId;
 
 /// Every block is compared within this time; what is promised is 90 days, and a day without a backup may come between.
 const TERM_MS: u64 = 80 * 24 * 3600 * 1000;
 /// Compared after each increment, at least: so much takes some hundredths of a second.
 const LEAST_BYTES: u64 = 16 << 20;
-
-/// Ends a comparison when its job was cancelled. How far it is concerns nobody.
-struct Unless<'a>(&'a Run);
-
-impl Progress for Unless<'_> {
-    fn at(&self, _done: ByteCount, _total: ByteCount) {}
-
-    fn cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
 
 /// What is compared, and with what.
 struct Audit<'a> {

@@ -1,26 +1,33 @@
-//! Repair of the copies of a vault, as a job.
+//! Repair of a vault, as a job: each copy gets what it lacks, then damaged packs are healed by chunk, from other packs and from what the
+//! host still has of the disks.
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, Urgency};
+use crate::points::Tiers;
+use crate::transfer::Unless;
+use crate::vaults::NamedVault;
+use block::{BlockSource, DiskId, StateId};
 use control::{Job, Kind, Problem, RepairVault, VaultRepair};
 use std::ops::ControlFlow;
 use std::path::Path;
-use vault::{Repaired, ReplicatedStore};
+use std::sync::Arc;
+use vault::{ChunkRepair, DiskSources, Repaired, ReplicatedStore, Scrub};
 
 /// Blobs nobody can make right that a job names.
 const SHOWN_PROBLEMS: usize = 20;
 
 impl Daemon {
-    /// Gives each copy of a vault what it lacks, as a job; first a lost copy its new place, if one is named.
+    /// Gives each copy of a vault what it lacks and heals what is known to be damaged, as a job; first a lost copy gets its new place, if one
+    /// is named.
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable` if the vault is locked, `Invalid` if it has no copies; as
+    /// `NotFound`, `Unavailable` if the vault is locked, `Invalid` if it has no copies and one is named; as
     /// [`Vaults::replace_copy`](crate::vaults::Vaults::replace_copy).
     pub fn repair_vault(&self, name: &str, request: &RepairVault) -> Result<Job> {
         let doing = || format!("repair vault {name}");
         let named = self.tiers().vaults.get(name)?;
-        if named.copies()?.is_none() {
+        if named.copies()?.is_none() && (request.copy.is_some() || request.all) {
             return Err(Error::said(Kind::Invalid, doing(), "it has one copy of everything")
                 .with_help("`blockctl vault create --store DIR --copy DIR` makes a vault that has more"));
         }
@@ -39,26 +46,61 @@ impl Daemon {
             vault: Some(name.to_owned()),
             ..NewJob::default()
         };
-        let all = request.all;
+        let (all, tiers) = (request.all, self.tiers().clone());
         self.jobs().start(new, move |run| {
             let doing = || format!("repair vault {}", named.name);
-            let Some(copies) = named.copies()? else { return Ok(()) };
-            let report = repair(run, copies, all).doing(doing)?;
-            if run.is_cancelled() {
-                return Err(Error::said(Kind::Cancelled, doing(), "somebody asked to stop"));
+            let of_copies = match named.copies()? {
+                Some(copies) => repair(run, copies, all).doing(doing)?,
+                None => Repaired::default(),
+            };
+            run.go_on()?;
+            let vault = named.vault()?;
+            let sources = |disk| sources(&tiers, disk);
+            let of_chunks = vault.repair(&sources, &Unless(run)).doing(doing)?;
+            if !of_chunks.packs.is_empty() {
+                forget_healed(run, &tiers, &named)?;
             }
-            let hopeless = report.hopeless_count;
-            run.update(|job| job.repair = Some(show(&named.name, report)));
+            named.keep_damaged(&tiers.catalog)?;
+            let hopeless = of_copies.hopeless_count + of_chunks.left.len() as u64;
+            run.update(|job| job.repair = Some(show(&named.name, of_copies, of_chunks)));
             if hopeless == 0 {
                 return Ok(());
             }
-            let why = format!("no copy has {hopeless} of its blobs whole");
+            let why = format!("{hopeless} of its blobs are damaged and could not be made right");
             Err(Error::said(Kind::Corrupt, doing(), why).with_help(format!(
-                "the job's `repair` names them; `blockctl vault check {}` names the points that are hurt",
+                "the job's `repair` names them; `blockctl backup DISK --full` stores again what the disk still has, another repair heals older \
+                 points from that; `blockctl vault check {}` names the points that are hurt",
                 named.name
             )))
         })
     }
+}
+
+/// Where content of a disk may still be: the disk as it is, then its recovery points in the instant tier, newest first.
+fn sources(tiers: &Tiers, disk: DiskId) -> DiskSources {
+    let named = tiers.disks.all().into_iter().find(|named| named.id == disk);
+    let Some(disk) = named.and_then(|named| named.disk().cloned().ok()) else {
+        return Box::new(std::iter::empty());
+    };
+    let states: Vec<StateId> = disk.points().iter().rev().map(|point| point.state).collect();
+    let live: Arc<dyn BlockSource> = disk.clone();
+    Box::new(
+        std::iter::once(live)
+            .chain(states.into_iter().filter_map(move |state| disk.point_source(state).ok())),
+    )
+}
+
+/// Points that were found damaged and restore again are said to no more.
+fn forget_healed(run: &Run, tiers: &Tiers, named: &NamedVault) -> Result<()> {
+    let doing = || format!("repair vault {}", named.name);
+    let again = Scrub::of_damaged(&|_| Ok(0), &|_| {});
+    let report = named.vault()?.scrub(&again, &Unless(run)).doing(doing)?;
+    let hurt: Vec<String> = report.hurt.iter().map(|hurt| hurt.manifest.to_string()).collect();
+    tiers.catalog.set_hurt(&named.name, &hurt)?;
+    if hurt.is_empty() {
+        named.forget_met();
+    }
+    Ok(())
 }
 
 /// Repairs copies; the job shows how far that is, and ends it if it is cancelled.
@@ -69,14 +111,22 @@ pub fn repair(run: &Run, copies: &ReplicatedStore, all: bool) -> block::Result<R
     })
 }
 
-fn show(vault: &str, report: Repaired) -> VaultRepair {
-    let problems = report.hopeless.into_iter().take(SHOWN_PROBLEMS).map(|(what, why)| Problem { what, why });
+fn show(vault: &str, report: Repaired, chunks: ChunkRepair) -> VaultRepair {
+    let hopeless = report.hopeless_count + chunks.left.len() as u64;
+    let of_copies = report.hopeless.into_iter().map(|(what, why)| Problem { what, why });
+    let of_chunks = chunks.left.into_iter().map(|damage| Problem {
+        what: damage.blob,
+        why: format!("damaged in its {}: {}; nothing else has what was there", damage.place, damage.why),
+    });
     VaultRepair {
         vault: vault.to_owned(),
         blobs: report.blobs,
         bytes_read: report.bytes_read,
         repaired: report.repaired,
-        hopeless: report.hopeless_count,
-        problems: problems.collect(),
+        packs_healed: chunks.packs,
+        chunks_from_vault: chunks.from_vault,
+        chunks_from_disks: chunks.from_disks,
+        hopeless,
+        problems: of_copies.chain(of_chunks).take(SHOWN_PROBLEMS).collect(),
     }
 }

@@ -36,6 +36,8 @@ impl Daemon {
                     vault: named.name.clone(),
                     run: report.run.map(|run| run.to_string()),
                     quarantined: report.quarantined,
+                    rewritten: report.rewritten,
+                    bytes_rewritten: report.bytes_rewritten.get(),
                     bytes_quarantined: report.quarantined_bytes.get(),
                     deleted: report.deleted,
                     bytes_deleted: report.deleted_bytes.get(),

@@ -556,7 +556,13 @@ pub struct VaultSweep {
     pub run: Option<String>,
     /// Packs that went into quarantine since nothing reaches them.
     pub quarantined: Vec<String>,
-    /// Bytes of these.
+    /// Packs that went into quarantine since much of them was needed by nothing; the rest was written anew.
+    #[serde(default)]
+    pub rewritten: Vec<String>,
+    /// Bytes stored for that rest.
+    #[serde(default)]
+    pub bytes_rewritten: u64,
+    /// Bytes of all packs that went into quarantine.
     pub bytes_quarantined: u64,
     /// Packs of earlier runs that were deleted.
     pub deleted: Vec<String>,

@@ -43,7 +43,16 @@ pub struct VaultRepair {
     pub bytes_read: u64,
     /// Copies of blobs that were missing or damaged and are right again.
     pub repaired: u64,
-    /// Blobs no copy has whole.
+    /// Damaged packs whose content was written anew.
+    #[serde(default)]
+    pub packs_healed: Vec<String>,
+    /// Damaged chunks of them that another pack of the vault had.
+    #[serde(default)]
+    pub chunks_from_vault: u64,
+    /// Those that a disk or one of its instant recovery points had.
+    #[serde(default)]
+    pub chunks_from_disks: u64,
+    /// Blobs that nothing could make right.
     pub hopeless: u64,
     /// The first of them, with the reason.
     pub problems: Vec<super::Problem>,

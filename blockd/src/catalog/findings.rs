@@ -37,6 +37,22 @@ impl Catalog {
         write().map_err(|error| failed("write a check to", &error))
     }
 
+    /// Remembers which points of a vault are damaged, instead of those it had.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn set_hurt(&self, vault: &str, hurt: &[String]) -> Result<()> {
+        let write = || -> rusqlite::Result<()> {
+            let mut connection = lock(&self.connection);
+            let change = connection.transaction()?;
+            change.execute("DELETE FROM hurt WHERE vault = ?1", params![vault])?;
+            let insert = "INSERT OR IGNORE INTO hurt (vault, manifest) VALUES (?1, ?2)";
+            hurt.iter().try_for_each(|id| change.execute(insert, params![vault, id]).map(|_| ()))?;
+            change.commit()
+        };
+        write().map_err(|error| failed("write a repair to", &error))
+    }
+
     /// How the last check of each vault ended, by the vault's name.
     ///
     /// # Errors

@@ -48,6 +48,17 @@ impl Progress for Follow<'_> {
     }
 }
 
+/// Tells a vault when the job was cancelled. How far it is concerns nobody.
+pub struct Unless<'a>(pub &'a Run);
+
+impl Progress for Unless<'_> {
+    fn at(&self, _done: ByteCount, _total: ByteCount) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
 impl Daemon {
     /// Recovery point now, of a disk or of all disks of a machine at one instant; then its transfer to a vault as a job.
     ///

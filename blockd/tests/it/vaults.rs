@@ -418,6 +418,50 @@ fn a_scrub_goes_on_where_it_was_cut_off() {
     assert_eq!(again.note, None, "the last one came to its end");
 }
 
+/// What a check found damaged is healed by chunk from what the host still has, the disk and instant points; what it has no more is named.
+#[test]
+fn a_repair_heals_from_the_disk_and_its_instant_points() {
+    let state = State::new();
+    let daemon = state.start();
+    daemon.create("web", 4 << 20);
+    let states = [noise(1, 4 << 20), noise(2, 1 << 20)];
+    for content in &states {
+        daemon.write("web", 0, content);
+        assert_eq!(daemon.backup("web").error, None);
+    }
+    hurt_packs(&state);
+    let check = || daemon.finished(&daemon.client().check_vault("main").expect("a job"));
+    let repair =
+        || daemon.finished(&daemon.client().repair_vault("main", &Default::default()).expect("a job"));
+    assert_eq!(job_failure(&check()).0, Kind::Corrupt);
+    assert_eq!(daemon.client().point("web@1").expect("a point").damaged, ["main"]);
+    let job = repair();
+    assert_eq!(job.error, None);
+    let done = job.repair.expect("what was done");
+    assert_eq!((done.packs_healed.len(), done.hopeless), (2, 0), "{done:?}");
+    assert!(done.chunks_from_disks > 0, "{done:?}");
+    for point in ["web@1", "web@2"] {
+        assert!(daemon.client().point(point).expect("a point").damaged.is_empty(), "{point}");
+    }
+    assert_eq!(check().error, None);
+    // also when the host has it no more, and the damaged packs are gone
+    daemon.client().delete_disk("web").expect("deleted");
+    for _ in 0..2 {
+        let swept = daemon.finished(&daemon.client().sweep_vault("main").expect("a job"));
+        assert_eq!(swept.error, None);
+    }
+    assert_eq!(daemon.restore("web@1", "back").error, None);
+    assert!(daemon.read("back") == states[0]);
+
+    // and what the host has no more is named
+    hurt_packs(&state);
+    assert_eq!(job_failure(&check()).0, Kind::Corrupt);
+    let job = repair();
+    assert_eq!(job_failure(&job).0, Kind::Corrupt);
+    let left = job.repair.expect("what was done");
+    assert!(left.hopeless > 0 && left.problems[0].what.starts_with("packs/"), "{left:?}");
+}
+
 /// What can be undone is still a point: a sweep leaves it alone.
 #[test]
 fn a_deletion_that_can_be_undone_is_not_swept() {

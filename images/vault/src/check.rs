@@ -11,7 +11,8 @@ use crate::index::PackRow;
 use crate::info::Info;
 use crate::inner::Inner;
 use crate::manifest::{Ref, Shape};
-use crate::name::{Address, Fingerprint, INFO_NAME, Shelf, Spot};
+use crate::moved::MAX_MOVES;
+use crate::name::{Address, ApplianceId, BlobId, Fingerprint, INFO_NAME, Shelf, Spot};
 use crate::pack::{
     FOOTER_LEN, MAX_PACK_LEN, PackHead, hooks, open_entry, prove_frame, read_head, read_prints,
 };
@@ -102,6 +103,15 @@ pub struct Scrub<'a> {
     pub passed: &'a dyn Fn(&str),
 }
 
+impl<'a> Scrub<'a> {
+    /// Reads again only packs that are known to be damaged.
+    pub fn of_damaged(coming: &'a dyn Fn(&str) -> Result<u64>, passed: &'a dyn Fn(&str)) -> Self {
+        let last =
+            Address { appliance: ApplianceId::from_bytes([0xff; 8]), id: BlobId::from_bytes([0xff; 16]) };
+        Self { after: Some(last.name(Shelf::Packs)), bytes_per_second: None, coming, passed }
+    }
+}
+
 /// A pause of a scrub, after which it looks whether it was cancelled.
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
@@ -111,6 +121,8 @@ struct Check<'a> {
     packs: HashMap<Address, Found>,
     // of a scrub that goes on: packs that it read before and found right
     passed: HashSet<Address>,
+    // whose content is elsewhere: damage of them hurts nobody
+    moved: HashSet<Address>,
     // nodes below which everything is right
     proven: HashSet<Spot>,
 }
@@ -147,6 +159,7 @@ pub(crate) fn run(vault: &Inner, progress: &dyn Progress) -> Result<CheckReport>
     let points = vault.addresses(Shelf::Points)?;
     let indexes = vault.addresses(Shelf::Index)?;
     check.info()?;
+    check.moves()?;
     let packs = vault.sizes(Shelf::Packs)?;
     check.packs(&packs, progress, &mut |_| Ok(()), &mut |_, _| Ok(()))?;
     check.indexes(&indexes, progress)?;
@@ -167,6 +180,7 @@ pub(crate) fn scrub(vault: &Inner, scrub: &Scrub<'_>, progress: &dyn Progress) -
     let is_left = |(pack, _): &(Address, u64)| Some(*pack) > after || vault.distrust.has(pack);
     let (left, passed): (Vec<_>, Vec<_>) = vault.sizes(Shelf::Packs)?.into_iter().partition(is_left);
     check.passed = passed.into_iter().map(|(pack, _)| pack).collect();
+    check.moves()?;
     let clock = &*vault.env.clock;
     let (began, read) = (clock.monotonic_ns(), Cell::new(0));
     let mut coming = |pack: &Address| {
@@ -195,7 +209,8 @@ pub(crate) fn scrub(vault: &Inner, scrub: &Scrub<'_>, progress: &dyn Progress) -
 impl<'a> Check<'a> {
     fn new(vault: &'a Inner) -> Self {
         let report = CheckReport::default();
-        Self { vault, report, packs: HashMap::new(), passed: HashSet::new(), proven: HashSet::new() }
+        let (passed, moved, proven) = (HashSet::new(), HashSet::new(), HashSet::new());
+        Self { vault, report, packs: HashMap::new(), passed, moved, proven }
     }
 }
 
@@ -237,6 +252,19 @@ impl Check<'_> {
         }
     }
 
+    /// The lists of where the content of packs went.
+    fn moves(&mut self) -> Result<()> {
+        for pack in self.vault.addresses(Shelf::Moved)? {
+            match self.vault.moved(&pack) {
+                Ok(Some(_)) => drop(self.moved.insert(pack)),
+                // swept since it was listed
+                Ok(None) => {}
+                Err(error) => self.note(error, &pack.name(Shelf::Moved))?,
+            }
+        }
+        Ok(())
+    }
+
     /// Reads these packs, and calls `coming` before and `passed` behind each.
     fn packs(
         &mut self,
@@ -250,8 +278,19 @@ impl Check<'_> {
             stop_if(progress)?;
             coming(&address)?;
             let before = self.report.damage_count;
-            if let Err(error) = self.pack(address, len) {
-                self.note(error, &address.name(Shelf::Packs))?;
+            let listed = self.report.damage.len();
+            match self.pack(address, len) {
+                // swept since it was listed; of a point that needs it all the same, that is said
+                Ok(()) | Err(Error::Missing { .. }) => {}
+                Err(error) => self.note(error, &address.name(Shelf::Packs))?,
+            }
+            if self.moved.contains(&address) && self.report.damage_count > before {
+                self.report.damage_count = before;
+                self.report.damage.truncate(listed);
+                self.vault.distrust.add(address);
+                progress.at(self.report.bytes_read, ByteCount::new(total));
+                passed(&address, len)?;
+                continue;
             }
             match self.report.damage_count == before {
                 true => self.vault.distrust.remove(&address),
@@ -341,6 +380,8 @@ impl Check<'_> {
     fn disagreement(&self, row: &PackRow, hooks: HookSum) -> Option<String> {
         let name = row.address.name(Shelf::Packs);
         match self.packs.get(&row.address) {
+            // what is left of it nobody needs
+            _ if self.moved.contains(&row.address) => None,
             None => Some(format!("it names {name}, which is missing or damaged")),
             Some(found) if found.row != *row => {
                 Some(format!("it says {row:?} of {name}, which is {:?}", found.row))
@@ -414,8 +455,26 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whether so many chunks, or a node, are in a place a tree names, and can be read.
+    /// Whether so many chunks, or a node, are in a place a tree names, or where they were moved from there, and can be read.
     fn named(&self, spot: &Spot, count: Option<u64>) -> Result<()> {
+        let mut places = vec![(*spot, count.unwrap_or(1), 0)];
+        while let Some((spot, of, moves)) = places.pop() {
+            let here = self.in_place(&spot, count.map(|_| of));
+            let next = match &here {
+                Err(_) if moves < MAX_MOVES => {
+                    self.vault.moved(&spot.pack)?.and_then(|moved| moved.follow(&spot, of))
+                }
+                _ => None,
+            };
+            match next {
+                Some(next) => places.extend(next.into_iter().map(|(spot, of)| (spot, of, moves + 1))),
+                None => here?,
+            }
+        }
+        Ok(())
+    }
+
+    fn in_place(&self, spot: &Spot, count: Option<u64>) -> Result<()> {
         let name = spot.pack.name(Shelf::Packs);
         let wrong = |why: &str| Err(Error::damaged(&name, format!("entry {}", spot.entry), why));
         let Some(pack) = self.packs.get(&spot.pack) else {

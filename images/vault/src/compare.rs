@@ -157,6 +157,15 @@ impl Comparison<'_> {
     }
 
     fn print(&mut self, spot: &Spot) -> Result<Fingerprint> {
+        loop {
+            match self.print_in(&self.vault.place(spot)) {
+                Err(error) if self.vault.learn_move(&error)? => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn print_in(&mut self, spot: &Spot) -> Result<Fingerprint> {
         let known = match self.packs.get(&spot.pack) {
             Some(known) => known,
             None => {

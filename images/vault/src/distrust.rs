@@ -54,8 +54,13 @@ impl Distrust {
         self.any.store(!packs.is_empty(), Ordering::Release);
     }
 
+    /// All, ascending.
+    pub(crate) fn all(&self) -> Vec<Address> {
+        lock(&self.packs).iter().copied().collect()
+    }
+
     /// The names of all, ascending.
     pub(crate) fn names(&self) -> Vec<String> {
-        lock(&self.packs).iter().map(|pack| pack.name(Shelf::Packs)).collect()
+        self.all().iter().map(|pack| pack.name(Shelf::Packs)).collect()
     }
 }

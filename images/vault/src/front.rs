@@ -17,6 +17,7 @@ pub(crate) const INFO: [u8; 4] = *b"vinf";
 pub(crate) const WRITER: [u8; 4] = *b"vwrt";
 pub(crate) const SLOT: [u8; 4] = *b"vkey";
 pub(crate) const QUARANTINE: [u8; 4] = *b"qtne";
+pub(crate) const MOVED: [u8; 4] = *b"move";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Front {

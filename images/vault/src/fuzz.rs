@@ -6,6 +6,7 @@
 pub use crate::index::{fuzz_hooks as hooks, fuzz_index as index, fuzz_run as run};
 pub use crate::info::fuzz_info as info;
 pub use crate::manifest::{fuzz_node as node, fuzz_point as point};
+pub use crate::moved::fuzz_moved as moved;
 pub use crate::slots::fuzz_slot as slot;
 pub use crate::stores::{fuzz_card as card, fuzz_sums as sums};
 pub use crate::sweep::fuzz_quarantine as quarantine;
@@ -66,8 +67,9 @@ pub fn sheet(bytes: &[u8]) {
 }
 
 /// Every decoder of this crate.
-pub const ALL: [fn(&[u8]); 15] = [
-    frame, table, quarantine, hooks, run, index, info, node, point, key_file, sheet, slot, card, sums, writer,
+pub const ALL: [fn(&[u8]); 16] = [
+    frame, table, quarantine, moved, hooks, run, index, info, node, point, key_file, sheet, slot, card, sums,
+    writer,
 ];
 
 #[cfg(test)]

@@ -61,17 +61,37 @@ impl VaultImage {
         Ok(pieces)
     }
 
+    /// The same pieces in the places they are read from.
+    fn placed(&self, pieces: Vec<Piece>) -> Vec<Piece> {
+        let mut placed = Vec::with_capacity(pieces.len());
+        for Piece { spot, disk } in pieces {
+            let mut at = disk.start;
+            for (spot, count) in self.vault.places(&spot, (disk.end - disk.start) / CHUNK_SIZE) {
+                placed.push(Piece { spot, disk: at..at + count * CHUNK_SIZE });
+                at += count * CHUNK_SIZE;
+            }
+        }
+        placed
+    }
+
     fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         buf.fill(0);
         let wanted = at..at + buf.len() as u64;
-        let pieces = self.pieces(&wanted)?;
-        let mut rest = &pieces[..];
-        while !rest.is_empty() {
+        let mut pieces = self.placed(self.pieces(&wanted)?);
+        let mut done = 0;
+        while let Some(rest) = pieces.get(done..).filter(|rest| !rest.is_empty()) {
             let (ids, taken) = next_frames(rest);
-            let frames = self.vault.frames(&ids)?;
-            let (now, later) = rest.split_at(taken);
-            rest = later;
-            for piece in now {
+            let frames = match self.vault.frames(&ids) {
+                Err(error) if self.vault.learn_move(&error)? => {
+                    let rest = pieces.split_off(done);
+                    pieces = self.placed(rest);
+                    done = 0;
+                    continue;
+                }
+                frames => frames?,
+            };
+            done += taken;
+            for piece in &rest[..taken] {
                 let id = (piece.spot.pack, piece.spot.entry);
                 let raw = ids.iter().position(|one| *one == id).and_then(|at| frames.get(at));
                 copy(piece, raw.map_or(&[], |raw| &raw[..]), &wanted, buf)?;
@@ -191,7 +211,9 @@ impl BlockSource for VaultImage {
         let mut is_near = true;
         let walked = walk(&KeptNodes(self), self.shape, self.root, chunks, &mut |run| {
             if let Ref::Stored(spot) = run.what {
-                is_near = self.vault.options.frames.has(&(spot.pack, spot.entry));
+                let frames = &self.vault.options.frames;
+                let places = self.vault.places(&spot, run.count);
+                is_near = places.iter().all(|(spot, _)| frames.has(&(spot.pack, spot.entry)));
             }
             Ok(if is_near { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         });

@@ -14,6 +14,7 @@ use crate::frames::KEPT_HEADS;
 use crate::index::Hooks;
 use crate::key::Keys;
 use crate::manifest::{MAX_POINT_LEN, Node, Point, decode_point};
+use crate::moved::Moved;
 use crate::name::{Address, ApplianceId, BlobId, Fingerprint, Shelf, Spot};
 use crate::pack::{Finished, PackHead, open_entry, prove_frame, read_head, read_prints};
 use crate::sweep::Pins;
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) heads: Mutex<Cache<Address, Arc<PackHead>>>,
     // points are immutable, so what was read once stays true until deleted
     pub(crate) points: Mutex<HashMap<Address, Arc<Point>>>,
+    // where packs went that were found missing or damaged, and written anew before
+    pub(crate) moves: Mutex<Cache<Address, Arc<Moved>>>,
     pub(crate) pins: Arc<Pins>,
     // held by the one sweep that runs
     pub(crate) sweeping: Mutex<()>,
@@ -188,6 +191,10 @@ impl Inner {
 
     /// Reads and decodes a node, which must have this level and count.
     pub(crate) fn read_node(&self, spot: &Spot, level: u8, count: usize) -> Result<Node> {
+        self.past_moves(|| self.node_in(&self.place(spot), level, count))
+    }
+
+    fn node_in(&self, spot: &Spot, level: u8, count: usize) -> Result<Node> {
         let head = self.head(spot.pack)?;
         let raw = self.read_entry(&head, spot.entry, Entry::Node)?;
         let wrong = |why: String| {

@@ -63,10 +63,12 @@ mod inspect;
 mod key;
 mod key_text;
 mod manifest;
+mod moved;
 mod name;
 mod pack;
 mod progress;
 mod reach;
+mod repair;
 mod seal;
 mod slots;
 mod small;
@@ -93,6 +95,7 @@ pub use name::{ApplianceId, ManifestId, SlotId, SweepId};
 pub use pack::{MAX_PACK_LEN, PACK_TARGET};
 pub use progress::{Progress, Quiet};
 pub use reach::{Reach, Share};
+pub use repair::{ChunkRepair, DiskSources, Sources};
 pub use slots::{KeyMaterial, MAX_SECRET, Slot, SlotKind, unlock};
 pub use stores::{
     Bucket, Cloud, CopyState, CopyStatus, GivenCopy, MAX_COPIES, ObjectStore, Place, Repaired,

@@ -125,6 +125,7 @@ pub(crate) enum Shelf {
     Writers,
     Slots,
     Quarantine,
+    Moved,
 }
 
 impl Shelf {
@@ -136,6 +137,7 @@ impl Shelf {
             Self::Writers => "writers/",
             Self::Slots => "keys/",
             Self::Quarantine => "quarantine/",
+            Self::Moved => "moved/",
         }
     }
 }
@@ -166,7 +168,9 @@ impl Address {
     pub(crate) fn name(&self, shelf: Shelf) -> String {
         let Self { appliance, id } = self;
         match shelf {
-            Shelf::Packs => format!("packs/{appliance}/{:02x}/{id}", id.as_bytes()[0]),
+            Shelf::Packs | Shelf::Moved => {
+                format!("{}{appliance}/{:02x}/{id}", shelf.prefix(), id.as_bytes()[0])
+            }
             _ => format!("{}{appliance}/{id}", shelf.prefix()),
         }
     }
@@ -197,9 +201,16 @@ mod tests {
     fn names_round_trip_and_strangers_are_no_addresses() {
         let address =
             Address { appliance: ApplianceId::from_bytes([0xab; 8]), id: BlobId::from_bytes([0x5c; 16]) };
-        for shelf in
-            [Shelf::Packs, Shelf::Index, Shelf::Points, Shelf::Writers, Shelf::Slots, Shelf::Quarantine]
-        {
+        let shelves = [
+            Shelf::Packs,
+            Shelf::Index,
+            Shelf::Points,
+            Shelf::Writers,
+            Shelf::Slots,
+            Shelf::Quarantine,
+            Shelf::Moved,
+        ];
+        for shelf in shelves {
             let name = address.name(shelf);
             assert!(block::check_blob_name(&name).is_ok(), "{name}");
             assert_eq!(Address::parse(shelf, &name), Some(address));

@@ -7,6 +7,7 @@ use block::ByteCount;
 
 use crate::inner::Inner;
 use crate::manifest::{Ref, Shape};
+use crate::moved::{MAX_MOVES, Needed};
 use crate::name::{Address, Shelf, Spot};
 use crate::progress::Progress;
 use crate::{Error, ManifestId, Result};
@@ -29,12 +30,12 @@ pub struct Share {
     pub alone: ByteCount,
 }
 
-/// The packs that points reach, and trees that are held or come to be held meanwhile. A point that cannot be followed is an error.
-pub(crate) fn packs_in_use(
-    vault: &Inner,
+/// What points reach, and trees that are held or come to be held meanwhile. A point that cannot be followed is an error.
+pub(crate) fn in_use<'a>(
+    vault: &'a Inner,
     mut held: Vec<(Shape, Ref)>,
     progress: &dyn Progress,
-) -> Result<HashSet<Address>> {
+) -> Result<Reached<'a>> {
     let mut reached = of_points(vault, vault.addresses(Shelf::Points)?, progress)?;
     loop {
         for (shape, root) in held {
@@ -42,7 +43,7 @@ pub(crate) fn packs_in_use(
         }
         held = vault.pins.new_roots();
         if held.is_empty() {
-            return Ok(reached.used.into_keys().collect());
+            return Ok(reached);
         }
     }
 }
@@ -87,7 +88,13 @@ pub(crate) fn share_of(vault: &Inner, point: &ManifestId, progress: &dyn Progres
 }
 
 fn of_points<'a>(vault: &'a Inner, points: Vec<Address>, progress: &dyn Progress) -> Result<Reached<'a>> {
-    let mut reached = Reached { vault, nodes: HashSet::new(), used: HashMap::new() };
+    let mut reached = Reached {
+        vault,
+        moved: vault.addresses(Shelf::Moved)?.into_iter().map(|pack| (pack, false)).collect(),
+        nodes: HashSet::new(),
+        used: HashMap::new(),
+        order: Vec::new(),
+    };
     for address in points {
         if progress.cancelled() {
             return Err(Error::Cancelled);
@@ -106,7 +113,7 @@ fn of_points<'a>(vault: &'a Inner, points: Vec<Address>, progress: &dyn Progress
 }
 
 /// The bytes of a pack that are needed: all but the share of chunks and entries that are not.
-fn share(vault: &Inner, pack: Address, used: &HashMap<u32, u64>) -> Result<u64> {
+pub(crate) fn share(vault: &Inner, pack: Address, used: &Needed) -> Result<u64> {
     let (mut needed, mut left) = (vault.pack_len(pack)?, 0);
     for (entry, number) in vault.head(pack)?.table.entries().zip(0..) {
         let all = u64::from(entry.record.chunks().max(1));
@@ -117,17 +124,49 @@ fn share(vault: &Inner, pack: Address, used: &HashMap<u32, u64>) -> Result<u64> 
     Ok(needed)
 }
 
-struct Reached<'a> {
+/// What is reached.
+pub(crate) struct Reached<'a> {
     vault: &'a Inner,
+    /// Packs whose content was written anew elsewhere, and whether a tree names them.
+    pub(crate) moved: HashMap<Address, bool>,
     nodes: HashSet<Spot>,
-    // by pack and entry: a bit for each chunk; the first for a node
-    used: HashMap<Address, HashMap<u32, u64>>,
+    /// By pack.
+    pub(crate) used: HashMap<Address, Needed>,
+    /// The packs in the order they were reached, which is mostly that of disks.
+    pub(crate) order: Vec<Address>,
 }
 
 impl Reached<'_> {
-    fn mark(&mut self, spot: &Spot, count: u64) {
-        let bits = (u64::MAX >> (64 - count.clamp(1, 64))) << (spot.chunk & 63);
-        *self.used.entry(spot.pack).or_default().entry(spot.entry).or_default() |= bits;
+    fn mark(&mut self, spot: &Spot, count: u64) -> Result<()> {
+        let mut places = vec![(*spot, count, 0)];
+        while let Some((spot, count, moves)) = places.pop() {
+            match self.next_places(&spot, count)? {
+                Some(next) if moves < MAX_MOVES => {
+                    places.extend(next.into_iter().map(|(spot, count)| (spot, count, moves + 1)));
+                }
+                Some(_) => {
+                    let why = format!("it was moved more than {MAX_MOVES} times");
+                    return Err(Error::damaged(&spot.pack.name(Shelf::Moved), "body", why));
+                }
+                None => {
+                    let bits = (u64::MAX >> (64 - count.clamp(1, 64))) << (spot.chunk & 63);
+                    let Self { used, order, .. } = self;
+                    let entries = used.entry(spot.pack).or_insert_with(|| {
+                        order.push(spot.pack);
+                        Needed::default()
+                    });
+                    *entries.entry(spot.entry).or_default() |= bits;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the content of a place was moved to. What the list of a pack does not name was relied on beside the move, and keeps the pack.
+    fn next_places(&mut self, spot: &Spot, count: u64) -> Result<Option<Vec<(Spot, u64)>>> {
+        let Some(is_named) = self.moved.get_mut(&spot.pack) else { return Ok(None) };
+        *is_named = true;
+        Ok(self.vault.moved(&spot.pack)?.and_then(|moved| moved.follow(spot, count)))
     }
 
     /// Adds what is below node `index` of a level. Recursion ends at the height of the tree, at most four levels.
@@ -136,11 +175,11 @@ impl Reached<'_> {
         if !self.nodes.insert(spot) {
             return Ok(());
         }
-        self.mark(&spot, 1);
+        self.mark(&spot, 1)?;
         let node = self.vault.read_node(&spot, level, shape.refs(level, index))?;
         for (number, count, what) in node.runs() {
             match (what, level) {
-                (Ref::Stored(chunks), 0) => self.mark(&chunks, count),
+                (Ref::Stored(chunks), 0) => self.mark(&chunks, count)?,
                 (_, 0) => {}
                 _ => self.subtree(shape, what, level - 1, index * Shape::width(level) + number)?,
             }

@@ -6,6 +6,7 @@ use block::sync::{Arc, Mutex, lock};
 use block::{BlobStore, BlockSource, ByteCount, Clock, Entropy, Failure, Kind, Media, VaultId};
 
 use crate::backup::{Backup, Report};
+use crate::cache::Cache;
 use crate::check::{CheckReport, Damage, Scrub};
 use crate::chunk::Compression;
 use crate::compare::Compared;
@@ -18,9 +19,11 @@ use crate::info::{self, Info};
 use crate::inner::{Inner, head_cache};
 use crate::key::Keys;
 use crate::manifest::VaultPoint;
+use crate::moved::KEPT_MOVES;
 use crate::name::{Address, ApplianceId, BlobId, INFO_NAME, Shelf};
 use crate::progress::Progress;
 use crate::reach::{Reach, Share};
+use crate::repair::{ChunkRepair, Sources};
 use crate::slots::{self, KeyMaterial};
 use crate::sweep::{SweepReport, SweepRun};
 use crate::writers::{self, Entered, Writer};
@@ -165,6 +168,7 @@ impl Vault {
             hooks: Mutex::default(),
             heads: head_cache(),
             points: Mutex::default(),
+            moves: Mutex::new(Cache::new(KEPT_MOVES)),
             pins: Arc::default(),
             sweeping: Mutex::new(()),
             found_at_open: Vec::new(),
@@ -341,6 +345,16 @@ impl Vault {
     /// [`Error::Missing`] if a point cannot be followed to its end: nothing is deleted then. [`Error::Cancelled`] if asked.
     pub fn sweep(&self, progress: &dyn Progress) -> Result<SweepReport> {
         crate::sweep::run(self, progress)
+    }
+
+    /// Heals packs that are known to be damaged, see [`damaged_packs`](Self::damaged_packs): what is needed of them is written anew. Damaged
+    /// chunks come from other packs, or from what `sources` gives for the disk they are of; whose are neither, the pack stays as it
+    /// is until the next backup has stored them again.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store fails, [`Error::Cancelled`] if asked.
+    pub fn repair(&self, sources: &Sources<'_>, progress: &dyn Progress) -> Result<ChunkRepair> {
+        crate::repair::run(&self.inner, sources, progress)
     }
 
     /// The sweeps whose packs are in quarantine, oldest first.

@@ -164,8 +164,16 @@ fn repaired(repair: &VaultRepair) -> String {
         size::show(repair.bytes_read),
         size::count(repair.repaired, "blob"),
     );
+    if !repair.packs_healed.is_empty() {
+        text.push_str(&format!(
+            "  {} healed: {} from other packs, {} from disks\n",
+            size::count(repair.packs_healed.len() as u64, "damaged pack"),
+            size::count(repair.chunks_from_vault, "chunk"),
+            size::count(repair.chunks_from_disks, "chunk"),
+        ));
+    }
     if repair.hopeless > 0 {
-        text.push_str(&format!("  {} whole in no copy\n", size::count(repair.hopeless, "blob")));
+        text.push_str(&format!("  {} stay damaged\n", size::count(repair.hopeless, "blob")));
     }
     for problem in &repair.problems {
         text.push_str(&format!("  {}: {}\n", problem.what, problem.why));
@@ -228,10 +236,18 @@ fn swept(sweep: &VaultSweep) -> String {
         size::show(sweep.bytes_deleted)
     );
     if let Some(run) = &sweep.run {
-        let (packs, bytes) = (packs(&sweep.quarantined), size::show(sweep.bytes_quarantined));
+        let all = size::count((sweep.quarantined.len() + sweep.rewritten.len()) as u64, "pack");
+        let bytes = size::show(sweep.bytes_quarantined);
         text.push_str(&format!(
-            "  {packs}, {bytes} in quarantine: the next sweep deletes them, `blockctl vault sweep {} --undo {run}` brings them back\n",
+            "  {all}, {bytes} in quarantine: the next sweep deletes them, `blockctl vault sweep {} --undo {run}` brings them back\n",
             sweep.vault
+        ));
+    }
+    if !sweep.rewritten.is_empty() {
+        text.push_str(&format!(
+            "  {} of these were needed in part, which was written anew: {}\n",
+            sweep.rewritten.len(),
+            size::show(sweep.bytes_rewritten)
         ));
     }
     if !sweep.released.is_empty() {

@@ -17,6 +17,7 @@ use crate::progress::Progress;
 use crate::{Error, ManifestId, Result};
 
 use job::Job;
+pub(crate) use known::Known;
 use stages::{Event, Stages};
 
 /// A request to store one recovery point.

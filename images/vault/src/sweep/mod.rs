@@ -1,7 +1,8 @@
 //! Deleting what no recovery point reaches. Specified in `docs/sweep.md`.
 //!
 //! A run marks what every point, running backup and open image reaches, puts the packs nothing reaches into
-//! quarantine, and deletes what an earlier run put there, if still nothing reaches it. Nothing may rely on a
+//! quarantine, and deletes what an earlier run put there, if still nothing reaches it. What is needed of packs that are mostly dead it
+//! writes anew first, and puts them into quarantine too. Nothing may rely on a
 //! pack in quarantine, so a later run finds it as unreached as the earlier did.
 
 #[cfg(test)]
@@ -26,7 +27,11 @@ pub struct SweepReport {
     pub run: Option<SweepId>,
     /// Packs it put into quarantine, and why each: nothing reaches them.
     pub quarantined: Vec<String>,
-    /// Bytes of these.
+    /// Packs it put into quarantine because much of them was reached by nothing; the rest was written anew.
+    pub rewritten: Vec<String>,
+    /// Bytes that were stored for that rest.
+    pub bytes_rewritten: ByteCount,
+    /// Bytes of all packs it put into quarantine.
     pub quarantined_bytes: ByteCount,
     /// Packs of earlier runs it deleted.
     pub deleted: Vec<String>,

@@ -9,7 +9,7 @@ use crate::seal::{BlobKey, Place, TAG_LEN};
 use crate::{Error, Result};
 
 const PART_BODY: u8 = 1;
-const ROW_LEN: usize = ADDRESS_LEN + 8;
+const ROW_LEN: usize = ADDRESS_LEN + 9;
 const HEAD_LEN: usize = 12;
 /// The most packs in one list; a sweep with more puts the rest into the next run's.
 pub(crate) const MAX_ROWS: usize = 1 << 18;
@@ -21,6 +21,8 @@ pub(crate) const MAX_QUARANTINE_LEN: u64 = (FRONT_LEN + HEAD_LEN + MAX_ROWS * RO
 pub(crate) struct Quarantined {
     pub(crate) pack: Address,
     pub(crate) len: u64,
+    /// Whether something reaches what was in it, which is elsewhere now; otherwise nothing does.
+    pub(crate) is_moved: bool,
 }
 
 /// What one sweep put into quarantine.
@@ -38,6 +40,7 @@ impl Quarantine {
         for one in &self.packs {
             bytes.extend_from_slice(&one.pack.encode());
             bytes.extend_from_slice(&one.len.to_le_bytes());
+            bytes.push(u8::from(one.is_moved));
         }
         bytes
     }
@@ -65,7 +68,13 @@ fn decode_body(bytes: &[u8]) -> Result<Quarantine, Malformed> {
     let count = cursor.count_u32(MAX_ROWS, ROW_LEN)?;
     let mut packs: Vec<Quarantined> = Vec::with_capacity(count);
     for _ in 0..count {
-        let one = Quarantined { pack: Address::decode(&mut cursor)?, len: cursor.u64()? };
+        let (pack, len) = (Address::decode(&mut cursor)?, cursor.u64()?);
+        let is_moved = match cursor.u8()? {
+            0 => false,
+            1 => true,
+            why => return Err(cursor.malformed(format!("{why} is no reason"))),
+        };
+        let one = Quarantined { pack, len, is_moved };
         if packs.last().is_some_and(|last| last.pack >= one.pack) {
             return Err(cursor.malformed("packs out of order"));
         }

@@ -10,12 +10,16 @@ use crate::front::{Front, QUARANTINE};
 use crate::gate::Deletion;
 use crate::index::INDEX_PACKS;
 use crate::inner::Inner;
+use crate::moved::Rewrite;
 use crate::name::{Address, Shelf};
 use crate::progress::Progress;
-use crate::reach::packs_in_use;
+use crate::reach::{Reached, in_use, share};
 use crate::sweep::quarantine::{MAX_QUARANTINE_LEN, MAX_ROWS};
 use crate::sweep::{Quarantine, Quarantined, SweepReport, SweepRun};
 use crate::{Error, Result, SweepId, Vault};
+
+/// A pack of which less than this is needed is written anew: a vault is never larger than a fresh one by more than the rest of it.
+const LIVE_PERCENT: u64 = 80;
 
 impl Inner {
     pub(crate) fn read_quarantine(&self, address: Address) -> Result<Quarantine> {
@@ -95,10 +99,13 @@ pub(crate) fn run(whole: &Vault, progress: &dyn Progress) -> Result<SweepReport>
     // packs before points: a pack put after this list is no candidate
     let held = vault.pins.begin();
     let marked = vault.sizes(Shelf::Packs).and_then(|packs| {
-        let used = packs_in_use(vault, held, progress)?;
-        Ok((packs, used))
+        let reached = in_use(vault, held, progress)?;
+        let known = earlier.iter().flat_map(|(_, list)| &list.packs).map(|one| one.pack).collect();
+        let found = candidates(vault, &packs, &reached, &known)?;
+        let allowed = if found.len() == 0 { Ok(()) } else { ask(found.len(), found.bytes(), false) };
+        allowed.map(|()| (reached, found))
     });
-    let (packs, used) = match marked {
+    let (reached, found) = match marked {
         Ok(marked) => marked,
         Err(error) => {
             vault.pins.end(Vec::new());
@@ -106,29 +113,116 @@ pub(crate) fn run(whole: &Vault, progress: &dyn Progress) -> Result<SweepReport>
         }
     };
     let mut report = SweepReport::default();
-    let known: HashSet<Address> =
-        earlier.iter().flat_map(|(_, list)| &list.packs).map(|one| one.pack).collect();
-    let is_new = |(pack, _): &(Address, u64)| !used.contains(pack) && !known.contains(pack);
-    let mut fresh: Vec<(Address, u64)> = packs.into_iter().filter(is_new).collect();
-    fresh.truncate(MAX_ROWS);
-    let bytes = |packs: &[(Address, u64)]| packs.iter().map(|(_, len)| len).sum::<u64>();
-    let allowed = if fresh.is_empty() { Ok(()) } else { ask(fresh.len(), bytes(&fresh), false) };
-    if let Err(refused) = allowed {
-        vault.pins.end(Vec::new());
-        return Err(refused);
-    }
-    let settled = settle(whole, &earlier, &used, &ask, &mut report);
-    let fresh = vault.pins.end(if settled.is_ok() { fresh } else { Vec::new() });
+    let settled = settle(whole, &earlier, &reached, &ask, &mut report);
+    // those of both kinds that nobody pinned meanwhile can be relied on by nobody from here on
+    let (fresh, sparse) = match settled.is_ok() {
+        true => (found.fresh, found.sparse),
+        false => (Vec::new(), Vec::new()),
+    };
+    let sparse_ones: HashSet<Address> = sparse.iter().map(|(pack, _)| *pack).collect();
+    let (sparse, fresh): (Vec<_>, Vec<_>) = vault
+        .pins
+        .end(sparse.into_iter().chain(fresh).collect())
+        .into_iter()
+        .partition(|(pack, _)| sparse_ones.contains(pack));
     settled?;
-    if !fresh.is_empty() {
-        put(vault, &fresh, &mut report)?;
+    let (moved, compacted) = compact(vault, &sparse, &reached, &mut report, progress);
+    let rows = rows(fresh, false).chain(rows(moved, true)).collect::<Vec<_>>();
+    if !rows.is_empty() {
+        put(vault, rows, &mut report)?;
     }
-    Ok(report)
+    compacted.map(|()| report)
+}
+
+/// What a run may take out of use.
+#[derive(Default)]
+struct Candidates {
+    /// Nothing reaches them.
+    fresh: Vec<(Address, u64)>,
+    /// Much of them is reached by nothing, in the order they are reached.
+    sparse: Vec<(Address, u64)>,
+}
+
+impl Candidates {
+    fn len(&self) -> usize {
+        self.fresh.len() + self.sparse.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.fresh.iter().chain(&self.sparse).map(|(_, len)| len).sum()
+    }
+}
+
+fn candidates(
+    vault: &Inner,
+    packs: &[(Address, u64)],
+    reached: &Reached<'_>,
+    known: &HashSet<Address>,
+) -> Result<Candidates> {
+    let mut found = Candidates::default();
+    let is_new = |pack: &Address| !reached.used.contains_key(pack) && !known.contains(pack);
+    found.fresh.extend(packs.iter().filter(|(pack, _)| is_new(pack)).take(MAX_ROWS));
+    let lengths: HashMap<Address, u64> = packs.iter().copied().collect();
+    for pack in &reached.order {
+        let (Some(&len), Some(needed)) = (lengths.get(pack), reached.used.get(pack)) else { continue };
+        // one that is damaged is for a repair, one whose list lacks something stays for it
+        let is_out = known.contains(pack) || reached.moved.contains_key(pack) || vault.distrust.has(pack);
+        if is_out || found.len() >= MAX_ROWS {
+            continue;
+        }
+        match share(vault, *pack, needed) {
+            Ok(live) if live * 100 < len * LIVE_PERCENT => found.sparse.push((*pack, len)),
+            Ok(_) => {}
+            Err(error) if error.is_damage() => vault.distrust.witness(&error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Writes what is needed of these packs anew, and gives those whose content is elsewhere by now; the others are as before.
+fn compact(
+    vault: &Inner,
+    sparse: &[(Address, u64)],
+    reached: &Reached<'_>,
+    report: &mut SweepReport,
+    progress: &dyn Progress,
+) -> (Vec<(Address, u64)>, Result<()>) {
+    let mut rewrite = match Rewrite::new(vault) {
+        Ok(rewrite) => rewrite,
+        Err(error) => {
+            vault.pins.release(sparse.iter().map(|(pack, _)| pack));
+            return (Vec::new(), Err(error));
+        }
+    };
+    let all = sparse.iter().try_for_each(|(pack, _)| {
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let Some(needed) = reached.used.get(pack) else { return Ok(()) };
+        match rewrite.take(*pack, needed, &mut |_, _, _| Ok(None)) {
+            // it stays where it is, for a repair
+            Err(error) if error.is_damage() => {
+                vault.distrust.witness(&error);
+                Ok(())
+            }
+            done => done,
+        }
+    });
+    let all = all.and_then(|()| rewrite.commit());
+    let done: HashSet<Address> = rewrite.done.iter().copied().collect();
+    report.bytes_rewritten = ByteCount::new(rewrite.bytes_stored);
+    let (moved, left): (Vec<_>, Vec<_>) = sparse.iter().partition(|(pack, _)| done.contains(pack));
+    vault.pins.release(left.iter().map(|(pack, _)| pack));
+    (moved, all)
+}
+
+fn rows(packs: Vec<(Address, u64)>, is_moved: bool) -> impl Iterator<Item = Quarantined> {
+    packs.into_iter().map(move |(pack, len)| Quarantined { pack, len, is_moved })
 }
 
 /// Writes down what is in quarantine from now on. If that fails nothing is.
-fn put(vault: &Inner, packs: &[(Address, u64)], report: &mut SweepReport) -> Result<()> {
-    let mut rows: Vec<Quarantined> = packs.iter().map(|&(pack, len)| Quarantined { pack, len }).collect();
+fn put(vault: &Inner, mut rows: Vec<Quarantined>, report: &mut SweepReport) -> Result<()> {
     rows.sort_by_key(|one| one.pack);
     let list = Quarantine { made: vault.env.clock.now(), packs: rows };
     let written = vault.fresh_address().and_then(|address| {
@@ -141,9 +235,11 @@ fn put(vault: &Inner, packs: &[(Address, u64)], report: &mut SweepReport) -> Res
             }
         }
     });
-    let address = written.inspect_err(|_| vault.pins.release(packs.iter().map(|(pack, _)| pack)))?;
+    let address = written.inspect_err(|_| vault.pins.release(list.packs.iter().map(|one| &one.pack)))?;
     report.run = Some(SweepId::from_bytes(*address.id.as_bytes()));
-    report.quarantined = list.packs.iter().map(|one| one.pack.name(Shelf::Packs)).collect();
+    let of = |moved: bool| list.packs.iter().filter(move |one| one.is_moved == moved);
+    report.quarantined = of(false).map(|one| one.pack.name(Shelf::Packs)).collect();
+    report.rewritten = of(true).map(|one| one.pack.name(Shelf::Packs)).collect();
     report.quarantined_bytes = ByteCount::new(list.packs.iter().map(|one| one.len).sum());
     Ok(())
 }
@@ -152,15 +248,17 @@ fn put(vault: &Inner, packs: &[(Address, u64)], report: &mut SweepReport) -> Res
 fn settle(
     whole: &Vault,
     earlier: &[(Address, Quarantine)],
-    used: &HashSet<Address>,
+    reached: &Reached<'_>,
     ask: &dyn Fn(usize, u64, bool) -> Result<()>,
     report: &mut SweepReport,
 ) -> Result<()> {
     let vault: &Inner = &whole.inner;
-    let is_used = |one: &&Quarantined| used.contains(&one.pack) || vault.pins.is_pinned(&one.pack);
+    let is_used =
+        |one: &&Quarantined| reached.used.contains_key(&one.pack) || vault.pins.is_pinned(&one.pack);
     let all = || earlier.iter().flat_map(|(_, list)| &list.packs);
     let (kept, gone): (Vec<&Quarantined>, Vec<&Quarantined>) = all().partition(is_used);
-    if earlier.is_empty() {
+    let lists = needless(vault, reached)?;
+    if earlier.is_empty() && lists.is_empty() {
         return Ok(());
     }
     let bytes: u64 = gone.iter().map(|one| one.len).sum();
@@ -173,6 +271,9 @@ fn settle(
         vault.delete(&pack.name(Shelf::Packs))?;
         vault.distrust.remove(pack);
     }
+    for pack in &lists {
+        vault.delete(&pack.name(Shelf::Moved))?;
+    }
     for (address, _) in earlier {
         vault.delete(&address.name(Shelf::Quarantine))?;
     }
@@ -181,6 +282,19 @@ fn settle(
     report.deleted_bytes = ByteCount::new(bytes);
     report.released = kept.iter().map(|one| one.pack.name(Shelf::Packs)).collect();
     Ok(())
+}
+
+/// Lists of where packs went that are gone, and that no tree names: what is built later can name only what something names now.
+fn needless(vault: &Inner, reached: &Reached<'_>) -> Result<Vec<Address>> {
+    let unnamed = reached.moved.iter().filter(|(_, is_named)| !**is_named).map(|(pack, _)| *pack);
+    let mut lists = Vec::new();
+    for pack in unnamed {
+        match vault.pack_len(pack) {
+            Err(Error::Missing { .. }) => lists.push(pack),
+            is_there => drop(is_there?),
+        }
+    }
+    Ok(lists)
 }
 
 /// Replaces every index blob that names one of these packs by one that does not.

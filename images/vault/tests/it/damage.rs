@@ -134,7 +134,8 @@ fn a_scrub_goes_on_where_it_was_cut_off() {
         }
     }
     let note = |pack: &str| passed.lock().unwrap().push(pack.to_owned());
-    let scrub = |after: Option<String>| Scrub { after, bytes_per_second: None, coming: &|_| Ok(0), passed: &note };
+    let scrub =
+        |after: Option<String>| Scrub { after, bytes_per_second: None, coming: &|_| Ok(0), passed: &note };
     let cut = vault.scrub(&scrub(None), &StopAt(&passed, 3)).unwrap_err();
     assert!(matches!(cut, Error::Cancelled), "{cut}");
     assert_eq!(*passed.lock().unwrap(), packs[..3]);

@@ -1,6 +1,7 @@
 //! Tests of the vault through its public interface.
 
 mod beside;
+mod compact;
 mod compare;
 mod copies;
 mod damage;
@@ -14,6 +15,7 @@ mod object;
 mod planted;
 mod power;
 mod proxy;
+mod repair;
 mod scale;
 mod servers;
 mod sharing;

@@ -163,6 +163,8 @@ struct Sky {
     // a sweep is under way: another waits for it
     is_sweeping: bool,
     gusts: u64,
+    // packs written anew
+    rewritten: u64,
 }
 
 impl Sky {
@@ -174,7 +176,9 @@ impl Sky {
         }
         self.gusts += 1;
         match self.rng.below(6) {
-            0 | 1 if !self.is_sweeping => drop(vault.sweep(&Quiet).expect("a sweep")),
+            0 | 1 if !self.is_sweeping => {
+                self.rewritten += vault.sweep(&Quiet).expect("a sweep").rewritten.len() as u64;
+            }
             2 if !self.is_sweeping => {
                 if let Some(run) = vault.sweeps().expect("runs").last() {
                     vault.undo_sweep(&run.run).expect("undone");
@@ -203,13 +207,13 @@ impl Sky {
 }
 
 /// One history: backups and sweeps, in whose calls of the store other backups, sweeps, deletions and undoing happen.
-fn storm(seed: u64) -> u64 {
+fn storm(seed: u64) -> [u64; 2] {
     let store = Arc::new(Stormy { store: SimBlobStore::new(), hook: Mutex::new(None) });
     drop(create(Arc::new(store.store.clone()), &env()));
     let vault = Arc::new(open(store.clone(), &env()).expect("it opens"));
     let worlds = [World::new(90_000, seed), World::new(90_000, seed + 1)];
     let rng = Rng::new(seed);
-    let sky = Sky { vault: Arc::downgrade(&vault), worlds, rng, is_sweeping: false, gusts: 0 };
+    let sky = Sky { vault: Arc::downgrade(&vault), worlds, rng, is_sweeping: false, gusts: 0, rewritten: 0 };
     let sky = Arc::new(Mutex::new(sky));
     let mut outer = World::new(90_000, seed);
     for step in 0..8 {
@@ -224,7 +228,7 @@ fn storm(seed: u64) -> u64 {
             begin(true);
             let swept = vault.sweep(&Quiet);
             store.hook.lock().unwrap().take();
-            swept.expect("a sweep");
+            sky.lock().unwrap().rewritten += swept.expect("a sweep").rewritten.len() as u64;
         } else {
             outer.scribble();
             outer.changed = block::RangeSet::whole(ByteCount::new(90_000));
@@ -261,16 +265,21 @@ fn storm(seed: u64) -> u64 {
     }
     clean(&vault);
     let sky = sky.lock().unwrap();
-    sky.gusts
+    [sky.gusts, sky.rewritten]
 }
 
-/// The long form runs a hundred times as many.
+/// The long form runs forty times as many.
 #[test]
 fn no_mixture_of_sweeps_and_backups_loses_what_a_point_needs() {
     allow(|| {
-        let count = if std::env::var_os("BLOCKD_SOAK").is_some() { 20_000 } else { 200 };
-        let gusts: u64 = (0..count).map(storm).sum();
+        let count = if std::env::var_os("BLOCKD_SOAK").is_some() { 20_000 } else { 500 };
+        let (mut gusts, mut rewritten) = (0, 0);
+        for [some, packs] in (0..count).map(storm) {
+            gusts += some;
+            rewritten += packs;
+        }
         assert!(gusts > count * 10, "only {gusts} things happened in the middle of others");
+        assert!(rewritten > count / 2, "only {rewritten} packs were written anew");
     });
 }
 

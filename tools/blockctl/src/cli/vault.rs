@@ -90,7 +90,7 @@ pub enum VaultVerb {
         #[arg(long)]
         restart: bool,
     },
-    /// Give each copy of a vault what it lacks
+    /// Give each copy of a vault what it lacks, and heal what is known to be damaged from other packs and from the disks
     Repair {
         /// Its name
         name: String,

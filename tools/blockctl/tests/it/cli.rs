@@ -251,7 +251,17 @@ fn a_sweep_says_what_it_did_and_a_run_that_is_not_there() {
     assert!(said.contains("0 packs") && !said.contains("--undo"), "{said}");
     fields(
         &stage.json(&["vault", "sweep", "main"]),
-        &["vault", "run", "quarantined", "bytes_quarantined", "deleted", "bytes_deleted", "released"],
+        &[
+            "vault",
+            "run",
+            "quarantined",
+            "rewritten",
+            "bytes_rewritten",
+            "bytes_quarantined",
+            "deleted",
+            "bytes_deleted",
+            "released",
+        ],
     );
     assert_eq!(stage.json(&["vault", "sweep", "main", "--list"]).as_array().map(Vec::len), Some(0));
     let (code, said) = stage.failure(&["vault", "sweep", "main", "--undo", "nope"]);
