@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::pace::Pace;
 use crate::points::Tiers;
 use block::sync::{Mutex, lock};
-use block::{Clock, DiskId};
+use block::{ByteCount, Clock, DiskId};
 use control::{Run, RunState, Tier};
 use layers::Hydrating;
 use std::collections::HashMap;
@@ -215,7 +215,7 @@ impl Work {
             .map_err(|error| named.failed("hydrate", error))?;
         let after = self.now();
         if let Hydrating::Working(bytes) = done {
-            let far = disk.hydration().map_or(0, |progress| progress.done.get());
+            let far = disk.hydrated().map_or(0, ByteCount::get);
             let is_used = self.track(named, |track| {
                 track.went_on(after, far, bytes.get());
                 track.is_used(named.traffic.requests(), after)

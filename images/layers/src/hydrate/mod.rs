@@ -196,21 +196,30 @@ impl Disk {
         self.commit_layer(&hydrated.layer)
     }
 
-    /// How far hydration is; none before it began, and after the base was released.
+    /// How far hydration is; none before it began, and after the base was released. Cost: a look at the whole map.
     pub fn hydration(&self) -> Option<HydrationProgress> {
         let ground = self.ground()?;
-        let hydrated = ground.hydrated()?;
-        let (present, blocks) = hydrated.present();
-        let total = ground.bytes_of(0, blocks).end();
-        let done = (present * BLOCK_SIZE).min(total);
-        let copied = ByteCount::new(hydrated.layer.map.bytes());
-        Some(HydrationProgress { total: ByteCount::new(total), done: ByteCount::new(done), copied })
+        let copied = ByteCount::new(ground.hydrated()?.layer.map.bytes());
+        let (done, total) = done_of(&ground)?;
+        Some(HydrationProgress { total, done, copied })
+    }
+
+    /// Bytes of the base that need not be asked of it any more, as [`hydration`](Self::hydration) says, without a look at the map.
+    pub fn hydrated(&self) -> Option<ByteCount> {
+        Some(done_of(&*self.ground()?)?.0)
     }
 
     /// Whether the disk stands on something.
     pub fn stands(&self) -> bool {
         self.view.load().below.ground.is_some()
     }
+}
+
+/// Bytes of a base that are here, and all that are shown of it.
+fn done_of(ground: &Ground) -> Option<(ByteCount, ByteCount)> {
+    let (present, blocks) = ground.hydrated()?.present();
+    let total = ground.bytes_of(0, blocks).end();
+    Some((ByteCount::new((present * BLOCK_SIZE).min(total)), ByteCount::new(total)))
 }
 
 /// How far the base is surely empty from a block on; looks at most so far ahead.

@@ -115,6 +115,7 @@ fn a_released_base_is_needed_by_nobody() {
     assert!(matches!(disk.release_base(), Err(Error::WrongBase { .. })), "nothing is there yet");
     hydrate_all(&disk);
     let progress = disk.hydration().unwrap();
+    assert_eq!(disk.hydrated(), Some(progress.done));
     assert_eq!((progress.done, progress.total.get()), (progress.total, 4 * MIB + 700));
     assert!(progress.copied.get() < 3 * MIB + MIB, "zeros take no space");
     let later = disk.changes(Some(old.state), Until::Live).unwrap();
