@@ -4,17 +4,15 @@ use crate::failure::{Failure, Result};
 use crate::output::Progress;
 use block::linux::{KernelEntropy, LinuxMedia};
 use block::{
-    BLOCK_SIZE, BlockDevice, BlockSource, ByteOffset, ByteRange, Extent, ExtentKind, Media, MediaFile,
-    OpenHow, Provision,
+    BLOCK_SIZE, BlockDevice, BlockSource, ByteOffset, ByteRange, Media, MediaFile, OpenHow, Provision,
 };
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 /// Bytes compared or written at a time.
 const STEP: u64 = 4 << 20;
-/// Extents are asked for in parts of this size.
+/// Zeros are asked for in parts of this size.
 const WINDOW: u64 = 1 << 30;
 /// A file is synced after this many bytes, beside what is still written: the host's disk begins early, and the end waits for little.
 const SYNC_EVERY: u64 = 256 << 20;
@@ -46,37 +44,30 @@ pub fn to_device(from: &dyn BlockSource, to: &dyn BlockDevice, progress: &mut Pr
     Ok(written.get())
 }
 
-/// Makes the front of a device, whatever it holds, equal to a source, durably: what is empty in the source is made zero. Gives
-/// the bytes written.
+/// Makes the front of a device, whatever it holds, equal to a source, durably: what is empty in the source is made zero. The source
+/// is read ahead. Gives the bytes written.
 ///
 /// # Errors
 /// What either side reports.
 pub fn over_device(from: &dyn BlockSource, to: &dyn BlockDevice, progress: &mut Progress) -> Result<u64> {
-    let total = from.size().get();
-    let (mut buf, mut written) = (Vec::new(), 0);
-    for start in (0..total).step_by(WINDOW as usize) {
-        let window = ByteRange::between(start, total.min(start + WINDOW));
-        let mut extents = Vec::new();
-        from.extents(window, &mut |extent| {
-            extents.push(extent);
-            ControlFlow::Continue(())
-        })?;
-        for Extent { range, kind } in extents {
-            if kind != ExtentKind::Data {
-                to.zero(range, Provision::Sparse)?;
-                continue;
-            }
-            for at in (range.start()..range.end()).step_by(STEP as usize) {
-                let count = STEP.min(range.end() - at);
-                buf.resize(count as usize, 0);
-                from.read_at(ByteOffset::new(at), &mut buf)?;
-                to.write_at(ByteOffset::new(at), &buf)?;
-                written += count;
-                progress.at(at + count, total);
-            }
-        }
-        progress.at(window.end(), total);
-    }
+    let (total, mut at, mut written) = (from.size().get(), 0, 0);
+    let empty = |start: u64, end: u64| {
+        (start..end).step_by(WINDOW as usize).try_for_each(|start| {
+            to.zero(ByteRange::between(start, end.min(start + WINDOW)), Provision::Sparse)
+        })
+    };
+    let mut visit = |offset: ByteOffset, run: &[u8]| {
+        empty(at, offset.get())?;
+        to.write_at(offset, run)?;
+        written += run.len() as u64;
+        at = offset.get() + run.len() as u64;
+        Ok(())
+    };
+    block::each_run(from, &mut visit, &mut |walked| {
+        progress.at(walked.done, walked.total);
+        Ok(())
+    })?;
+    empty(at, total)?;
     to.flush()?;
     Ok(written)
 }
@@ -220,6 +211,11 @@ mod tests {
         back.write_at(ByteOffset::new(77), b"x").expect("written");
         let other = MemoryDisk::new(file.size());
         to_device(&back, &other, &mut quiet).expect("copied");
+        let full = MemoryDisk::new(ByteCount::new((3 << 20) + 8192));
+        full.write_at(ByteOffset::ZERO, &vec![0xee; (3 << 20) + 8192]).expect("written");
+        assert_eq!(over_device(&file, &full, &mut quiet).expect("copied"), 4096 + 513);
+        let front = block::Window::new(Arc::new(full), ByteRange::whole(file.size())).expect("its front");
+        assert_eq!(compare(&file, &front, &mut quiet).expect("read"), Ok(3 << 20 | 513));
         assert_eq!(update_device(&file, &other, &mut quiet).expect("updated"), 4096);
         assert_eq!(compare(&file, &other, &mut quiet).expect("read"), Ok(3 << 20 | 513));
         assert_eq!(compare(&disk, &back, &mut quiet).expect("read"), Err(77));
