@@ -14,16 +14,23 @@ use tempfile::TempDir;
 
 /// A state directory that leaves nothing behind, also not in shared memory.
 pub struct State {
-    dir: TempDir,
+    dir: PathBuf,
+    _made: Option<TempDir>,
 }
 
 impl State {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+        let made = tempfile::tempdir().expect("a temporary directory");
+        Self { dir: made.path().to_owned(), _made: Some(made) }
+    }
+
+    /// One in a directory of the test's own.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), _made: None }
     }
 
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.dir.join("state")
     }
 
     pub fn file(&self, name: &str) -> PathBuf {

@@ -251,7 +251,11 @@ fn judge_point(daemon: &Daemon, sealed: &Sealed, journal: &Journal) {
 /// Lets a system call of the running daemon kill it, sooner or later. It is armed when this returns.
 fn arm(daemon: &Daemon, dice: &mut Dice) -> Child {
     let (call, most) = CALLS[dice.below(CALLS.len() as u64) as usize];
-    let when = 1 + dice.below(most);
+    kill_at(daemon, call, 1 + dice.below(most))
+}
+
+/// Lets the so many-th call of this name in a thread of the running daemon kill it. It is armed when this returns.
+pub fn kill_at(daemon: &Daemon, call: &str, when: u64) -> Child {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
     strace.args(["-e", &format!("inject={call}:signal=KILL:when={when}"), "-p", &daemon.pid().to_string()]);

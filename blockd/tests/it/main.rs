@@ -23,6 +23,7 @@ mod restart;
 mod runs;
 mod shape;
 mod space;
+mod stages;
 mod stores;
 mod transfers;
 mod trim;
