@@ -33,7 +33,7 @@ const MODULES: [&str; 9] = [
 const TROUBLE: [&str; 5] =
     ["I/O error", "EXT4-fs error", "Remounting filesystem read-only", "Kernel panic", "hung task"];
 
-fn sh(dir: &Path, script: &str) {
+pub fn sh(dir: &Path, script: &str) {
     let output = Command::new("sh").args(["-ec", script]).current_dir(dir).output().expect("a shell");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}: {said}");
@@ -66,7 +66,7 @@ fn find(dir: &Path, name: &str) -> PathBuf {
     found.into()
 }
 
-fn script(path: &Path, text: &str) {
+pub fn script(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
     fs::write(path, text).expect("a script");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -104,7 +104,7 @@ fn busybox(root: &Path) {
 }
 
 /// A first filesystem in memory: loads drivers, then does `then`.
-fn initramfs(dir: &Path, extra: &[&str], then: &str) -> PathBuf {
+pub fn initramfs(dir: &Path, extra: &[&str], then: &str) -> PathBuf {
     let (root, modules) = (dir.join("initramfs"), kernel().join("lib/modules"));
     busybox(&root);
     let mut loads = String::new();
@@ -123,14 +123,14 @@ fn initramfs(dir: &Path, extra: &[&str], then: &str) -> PathBuf {
 }
 
 /// A running guest; its console, line by line.
-struct Guest {
+pub struct Guest {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
 
 impl Guest {
-    fn boot(initramfs: &Path, more: &[&str]) -> Self {
+    pub fn boot(initramfs: &Path, more: &[&str]) -> Self {
         let kernel = find(&kernel().join("boot"), "vmlinuz-*");
         let mut child = Command::new("qemu-system-x86_64")
             .args([
@@ -168,7 +168,7 @@ impl Guest {
     }
 
     /// What follows `start` in the next line that has it. Trouble on the way is the end of the test.
-    fn until(&mut self, start: &str) -> String {
+    pub fn until(&mut self, start: &str) -> String {
         loop {
             let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
                 panic!("no {start:?} after\n{}", self.seen.join("\n"));
@@ -184,7 +184,7 @@ impl Guest {
     }
 
     /// Its orderly end.
-    fn ends(mut self) {
+    pub fn ends(mut self) {
         self.until("GUEST-DONE");
         assert!(self.child.wait().expect("its end").success());
     }

@@ -7,6 +7,7 @@ mod archive;
 mod bad_input;
 mod certificates;
 mod clients;
+mod debian;
 mod events;
 mod fixture;
 mod guards;
