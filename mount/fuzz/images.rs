@@ -7,6 +7,8 @@ pub mod bases;
 pub mod exercise;
 #[path = "../tests/it/image.rs"]
 pub mod image;
+#[path = "../tests/it/memory.rs"]
+pub mod memory;
 #[path = "../tests/it/ntfs.rs"]
 pub mod ntfs;
 #[path = "../tests/it/seen.rs"]
@@ -25,5 +27,6 @@ pub fn changed(
         let [a, b, into, len, value @ ..] = *patch;
         (u16::from_le_bytes([a, b]), into, u64::from_le_bytes(value), len)
     });
-    look(&bases[usize::from(*base) % bases.len()].patched(patches));
+    let changed = bases[usize::from(*base) % bases.len()].patched(patches);
+    memory::bounded(|| look(&changed));
 }

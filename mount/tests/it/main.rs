@@ -14,6 +14,7 @@ mod image;
 mod iso;
 mod luks;
 mod lying;
+mod memory;
 mod mounted;
 mod ntfs;
 mod partitions;
