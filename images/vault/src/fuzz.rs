@@ -3,6 +3,7 @@
 //! None of them returns anything: a decoder passes if it neither panics nor allocates more than its input allows, and
 //! if what it accepts encodes to the same bytes again. Sealed parts are fed to their decoders as if opened.
 
+pub use crate::backup::fuzz_arrived as arrived;
 pub use crate::index::{fuzz_hooks as hooks, fuzz_index as index, fuzz_run as run};
 pub use crate::info::fuzz_info as info;
 pub use crate::manifest::{fuzz_node as node, fuzz_point as point};
@@ -67,9 +68,9 @@ pub fn sheet(bytes: &[u8]) {
 }
 
 /// Every decoder of this crate.
-pub const ALL: [fn(&[u8]); 16] = [
-    frame, table, quarantine, moved, hooks, run, index, info, node, point, key_file, sheet, slot, card, sums,
-    writer,
+pub const ALL: [fn(&[u8]); 17] = [
+    frame, table, quarantine, moved, arrived, hooks, run, index, info, node, point, key_file, sheet, slot,
+    card, sums, writer,
 ];
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use block::sync::{Arc, Mutex, lock};
 use block::{BlobStore, ByteCount, ByteRange, Kind, VaultId};
 
+use crate::backup::Arrived;
 use crate::cache::Cache;
 use crate::check::Damage;
 use crate::chunk::Kind as Entry;
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) distrust: Distrust,
     pub(crate) hooks: Mutex<Hooks>,
+    pub(crate) arrived: Mutex<Arrived>,
     pub(crate) heads: Mutex<Cache<Address, Arc<PackHead>>>,
     // points are immutable, so what was read once stays true until deleted
     pub(crate) points: Mutex<HashMap<Address, Arc<Point>>>,

@@ -166,6 +166,7 @@ impl Vault {
             distrust: Distrust::of(&options.damaged_packs),
             options,
             hooks: Mutex::default(),
+            arrived: Mutex::default(),
             heads: head_cache(),
             points: Mutex::default(),
             moves: Mutex::new(Cache::new(KEPT_MOVES)),

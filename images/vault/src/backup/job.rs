@@ -328,7 +328,9 @@ impl Packs<'_> {
 
     fn put_index(&mut self) -> Result<()> {
         if !self.stored.is_empty() {
+            let packs: Vec<Address> = self.stored.iter().map(|(row, _)| row.address).collect();
             self.stored_bytes += self.vault.put_index(std::mem::take(&mut self.stored))?;
+            self.vault.forget_arrived(&packs);
         }
         Ok(())
     }
@@ -343,6 +345,7 @@ impl Packs<'_> {
                 continue;
             }
             let pack = self.vault.put_pack(pack)?;
+            self.vault.note_arrived(pack.address);
             self.list(&pack)?;
         }
         self.put_index()?;

@@ -4,6 +4,7 @@
 //! holds in memory is bounded by the constants there, two packs under way and one being filled, the fingerprints of
 //! [`known`], and some fifty bytes for each pack it relied on.
 
+mod arrived;
 mod job;
 mod known;
 mod plan;
@@ -16,6 +17,8 @@ use crate::manifest::{Point, PointKind, Shape, TreeBuilder, VaultPoint, check_it
 use crate::progress::Progress;
 use crate::{Error, ManifestId, Result};
 
+pub(crate) use arrived::Arrived;
+pub use arrived::fuzz_decode as fuzz_arrived;
 use job::Job;
 pub(crate) use known::Known;
 use stages::{Event, Stages};
@@ -92,6 +95,7 @@ pub(crate) fn run(vault: &Inner, request: &Backup<'_>) -> Result<Report> {
             "each point of this vault holds all that it needs".to_owned(),
         ));
     }
+    vault.list_arrived()?;
     let base = match &request.base {
         Some(id) => Some(vault.find_point(id)?.1),
         None => None,

@@ -332,6 +332,9 @@ fn encode(encoder: &mut Encoder, frame: Frame) -> Result<Encoded> {
 fn put(vault: &Inner, packs: &Receiver<PackWriter>, done: &Sender<Result<Done>>) {
     while let Ok(pack) = packs.recv() {
         let stored = pack.finish(&vault.keys).and_then(|pack| vault.put_pack(pack));
+        if let Ok(pack) = &stored {
+            vault.note_arrived(pack.address);
+        }
         if done.send(stored.map(Done::Stored)).is_err() {
             return;
         }

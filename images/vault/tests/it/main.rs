@@ -16,6 +16,7 @@ mod planted;
 mod power;
 mod proxy;
 mod repair;
+mod resume;
 mod scale;
 mod servers;
 mod sharing;
