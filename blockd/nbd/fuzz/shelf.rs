@@ -99,7 +99,7 @@ impl BlockSource for Shelf {
             return None;
         }
         let file = &self.files[(run % 2) as usize];
-        let is_verified = !mix(self.seed ^ run).is_multiple_of(4);
+        let is_verified = !mix(self.seed ^ run).is_multiple_of(16);
         let offset = file.number * FILE_STEP + range.start();
         Some(Stored { file: file.clone(), offset, count, is_verified, held: None })
     }

@@ -18,6 +18,7 @@ fn wish(size: u64) -> impl Strategy<Value = Wish> {
         4 => 0u64..10_000,
         2 => Just(0u64),
         2 => Just(4096u64),
+        2 => 32_768u64..60_000,
         1 => 0u64..600_000,
         1 => Just(1u64 << 40),
     ];
