@@ -164,6 +164,7 @@ impl Daemon {
         });
         daemon.keeper.start(&daemon)?;
         daemon.resume_replacements();
+        daemon.resume_jobs();
         Ok(daemon)
     }
 

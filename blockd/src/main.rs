@@ -39,6 +39,7 @@ mod protection;
 mod recover;
 mod repair;
 mod restore;
+mod resume;
 mod run;
 mod scrub;
 mod serve;

@@ -8,6 +8,7 @@ use crate::points::{By, Held};
 use crate::policies::{PolicyName, Protection};
 use control::{Item, Kind, Point, Policy, UnprotectQuery};
 use jiff::Timestamp;
+use std::time::Duration;
 
 impl Daemon {
     /// The appliance's time.
@@ -75,10 +76,20 @@ impl Daemon {
             let (view, hurt) = (self.tiers().look(), self.tiers().hurt()?);
             items.keys().for_each(|item| newest.add(self, &hurt, &view.held(Some(item))));
         }
-        Ok(items.iter().map(|(item, protection)| self.item(item, protection, &newest)).collect())
+        let speed = self.restore_speed()?;
+        Ok(items.iter().map(|(item, protection)| self.item(item, protection, &newest, speed)).collect())
     }
 
-    fn item(&self, item: &str, protection: &Protection, newest: &Newest) -> Item {
+    /// How long a restore of all disks of an item takes at so many bytes a second.
+    fn estimate(&self, item: &str, speed: Option<u64>) -> Option<Duration> {
+        let speed = speed?;
+        let disks = self.tiers().disks.of(item).ok()?;
+        let bytes: u64 = disks.iter().filter_map(|named| named.stored()).sum();
+        Some(Duration::from_millis(bytes.saturating_mul(1000) / speed.max(1)))
+    }
+
+    fn item(&self, item: &str, protection: &Protection, newest: &Newest, speed: Option<u64>) -> Item {
+        let estimate = self.estimate(item, speed);
         let mut shown = Item {
             item: item.to_owned(),
             policy: protection.policy.clone(),
@@ -86,6 +97,8 @@ impl Daemon {
             newest: None,
             next: None,
             is_late: false,
+            restore_estimate_ms: estimate.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            is_slow: false,
             error: None,
         };
         let told = PolicyName::parse(&protection.policy).and_then(|name| {
@@ -93,6 +106,7 @@ impl Daemon {
             let (now, stored) = (self.now(), newest.stored(self, item, &name.vault)?);
             let newest = newest.good(self, item, &name.vault)?;
             shown.newest = newest.map(|newest| newest.to_string());
+            shown.is_slow = is_slow(policy.rto, estimate);
             if !protection.stopped {
                 shown.next = policy.schedule.next_start(item, now, stored).map(|next| next.to_string());
                 shown.is_late = policy.rpo.is_some_and(|rpo| {
@@ -108,8 +122,7 @@ impl Daemon {
     /// Warnings about items, one sentence each.
     pub(crate) fn late_items(&self) -> Vec<String> {
         let items = self.items().unwrap_or_default();
-        let late = items.into_iter().filter(|item| item.is_late);
-        late.map(|item| match item.newest {
+        let late = items.iter().filter(|item| item.is_late).map(|item| match &item.newest {
             Some(newest) => {
                 format!(
                     "{}: its newest point in a vault is of {newest}, older than its policy allows",
@@ -117,8 +130,13 @@ impl Daemon {
                 )
             }
             None => format!("{}: no vault has a point of it yet", item.item),
-        })
-        .collect()
+        });
+        let slow = items.iter().filter(|item| item.is_slow).filter_map(|item| {
+            let minutes = item.restore_estimate_ms?.div_ceil(60_000);
+            let why = "as fast as the last restores were, longer than its policy allows";
+            Some(format!("{}: to restore it takes about {minutes} min, {why}", item.item))
+        });
+        late.chain(slow).collect()
     }
 
     /// Puts a disk or a machine under a policy, or resumes its protection.
@@ -137,7 +155,7 @@ impl Daemon {
         tracing::info!(item, policy = %name, "is protected");
         self.keeper().wake();
         let newest = Newest::of(self, &self.tiers().held(Some(item)).0)?;
-        Ok(self.item(item, &protection, &newest))
+        Ok(self.item(item, &protection, &newest, self.restore_speed()?))
     }
 
     /// Ends or pauses an item's protection; gives it as it was.
@@ -157,7 +175,7 @@ impl Daemon {
             ));
         }
         let (held, _) = self.tiers().held(Some(item));
-        let shown = self.item(item, &protection, &Newest::of(self, &held)?);
+        let shown = self.item(item, &protection, &Newest::of(self, &held)?, self.restore_speed()?);
         let stopped = Protection { stopped: true, ..protection.clone() };
         self.policies().protect(item, query.pause.then_some(stopped))?;
         tracing::info!(
@@ -202,5 +220,23 @@ impl Daemon {
     pub fn undelete_point(&self, name: &str) -> Result<Point> {
         let held = self.tiers().undelete(name)?;
         self.point(&held.name)
+    }
+}
+
+/// Whether a restore is known to take longer than it may.
+fn is_slow(allowed: Option<Duration>, estimate: Option<Duration>) -> bool {
+    allowed.zip(estimate).is_some_and(|(allowed, estimate)| estimate > allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_to_be_slow_is_called_so() {
+        let minute = Duration::from_secs(60);
+        assert!(is_slow(Some(minute), Some(2 * minute)));
+        assert!(!is_slow(Some(minute), Some(minute)));
+        assert!(!is_slow(Some(minute), None) && !is_slow(None, Some(minute)));
     }
 }

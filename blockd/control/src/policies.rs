@@ -36,6 +36,12 @@ pub struct Item {
     pub next: Option<String>,
     /// Whether the newest point is older than the policy's objective.
     pub is_late: bool,
+    /// How long a restore of all its disks takes, in milliseconds, as fast as the last ones were; absent before the first restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_estimate_ms: Option<u64>,
+    /// Whether that is longer than the policy's objective.
+    #[serde(default)]
+    pub is_slow: bool,
     /// Why that cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<crate::ErrorBody>,

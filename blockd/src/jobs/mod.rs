@@ -42,6 +42,8 @@ pub struct Jobs {
     limits: Arc<Limits>,
     active: Mutex<Active>,
     changed: Condvar,
+    // what the end of the last daemon cut short, the oldest first
+    interrupted: Mutex<Vec<Job>>,
 }
 
 /// What a new job is about.
@@ -124,18 +126,39 @@ impl Jobs {
         (parallel, limits): (usize, Limits),
         done: &dyn Fn(&Job) -> bool,
     ) -> Result<Arc<Self>> {
+        let mut interrupted = Vec::new();
         for mut job in catalog.jobs()?.into_iter().filter(|job| !job.state.is_final()) {
             let is_done = job.state == JobState::Running && done(&job);
             job.state = if is_done { JobState::Done } else { JobState::Failed };
             job.error = (!is_done).then(|| ErrorBody {
                 kind: Kind::Unavailable,
                 message: "interrupted".to_owned(),
-                help: Some("the daemon ended while it ran; start it again".to_owned()),
+                help: Some("the daemon ended while it ran; what moved points to a vault goes on as another job, `blockctl job list`".to_owned()),
             });
             catalog.put_job(&job)?;
+            interrupted.extend((!is_done).then_some(job));
         }
+        // the catalog has the newest first
+        interrupted.reverse();
+        let interrupted = Mutex::new(interrupted);
         let (limits, active, changed) = (Arc::new(limits), Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { catalog, audit, events, clock, entropy, parallel, limits, active, changed }))
+        Ok(Arc::new(Self {
+            catalog,
+            audit,
+            events,
+            clock,
+            entropy,
+            parallel,
+            limits,
+            active,
+            changed,
+            interrupted,
+        }))
+    }
+
+    /// The jobs that the end of the last daemon cut short, the oldest first; once.
+    pub fn take_interrupted(&self) -> Vec<Job> {
+        std::mem::take(&mut lock(&self.interrupted))
     }
 
     /// Starts a job and returns it as it stands.

@@ -18,7 +18,7 @@ pub(super) fn send(
     daemon: &Daemon,
     name: &PolicyName,
     rule: &ArchiveRule,
-    judged: &[Judged],
+    judged: &[Judged<'_>],
     now: Timestamp,
 ) {
     let due: Vec<Held> = judged
@@ -48,8 +48,14 @@ pub(super) fn send(
     note(&item, begun);
 }
 
-fn is_due(daemon: &Daemon, name: &PolicyName, rule: &ArchiveRule, judged: &Judged, now: Timestamp) -> bool {
-    let held = &judged.held;
+fn is_due(
+    daemon: &Daemon,
+    name: &PolicyName,
+    rule: &ArchiveRule,
+    judged: &Judged<'_>,
+    now: Timestamp,
+) -> bool {
+    let held = judged.held;
     let oldest = now.as_second() - i64::from(rule.after_days) * DAY_SECONDS;
     let is_here = held.copies.iter().any(|(vault, _)| vault.name == name.vault);
     let is_back = || daemon.tiers().rehydrated_until(held).is_some();

@@ -10,28 +10,28 @@ use control::KeptBy;
 use jiff::Timestamp;
 
 /// A point, and why the policy keeps it.
-pub(super) struct Judged {
-    pub(super) held: Held,
+pub(super) struct Judged<'a> {
+    pub(super) held: &'a Held,
     pub(super) kept: Vec<Kept>,
 }
 
 /// Judges the points of one disk that the policy's vault holds, or the archive it sends them to; oldest first.
-pub(super) fn judge_disk(
+pub(super) fn judge_disk<'a>(
     daemon: &Daemon,
     hurt: &HurtCopies,
     vault: &str,
     policy: &Policy,
-    points: &[Held],
+    points: &[&'a Held],
     now: Timestamp,
-) -> Vec<Judged> {
+) -> Vec<Judged<'a>> {
     let tiers = daemon.tiers();
     let archive = policy.archive.as_ref().map(|rule| rule.to.as_str());
-    let is_here = |held: &&Held| {
+    let is_here = |held: &&'a Held| {
         held.stored().any(|(named, _)| named.name == vault || Some(named.name.as_str()) == archive)
     };
-    let mut points: Vec<Held> = points.iter().filter(is_here).cloned().collect();
+    let mut points: Vec<&'a Held> = points.iter().copied().filter(is_here).collect();
     points.sort_by_key(|held| (held.time, held.epoch));
-    let candidate = |held: &Held| {
+    let candidate = |held: &&Held| {
         let mark = tiers.vaults.marks().of(held.state);
         Candidate {
             time: stamp(held.time),
@@ -64,7 +64,7 @@ pub(super) fn show(kept: &Kept) -> KeptBy {
 pub fn expiry(daemon: &Daemon, point: &Held) -> Result<Option<(PolicyName, Vec<KeptBy>)>> {
     let Some((name, policy)) = daemon.policies().of_disk(&point.item)? else { return Ok(None) };
     let (held, _) = daemon.tiers().held(Some(&point.item));
-    let of_disk: Vec<_> = held.into_iter().filter(|held| held.disk == point.disk).collect();
+    let of_disk: Vec<_> = held.iter().filter(|held| held.disk == point.disk).collect();
     let judged = judge_disk(daemon, &daemon.tiers().hurt()?, &name.vault, &policy, &of_disk, daemon.now());
     let found = judged.iter().find(|judged| judged.held.state == point.state);
     Ok(found.map(|judged| (name, judged.kept.iter().map(show).collect())))

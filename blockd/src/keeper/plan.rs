@@ -193,7 +193,7 @@ impl Daemon {
         disks.sort();
         disks.dedup();
         for disk in disks {
-            let of_disk: Vec<_> = held.iter().filter(|held| held.disk == disk).cloned().collect();
+            let of_disk: Vec<_> = held.iter().filter(|held| held.disk == disk).collect();
             let judge = |policy: &Policy| judge_disk(self, &looked.hurt, looked.vault, policy, &of_disk, now);
             let (then, today) = (judge(wanted), before.map(judge));
             for (at, judged) in then.iter().enumerate() {

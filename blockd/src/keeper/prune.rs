@@ -42,8 +42,8 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
             tracing::warn!(disk = item, "is not pruned: {}", trouble.body.message);
             continue;
         }
-        let mut disks: BTreeMap<DiskId, Vec<Held>> = BTreeMap::new();
-        view.held(Some(item)).into_iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
+        let (held, mut disks) = (view.held(Some(item)), BTreeMap::<DiskId, Vec<&Held>>::new());
+        held.iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
         for points in disks.values() {
             note(item, prune(daemon, &hurt, (&name, &policy), points, now, &mut going));
         }
@@ -62,12 +62,12 @@ fn prune(
     daemon: &Daemon,
     hurt: &HurtCopies,
     (name, policy): (&PolicyName, &Policy),
-    points: &[Held],
+    points: &[&Held],
     now: Timestamp,
     going: &mut Going,
 ) -> Result<()> {
     daemon.tiers().vaults.get(&name.vault)?.vault()?;
-    let is_suspect = |held: &&Held| daemon.tiers().vaults.marks().of(held.state).suspect.is_some();
+    let is_suspect = |held: &&&Held| daemon.tiers().vaults.marks().of(held.state).suspect.is_some();
     if let Some(suspect) = points.iter().find(is_suspect) {
         tracing::warn!(
             point = suspect.name,
@@ -80,7 +80,7 @@ fn prune(
     for judged in judged.iter().filter(|judged| judged.kept.is_empty()) {
         for (place, _) in judged.held.stored().filter(|(place, _)| places.contains(&Some(&place.name))) {
             if place.vault().is_ok() && place.terms().immutable_until(judged.held.time, now).is_none() {
-                going.add(daemon, name, place, &judged.held);
+                going.add(daemon, name, place, judged.held);
             }
         }
     }
@@ -139,8 +139,8 @@ fn let_go(daemon: &Daemon, policy: &str, place: &NamedVault, points: &[Held]) {
 }
 
 /// Copies in the instant tier that are old or many leave it, if a vault holds the point; the newest of a disk stays.
-fn leave_instant(daemon: &Daemon, policy: &Policy, points: &[Held], now: Timestamp) {
-    let mut near: Vec<&Held> = points.iter().filter(|held| held.instant.is_some()).collect();
+fn leave_instant(daemon: &Daemon, policy: &Policy, points: &[&Held], now: Timestamp) {
+    let mut near: Vec<&Held> = points.iter().copied().filter(|held| held.instant.is_some()).collect();
     near.sort_by_key(|held| std::cmp::Reverse((held.time, held.epoch)));
     let oldest = now.as_second() - i64::from(policy.instant_days) * DAY_SECONDS;
     for (rank, held) in near.iter().enumerate().skip(1) {

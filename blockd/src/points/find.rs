@@ -108,13 +108,18 @@ fn choose(points: &[Held], which: Which, alive: Option<DiskId>) -> Option<usize>
 /// Gives every point the shortest name that means it.
 pub(super) fn name_all(points: &mut [Held], alive: &dyn Fn(&str) -> Option<DiskId>) {
     for start in 0..points.len() {
-        let item = points[start].item.clone();
-        if start > 0 && points[start - 1].item == item {
+        if start > 0 && points[start - 1].item == points[start].item {
             continue;
         }
+        let item = points[start].item.clone();
         let count = points[start..].iter().take_while(|held| held.item == item).count();
         let group = &mut points[start..start + count];
         let alive = alive(&item);
+        let disk = group[0].disk;
+        // a disk has no number twice
+        if group.iter().all(|held| held.disk == disk) && alive.is_none_or(|alive| alive == disk) {
+            continue;
+        }
         for index in 0..group.len() {
             if choose(group, Which::Epoch(group[index].epoch.get()), alive) != Some(index) {
                 group[index].name = format!("{item}@{}", rfc3339(group[index].time));

@@ -106,6 +106,7 @@ struct ArchiveKeys {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ObjectiveKeys {
     rpo_hours: Option<u32>,
+    rto_minutes: Option<u32>,
 }
 
 /// Reads a policy.
@@ -118,6 +119,8 @@ pub fn parse(text: &str) -> Result<Policy> {
     let instant_days = within("instant.days", file.instant.days.unwrap_or(2))?;
     let instant_points = file.instant.points.map(|count| within("instant.points", count)).transpose()?;
     let rpo = file.objectives.rpo_hours.map(|hours| within("objectives.rpo-hours", hours)).transpose()?;
+    let rto =
+        file.objectives.rto_minutes.map(|minutes| within("objectives.rto-minutes", minutes)).transpose()?;
     let retention = retention(&file.retention)?;
     Ok(Policy {
         text: text.to_owned(),
@@ -127,6 +130,7 @@ pub fn parse(text: &str) -> Result<Policy> {
         instant_days: instant_days as u32,
         instant_points,
         rpo: rpo.map(|hours| Duration::from_secs(hours as u64 * 3600)),
+        rto: rto.map(|minutes| Duration::from_secs(minutes as u64 * 60)),
     })
 }
 
@@ -340,6 +344,7 @@ mod tests {
         points = 20
         [objectives]
         rpo-hours = 26
+        rto-minutes = 90
         [archive]
         to = "cold"
         after-days = 90
@@ -357,6 +362,7 @@ mod tests {
         assert_eq!((policy.retention.latest, policy.retention.floor), (5, 2));
         assert_eq!((policy.instant_days, policy.instant_points), (3, Some(20)));
         assert_eq!(policy.rpo, Some(Duration::from_secs(26 * 3600)));
+        assert_eq!(policy.rto, Some(Duration::from_secs(90 * 60)));
         let rule = policy.archive.expect("a rule");
         assert_eq!((rule.to.as_str(), rule.after_days), ("cold", 90));
         assert_eq!(rule.classes, [Reason::Monthly, Reason::Yearly]);

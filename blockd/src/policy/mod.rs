@@ -28,6 +28,8 @@ pub struct Policy {
     pub instant_points: Option<usize>,
     /// How old the newest good point may be.
     pub rpo: Option<Duration>,
+    /// How long a restore may take.
+    pub rto: Option<Duration>,
     /// Which points go to an archive.
     pub archive: Option<ArchiveRule>,
 }

@@ -82,6 +82,14 @@ impl Daemon {
         })
     }
 
+    /// Bytes a second of the last restores; none before the first.
+    ///
+    /// # Errors
+    /// What the catalog reports.
+    pub(crate) fn restore_speed(&self) -> Result<Option<u64>> {
+        Ok(self.measured()?.0)
+    }
+
     /// Bytes a second of the last restores, and how many they were.
     fn measured(&self) -> Result<(Option<u64>, u64)> {
         let jobs = self.jobs().list()?;

@@ -18,6 +18,7 @@ use block::{ByteCount, Delta};
 use control::{BackupRequest, Job, Kind, TransferKind};
 pub use plan::AuditOfFull;
 use plan::{Planned, Unusable, plan_all, replan};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vault::{Backup, ManifestId, Progress, Report, Vault};
 
@@ -85,16 +86,32 @@ impl Daemon {
         if let Some(seconds) = request.keep_seconds {
             self.tiers().keep(&points, seconds)?;
         }
+        let point = format!("{}@{}", request.item, first.epoch);
+        self.send_points(points, (&request.item, &point), named, request.full, urgency)
+    }
+
+    /// Moves points of an item, together called `point`, to a vault, as a job.
+    ///
+    /// # Errors
+    /// As [`Jobs::start`](crate::jobs::Jobs::start).
+    pub(crate) fn send_points(
+        &self,
+        points: Vec<Held>,
+        (item, point): (&str, &str),
+        named: Arc<NamedVault>,
+        full: bool,
+        urgency: Urgency,
+    ) -> Result<Job> {
         let new = NewJob {
             operation: "backup",
-            item: request.item.clone(),
+            item: item.to_owned(),
             keys: points.iter().map(|point| disk_key(point.disk)).collect(),
-            point: Some(format!("{}@{}", request.item, first.epoch)),
+            point: Some(point.to_owned()),
             vault: Some(named.name.clone()),
             urgency,
             ..NewJob::default()
         };
-        let (tiers, full) = (self.tiers().clone(), request.full);
+        let tiers = self.tiers().clone();
         self.jobs().start(new, move |run| transfer(run, &tiers, &points, &named, full))
     }
 }

@@ -50,13 +50,15 @@ fn an_item_is_backed_up_once_a_slot() {
     assert_eq!(failure(daemon.client().protect("nothing", None)).0, Kind::NotFound);
     assert_eq!(failure(daemon.client().protect("web", Some("daily"))).0, Kind::NotFound);
     let item = daemon.client().protect("web", Some("two")).expect("protected");
-    assert_eq!((item.policy.as_str(), item.newest), ("main/two", None));
+    assert_eq!((item.policy.as_str(), item.newest, item.restore_estimate_ms), ("main/two", None, None));
     daemon.eventually("a backup is made", |_| in_vault(&daemon) == ["web@1"]);
     // longer than a round of the keeper
     std::thread::sleep(std::time::Duration::from_secs(12));
     assert_eq!(in_vault(&daemon), ["web@1"], "the slot is served");
+    assert_eq!(daemon.restore("web@1", "again").error, None);
     let items = daemon.client().items().expect("items");
     assert!(items[0].newest.is_some() && items[0].next.is_some() && !items[0].is_late, "{items:?}");
+    assert!(items[0].restore_estimate_ms.is_some() && !items[0].is_slow, "{items:?}");
     assert!(daemon.stop().success());
     let daemon = state.start();
     assert_eq!(daemon.client().items().expect("items").len(), 1);

@@ -55,33 +55,51 @@ fn without_its_catalog_everything_is_back_but_the_history_of_jobs() {
 }
 
 #[test]
-fn a_job_cut_off_is_interrupted_and_moves_no_base() {
+fn a_backup_that_was_cut_off_goes_on_and_sends_nothing_twice() {
+    const MIB: u64 = 1 << 20;
     let state = State::new();
     fs::create_dir(state.path()).expect("a directory");
-    fs::write(state.file("blockd.toml"), "parallel-jobs = 1\n").expect("a configuration");
+    let config = "parallel-jobs = 1\ntransfer-bytes-per-second = 20_000_000\n";
+    fs::write(state.file("blockd.toml"), config).expect("a configuration");
     let daemon = state.start();
+    let content = noise(7, 100 * MIB as usize);
     for name in ["first", "second"] {
-        daemon.create(name, 64 << 20);
-        daemon.write(name, 0, &noise(7, 24 << 20));
+        daemon.create(name, 128 * MIB);
     }
+    daemon.write("first", 0, &content);
+    daemon.write("second", 0, &noise(8, MIB as usize));
     let begin = |name: &str| {
         let request = BackupRequest { item: name.to_owned(), vault: None, full: false, keep_seconds: None };
         daemon.client().backup(&request).expect("a job")
     };
-    begin("first");
-    let second = begin("second");
+    let (first, second) = (begin("first"), begin("second"));
+    daemon.eventually("packs are stored", |_| {
+        let packs = state.files("vaults/main");
+        let packs = packs.iter().filter(|file| file.components().any(|part| part.as_os_str() == "packs"));
+        packs.filter(|file| file.extension().is_some_and(|end| end == "BLOB")).count() >= 3
+    });
     daemon.kill();
+    fs::remove_file(state.file("blockd.toml")).expect("removed");
     let daemon = state.start();
-    let seen = daemon.client().job(&second.id).expect("a job");
-    assert_eq!(job_failure(&seen), (Kind::Unavailable, "interrupted".to_owned()));
-    // the point was made, its transfer was not: the next one is full again, and right
-    let point = seen.point.expect("a point");
-    assert_eq!(daemon.client().point(&point).expect("a point").tiers, [control::Tier::Instant]);
-    let next = daemon.backup("second");
-    assert_eq!((next.state, next.base), (JobState::Done, None));
-    let name = next.point.expect("a point");
-    daemon.client().delete_disk("second").expect("deleted");
-    assert_eq!(daemon.read(&name)[..24 << 20], noise(7, 24 << 20));
+    for job in [&first, &second] {
+        let seen = daemon.client().job(&job.id).expect("a job");
+        assert_eq!(job_failure(&seen), (Kind::Unavailable, "interrupted".to_owned()));
+    }
+    for point in ["first@1", "second@1"] {
+        daemon.eventually("it goes on", |client| {
+            client.point(point).expect("a point").tiers == [control::Tier::Instant, control::Tier::Vault]
+        });
+    }
+    let jobs = daemon.client().jobs().expect("jobs");
+    let again: Vec<_> = jobs.iter().filter(|job| job.state == JobState::Done).collect();
+    assert_eq!(again.len(), 2, "{jobs:?}");
+    assert!(again.iter().all(|job| job.id != first.id && job.id != second.id));
+    let of_first = again.iter().find(|job| job.item == "first").expect("a job");
+    assert!(of_first.chunks_reused >= 2 * 4096, "two whole packs arrived: {of_first:?}");
+    let of = |item: &str| daemon.backup(item);
+    assert_eq!(of("second").base.as_deref(), Some("second@1"), "the next builds on it");
+    daemon.client().delete_disk("first").expect("deleted");
+    assert!(daemon.read("first@1")[..content.len()] == content);
 }
 
 #[test]

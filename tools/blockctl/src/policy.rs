@@ -109,9 +109,15 @@ fn table_of(items: &[Item]) -> String {
         };
         let newest = item.newest.clone().unwrap_or_else(|| "none".to_owned());
         let late = if item.is_late { "yes" } else { "no" }.to_owned();
-        vec![item.item.clone(), item.policy.clone(), newest, late, next]
+        let restore = item.restore_estimate_ms.map_or_else(String::new, |ms| {
+            format!("{} s{}", ms.div_ceil(1000), if item.is_slow { ", too slow" } else { "" })
+        });
+        vec![item.item.clone(), item.policy.clone(), newest, late, restore, next]
     };
-    table(&["item", "policy", "newest point", "late", "next backup"], items.iter().map(row).collect())
+    table(
+        &["item", "policy", "newest point", "late", ">restore takes", "next backup"],
+        items.iter().map(row).collect(),
+    )
 }
 
 fn plan(plan: &PolicyPlan) -> String {
