@@ -69,6 +69,12 @@ impl Claim {
         Self { disk: disk.to_owned(), held: Arc::new(Mutex::new(held)), left: Arc::default() }
     }
 
+    /// The same claim, on the disk as it is called now.
+    #[must_use]
+    pub fn renamed(&self, disk: &str) -> Self {
+        Self { disk: disk.to_owned(), ..self.clone() }
+    }
+
     /// Who may write.
     pub fn clients(&self) -> Vec<DiskClient> {
         let show =

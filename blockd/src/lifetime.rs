@@ -87,6 +87,38 @@ impl Daemon {
         Ok(shown)
     }
 
+    /// Calls a disk something else; the policy it stands under by itself goes with it.
+    ///
+    /// # Errors
+    /// As [`Disks::rename`](crate::disks::Disks::rename); `Conflict` while a job works with it, or if it would leave the
+    /// policy of its machine.
+    pub fn rename_disk(&self, name: &str, to: &str) -> Result<Disk> {
+        let named = self.tiers().disks.get(name)?;
+        let refused = |why: String| Error::said(Kind::Conflict, format!("rename disk {name}"), why);
+        if self.jobs().is_busy(&disk_key(named.id)) {
+            return Err(refused("a job works with it".to_owned())
+                .with_help("`blockctl job list` shows it; wait for it or cancel it"));
+        }
+        let own = self.policies().items()?.get(name).cloned();
+        let covered = |disk: &str| Ok::<_, Error>(self.policies().of_disk(disk)?.map(|(policy, _)| policy));
+        if let (None, Some(policy), None) = (&own, covered(name)?, covered(to)?) {
+            return Err(refused(format!("as {to} it would not stand under policy {policy} any more"))
+                .with_help(format!(
+                    "choose a name of the same machine, or `blockctl unprotect` the machine first"
+                )));
+        }
+        // under both names for a moment rather than under none
+        if let Some(protection) = &own {
+            self.policies().protect(to, Some(protection.clone()))?;
+        }
+        let renamed = self.tiers().disks.rename(name, to);
+        if own.is_some() {
+            self.policies().protect(if renamed.is_ok() { name } else { to }, None)?;
+        }
+        tracing::info!(disk = name, to, "renamed");
+        Ok(self.show(&*renamed?))
+    }
+
     /// The state of a point that must be one of this disk, in the instant tier.
     fn state_of(&self, disk: &str, point: &str) -> Result<StateId> {
         let held = self.tiers().find(point)?;

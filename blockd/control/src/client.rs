@@ -180,6 +180,15 @@ impl Client {
         self.send(Method::POST, &format!("/v1/disks/{}/recover{query}", encode(name)), NOTHING)
     }
 
+    /// Calls a disk something else.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if the name is taken or a client is connected.
+    pub fn rename_disk(&self, name: &str, to: &str) -> Result<Disk, Error> {
+        let body = RenameDisk { to: to.to_owned() };
+        self.send(Method::POST, &format!("/v1/disks/{}/rename", encode(name)), Some(&body))
+    }
+
     /// Lets several clients write to a disk, or only one again.
     ///
     /// # Errors

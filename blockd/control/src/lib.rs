@@ -45,8 +45,8 @@ pub use policies::{
 };
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,
-    OpenVault, PageQuery, PointsQuery, RecoverQuery, ResizeDisk, ScrubVault, ShareDisk, SnapshotRequest,
-    WaitQuery,
+    OpenVault, PageQuery, PointsQuery, RecoverQuery, RenameDisk, ResizeDisk, ScrubVault, ShareDisk,
+    SnapshotRequest, WaitQuery,
 };
 pub use runs::{CacheUse, Preflight, RestoreRequest, Restored, Run, RunRequest, RunState};
 pub use state_dir::default_state_dir;

@@ -76,6 +76,14 @@ pub struct ResizeDisk {
     pub attached: bool,
 }
 
+/// `POST /v1/disks/{name}/rename`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenameDisk {
+    /// Its new name.
+    pub to: String,
+}
+
 /// `POST /v1/disks/{name}/share`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

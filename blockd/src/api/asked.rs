@@ -88,6 +88,7 @@ asked! {
     DeleteDiskQuery: |it| Names::items(&[given(&it.unchanged_since)]);
     ResizeDisk: |_it| Names::default();
     ShareDisk: |_it| Names::default();
+    RenameDisk: |it| Names::items(&[&it.to]);
     ChangesQuery: |it| Names::items(&[given(&it.since), given(&it.until)]);
     SnapshotRequest: |it| Names::items(&it.disks.iter().map(String::as_str).collect::<Vec<_>>());
     PageQuery: |_it| Names::default();

@@ -7,8 +7,8 @@ use axum::http::Method;
 use axum::response::IntoResponse;
 use control::{
     BackupRequest, ChangesQuery, CreateDisk, DeleteDiskQuery, DeletePointQuery, Job, Kind, NewBase,
-    PageQuery, PointsQuery, RecoverQuery, ResizeDisk, RestoreRequest, Role, RunRequest, ShareDisk,
-    SnapshotRequest, Tier, WaitQuery,
+    PageQuery, PointsQuery, RecoverQuery, RenameDisk, ResizeDisk, RestoreRequest, Role, RunRequest,
+    ShareDisk, SnapshotRequest, Tier, WaitQuery,
 };
 use std::time::Duration;
 
@@ -119,6 +119,13 @@ fn disks() -> Vec<Verb> {
             OPERATE,
             "Opens a disk again at its last committed state, if it does not serve",
             |daemon, call: &Call<RecoverQuery>| daemon.recover_disk(call.name("disk"), call.query),
+        ),
+        verb(
+            Method::POST,
+            "/v1/disks/{disk}/rename",
+            OPERATE,
+            "Calls a disk something else; its points and its policy go with it",
+            |daemon, call: &Call<(), RenameDisk>| daemon.rename_disk(call.name("disk"), &call.body.to),
         ),
         verb(
             Method::POST,

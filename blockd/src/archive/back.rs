@@ -119,7 +119,11 @@ pub fn end_rehydrations(
     {
         let name = tiers.vaults.marks().of(state).point;
         let item = name.split_once('@').map(|(item, _)| item);
-        let points = view.held(item);
+        let mut points = view.held(item);
+        if points.iter().all(|point| point.state != state) {
+            // its disk is called something else by now
+            points = view.held(None);
+        }
         let ended = match points.iter().find(|point| point.state == state) {
             Some(point) if point.stored_in(&vault.name).is_some() => end(tiers, vault, point, hurt),
             // it went another way

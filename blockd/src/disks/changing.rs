@@ -75,6 +75,42 @@ impl Disks {
         }
     }
 
+    /// Calls a disk something else. Its points are called after it from then on; its id stays.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if the name is taken, a client is connected or the disk is being filled or replaced; what the
+    /// host reports.
+    pub fn rename(&self, name: &str, to: &str) -> Result<Arc<Named>> {
+        let reserved = self.reserve(to)?;
+        let named = self.get(name)?;
+        named.filled()?;
+        named.unreplaced()?;
+        if !named.is_left_alone() {
+            let why = "a client is connected, which would not find it again";
+            return Err(Error::said(Kind::Conflict, format!("rename disk {name}"), why)
+                .with_help("disconnect the client (shut the machine down) first"));
+        }
+        // nobody comes in before it has its new name, and none is removed meanwhile
+        let told = lock(&named.told);
+        let mut table = lock(&self.table);
+        let is_there = table.disks.get(name).is_some_and(|there| Arc::ptr_eq(there, &named));
+        if !is_there || named.writers.load(Ordering::SeqCst) > 0 {
+            return Err(Error::said(
+                Kind::Conflict,
+                format!("rename disk {name}"),
+                "somebody else was first",
+            ));
+        }
+        let file = disk_file::read(&*self.env.media, named.id)?;
+        disk_file::change(&*self.env.media, named.id, &DiskFile { name: to.to_owned(), ..file })?;
+        let renamed = Arc::new(named.renamed(to));
+        table.disks.remove(name);
+        table.disks.insert(to.to_owned(), renamed.clone());
+        drop((table, told));
+        drop(reserved);
+        Ok(renamed)
+    }
+
     /// Changes what a disk's file says, and then what holds.
     fn change(
         &self,

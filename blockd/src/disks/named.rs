@@ -275,6 +275,13 @@ impl Named {
         Self { run, ..self.reopened_on(base, open) }
     }
 
+    /// The same disk under another name.
+    pub(super) fn renamed(&self, name: &str) -> Self {
+        let open = self.open.clone().map(|disk| (disk, self.ground.clone()));
+        let claim = self.claim.renamed(name);
+        Self { name: name.to_owned(), claim, ..self.reopened_on(self.base.clone(), open) }
+    }
+
     /// The same disk on this base, as another attempt to open it left it.
     pub fn reopened_on(&self, base: Option<BaseRecord>, open: Opening) -> Self {
         let (name, created) = (self.name.clone(), self.created.clone());

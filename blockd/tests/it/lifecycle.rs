@@ -288,3 +288,42 @@ fn shared_memory_holds_the_maps_of_living_disks_and_nothing_after_a_clean_end() 
     assert!(daemon.stop().success());
     assert_eq!(state.volatile(), [] as [std::path::PathBuf; 0]);
 }
+
+#[test]
+fn a_disk_is_renamed_with_its_points_and_its_policy() {
+    let state = State::new();
+    let daemon = state.start();
+    for name in ["web", "db", "vm/x/vda"] {
+        daemon.create(name, 1 << 20);
+    }
+    let content = noise(5, 1 << 20);
+    daemon.write("web", 0, &content);
+    assert_eq!(daemon.backup("web").error, None);
+    daemon.client().protect("web", None).expect("protected");
+    daemon.client().protect("vm/x", None).expect("protected");
+    let id = daemon.client().disk("web").expect("a disk").id;
+    let refused = |name: &str, to: &str| failure(daemon.client().rename_disk(name, to)).0;
+    assert_eq!(refused("web", "db"), Kind::Conflict);
+    assert_eq!(refused("web", "web"), Kind::Conflict);
+    assert_eq!(refused("web", "We b"), Kind::Invalid);
+    assert_eq!(refused("none", "mail"), Kind::NotFound);
+    assert_eq!(refused("vm/x/vda", "alone"), Kind::Conflict, "it would leave the machine's policy");
+    let client = daemon.export("web");
+    assert_eq!(refused("web", "mail"), Kind::Conflict, "a client is connected");
+    drop(client);
+    let renamed = daemon.client().rename_disk("web", "mail").expect("renamed");
+    assert_eq!((renamed.name.as_str(), renamed.id), ("mail", id));
+    assert_eq!(failure(daemon.client().disk("web")).0, Kind::NotFound);
+    assert!(daemon.try_export("web").is_err());
+    assert_eq!(daemon.client().rename_disk("vm/x/vda", "vm/x/vdb").expect("renamed").name, "vm/x/vdb");
+    daemon.kill();
+    let daemon = state.start();
+    assert!(daemon.read("mail") == content);
+    assert!(daemon.read("mail@1") == content);
+    assert_eq!(failure(daemon.client().point("web@1")).0, Kind::NotFound);
+    let items = daemon.client().items().expect("items");
+    assert_eq!(items.iter().map(|item| item.item.as_str()).collect::<Vec<_>>(), ["mail", "vm/x"]);
+    assert_eq!(daemon.backup("mail").base.as_deref(), Some("mail@1"), "the next is an increment");
+    daemon.create("web", 1 << 20);
+    assert_eq!(daemon.snapshot("web"), "web@1", "the name is free");
+}

@@ -82,6 +82,16 @@ pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
         DiskVerb::Recover { name, accept_base } => {
             output.answer(&client.recover_disk(&name, RecoverQuery { accept_base })?, show)
         }
+        DiskVerb::Rename { name, to } => {
+            output.answer(&client.rename_disk(&name, &to)?, |disk| format!("{name} is {} now", disk.name))
+        }
+        DiskVerb::Du { name } => {
+            let disks = match name {
+                Some(name) => vec![client.disk(&name)?],
+                None => client.disks()?,
+            };
+            output.answer(&disks.iter().map(Taken::of).collect::<Vec<_>>(), |taken| taken_by(taken))
+        }
         DiskVerb::Share { name, stop } => {
             let said = if stop { "takes one client" } else { "takes several clients" };
             output.answer(&client.share_disk(&name, !stop)?, |disk| format!("{}: {said}", disk.name))
@@ -101,6 +111,44 @@ pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&client.delete_disk_if(&name, &query)?, |disk| bases::deleted(disk, adopted_file))
         }
     }
+}
+
+/// What a disk takes of the host, in bytes.
+#[derive(Serialize)]
+struct Taken {
+    disk: String,
+    size: Option<u64>,
+    points: u64,
+    // layers, maps and journals, of the live disk and its points
+    stored: Option<u64>,
+    // the part of that which is no data
+    maps: Option<u64>,
+}
+
+impl Taken {
+    fn of(disk: &Disk) -> Self {
+        Self {
+            disk: disk.name.clone(),
+            size: disk.size,
+            points: disk.points,
+            stored: disk.stored,
+            maps: disk.maps,
+        }
+    }
+}
+
+fn taken_by(disks: &[Taken]) -> String {
+    let shown = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), size::show);
+    let row = |taken: &Taken| {
+        vec![
+            taken.disk.clone(),
+            shown(taken.size),
+            taken.points.to_string(),
+            shown(taken.stored),
+            shown(taken.maps),
+        ]
+    };
+    table(&["disk", ">size", ">points", ">takes", ">of it maps"], disks.iter().map(row).collect())
 }
 
 #[derive(Serialize)]

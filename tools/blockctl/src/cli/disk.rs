@@ -112,6 +112,18 @@ pub enum DiskVerb {
         #[arg(long)]
         accept_base: bool,
     },
+    /// Call a disk something else; its recovery points and its policy go with it
+    Rename {
+        /// The disk's name
+        name: String,
+        /// Its new name
+        to: String,
+    },
+    /// What disks take of the host
+    Du {
+        /// The name of a disk; else all
+        name: Option<String>,
+    },
     /// Let a second client write to the disk, as a live migration needs for a while
     Share {
         /// The disk's name
