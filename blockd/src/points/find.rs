@@ -116,8 +116,9 @@ pub(super) fn name_all(points: &mut [Held], alive: &dyn Fn(&str) -> Option<DiskI
         let group = &mut points[start..start + count];
         let alive = alive(&item);
         let disk = group[0].disk;
-        // a disk has no number twice
-        if group.iter().all(|held| held.disk == disk) && alive.is_none_or(|alive| alive == disk) {
+        let is_of_one = group.iter().all(|held| held.disk == disk) && alive.is_none_or(|alive| alive == disk);
+        // a disk has no number twice, unless its state was copied and both go on
+        if is_of_one && group.is_sorted_by(|one, next| one.epoch < next.epoch) {
             continue;
         }
         for index in 0..group.len() {
@@ -174,5 +175,10 @@ mod tests {
         }
         assert_eq!(points[0].name, "web@1970-01-01T00:00:01.000Z");
         assert_eq!(points[2].name, "web@1");
+        // of a copied state and its original
+        let mut twice = vec![held(1, 1, 1000), held(1, 2, 2000), held(1, 2, 3000)];
+        name_all(&mut twice, &|_| Some(DiskId::from_bytes([1; 16])));
+        let names: Vec<&str> = twice.iter().map(|point| point.name.as_str()).collect();
+        assert_eq!(names, ["web@1", "web@1970-01-01T00:00:02.000Z", "web@2"]);
     }
 }
