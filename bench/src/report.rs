@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(report.ratio("read", "a", "b"), Some((2.0, 2.0, 3.0)));
         let text = report.markdown("a", &[]);
         assert!(text.contains("| read | **2.00** (2.00–3.00) |"), "{text}");
-        let text = report.markdown("b", &["a"]);
+        let text = report.markdown("c", &["a"]);
         assert!(text.contains("any server: a, as a multiple of the peer's | b |"), "{text}");
     }
 
