@@ -99,7 +99,10 @@ impl Daemon {
             return Err(refused("a job works with it".to_owned())
                 .with_help("`blockctl job list` shows it; wait for it or cancel it"));
         }
-        let own = self.policies().items()?.get(name).cloned();
+        // before a policy is touched for nothing
+        drop(self.tiers().disks.reserve(to)?);
+        let items = self.policies().items()?;
+        let (own, former) = (items.get(name).cloned(), items.get(to).cloned());
         let covered = |disk: &str| Ok::<_, Error>(self.policies().of_disk(disk)?.map(|(policy, _)| policy));
         if let (None, Some(policy), None) = (&own, covered(name)?, covered(to)?) {
             return Err(refused(format!("as {to} it would not stand under policy {policy} any more"))
@@ -113,7 +116,8 @@ impl Daemon {
         }
         let renamed = self.tiers().disks.rename(name, to);
         if own.is_some() {
-            self.policies().protect(if renamed.is_ok() { name } else { to }, None)?;
+            let (past, said) = if renamed.is_ok() { (name, None) } else { (to, former) };
+            self.policies().protect(past, said)?;
         }
         tracing::info!(disk = name, to, "renamed");
         Ok(self.show(&*renamed?))

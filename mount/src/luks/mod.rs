@@ -2,7 +2,7 @@
 //!
 //! The two halves live in two processes. The header is a guest's bytes, so the parser reads it ([`header`]) and tells what it
 //! says as numbers within limits ([`Luks`]). Passphrases and keys stay with the supervisor, which tries the one on the other
-//! ([`Passphrases::open`]) and decrypts what anybody reads of the volume ([`SectorCipher`]): the parser has neither passphrase
+//! (`Passphrases::open`) and decrypts what anybody reads of the volume (`SectorCipher`): the parser has neither passphrase
 //! nor key, and sees of a volume that was opened what it sees of any other.
 
 mod cipher;
