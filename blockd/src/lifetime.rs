@@ -95,20 +95,29 @@ impl Daemon {
     pub fn rename_disk(&self, name: &str, to: &str) -> Result<Disk> {
         let named = self.tiers().disks.get(name)?;
         let refused = |why: String| Error::said(Kind::Conflict, format!("rename disk {name}"), why);
-        if self.jobs().is_busy(&disk_key(named.id)) {
+        if self.jobs().is_busy(&disk_key(named.id)) || self.is_archiving(named.id) {
             return Err(refused("a job works with it".to_owned())
                 .with_help("`blockctl job list` shows it; wait for it or cancel it"));
         }
         // before a policy is touched for nothing
         drop(self.tiers().disks.reserve(to)?);
         let items = self.policies().items()?;
-        let (own, former) = (items.get(name).cloned(), items.get(to).cloned());
-        let covered = |disk: &str| Ok::<_, Error>(self.policies().of_disk(disk)?.map(|(policy, _)| policy));
-        if let (None, Some(policy), None) = (&own, covered(name)?, covered(to)?) {
-            return Err(refused(format!("as {to} it would not stand under policy {policy} any more"))
-                .with_help(format!(
-                    "choose a name of the same machine, or `blockctl unprotect` the machine first"
-                )));
+        let own = items.get(name).cloned();
+        // paused ones too: what stands under a machine's policy stays under it, and nothing comes under another by its name
+        let machine = |disk: &str| disk.rsplit_once('/').and_then(|(item, _)| items.get_key_value(item));
+        let (of, into) = (machine(name).map(|(item, _)| item), machine(to).map(|(item, _)| item));
+        if items.contains_key(to) || of != into || (own.is_some() && into.is_some()) {
+            return Err(refused(format!("as {to} it would stand under another policy")).with_help(
+                "`blockctl policy items` shows what is protected; choose a name it says nothing of",
+            ));
+        }
+        let (earlier, _) = self.tiers().held(Some(to));
+        if let Some(point) = earlier.iter().find(|point| point.disk != named.id) {
+            return Err(refused(format!(
+                "{} is a recovery point of an earlier disk called {to}",
+                point.name
+            ))
+            .with_help("choose another name: the numbers of its points would mean those of this disk"));
         }
         // under both names for a moment rather than under none
         if let Some(protection) = &own {
@@ -116,8 +125,7 @@ impl Daemon {
         }
         let renamed = self.tiers().disks.rename(name, to);
         if own.is_some() {
-            let (past, said) = if renamed.is_ok() { (name, None) } else { (to, former) };
-            self.policies().protect(past, said)?;
+            self.policies().protect(if renamed.is_ok() { name } else { to }, None)?;
         }
         tracing::info!(disk = name, to, "renamed");
         Ok(self.show(&*renamed?))

@@ -31,7 +31,10 @@ impl Daemon {
             let why = format!("a time has 1 to {MOST_SECONDS} seconds, not {}", request.seconds);
             return Err(Error::said(Kind::Invalid, what(), why));
         }
-        if let Some(point) = points.iter().find(|point| point.archived.is_empty()) {
+        // members that never left are where they are wanted
+        let (points, near): (Vec<Held>, Vec<Held>) =
+            points.into_iter().partition(|point| !point.archived.is_empty());
+        if let (true, Some(point)) = (points.is_empty(), near.first()) {
             return Err(Error::said(Kind::Conflict, what(), format!("{} is in no archive", point.name))
                 .with_help(format!("`blockctl point show {}` says where it is", point.name)));
         }
@@ -89,11 +92,11 @@ impl Tiers {
         let span = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
         let now = stamp(self.disks.env().clock.now());
         let until = now.saturating_add(span).unwrap_or(Timestamp::MAX);
-        let is_own = point.stored_in(&vault.name).is_some() && self.rehydrated_until(point).is_none();
+        let is_there = point.stored_in(&vault.name).is_some();
         let term = |mark: &mut crate::marks::Mark| {
             mark.deleted.remove(&vault.key());
             // a copy that never left has no term
-            if !is_own {
+            if !is_there || mark.rehydrated.contains_key(&vault.key()) {
                 mark.rehydrated.insert(vault.key(), until);
             }
             Ok(())

@@ -9,6 +9,8 @@ use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
 use crate::gate::{self, stamp};
 use crate::jobs::{NewJob, Run, Urgency};
+use crate::marks::Mark;
+use crate::names::PointName;
 use crate::points::{By, Held, Stored, Tiers};
 use crate::restore::compare;
 use crate::transfer::Follow;
@@ -30,7 +32,13 @@ impl Daemon {
     /// `NotFound` naming point or archive; `Refused` by the gate of a vault; `Conflict` if no vault holds it.
     pub fn archive(&self, name: &str, request: &ArchivePoint) -> Result<Job> {
         let points = self.tiers().members(name)?;
-        self.archive_points(points, name, &request.to, Urgency::ByHand)
+        // what a name such as web@latest means may be another point when the job goes on after a restart
+        let resolved = match points.as_slice() {
+            [point] => point.name.clone(),
+            [first, ..] => format!("{}@{}", PointName::parse(name)?.item, first.epoch),
+            [] => name.to_owned(),
+        };
+        self.archive_points(points, &resolved, &request.to, Urgency::ByHand)
     }
 
     /// Whether points of this disk are on their way to an archive or back.
@@ -42,9 +50,19 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`archive`](Self::archive).
-    pub fn archive_points(&self, points: Vec<Held>, what: &str, to: &str, urgency: Urgency) -> Result<Job> {
+    pub fn archive_points(
+        &self,
+        mut points: Vec<Held>,
+        what: &str,
+        to: &str,
+        urgency: Urgency,
+    ) -> Result<Job> {
         let archive = self.archive_named(to)?;
         archive.vault()?;
+        if points.len() > 1 {
+            // members that an earlier attempt has moved
+            points.retain(|point| !point.copies.is_empty() || point.stored_in(&archive.name).is_none());
+        }
         points.iter().try_for_each(|point| self.tiers().may_be_archived(point, &archive))?;
         let Some(first) = points.first() else { return Err(Error::not_found(format!("point {what}"))) };
         let mut keys: Vec<String> = points.iter().map(|point| key(point.disk)).collect();
@@ -107,6 +125,12 @@ impl Tiers {
 fn to_archive(run: &Run, tiers: &Tiers, point: &Held, archive: &NamedVault) -> Result<()> {
     let doing = || format!("archive {} in {}", point.name, archive.name);
     let source = from_vault(point)?;
+    // one that was deleted there is wanted again
+    let wanted = |mark: &mut Mark| {
+        mark.deleted.remove(&archive.key());
+        Ok(())
+    };
+    tiers.vaults.marks().change(point.state, &point.name, wanted)?;
     let manifest = match known(archive, point)? {
         Some(manifest) => manifest,
         None => store(run, tiers, point, archive, source.clone())?,
@@ -114,6 +138,11 @@ fn to_archive(run: &Run, tiers: &Tiers, point: &Held, archive: &NamedVault) -> R
     let image = archive.image(&manifest, doing)?;
     compare(run, &*source, &*image).doing(doing)?;
     tiers.remember_stored_in(archive)?;
+    let is_gone = tiers.vaults.marks().is_deleted_from(point.state, &archive.key());
+    if is_gone || known(archive, point)? != Some(manifest) {
+        let why = "it was deleted there while it was compared, and stays in its vault";
+        return Err(Error::said(Kind::Conflict, doing(), why));
+    }
     for (vault, _) in &point.copies {
         tiers.delete_from(point, vault, &By::Archive(archive.name.clone()))?;
     }

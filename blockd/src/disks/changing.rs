@@ -83,8 +83,6 @@ impl Disks {
     pub fn rename(&self, name: &str, to: &str) -> Result<Arc<Named>> {
         let reserved = self.reserve(to)?;
         let named = self.get(name)?;
-        named.filled()?;
-        named.unreplaced()?;
         if !named.is_left_alone() {
             let why = "a client is connected, which would not find it again";
             return Err(Error::said(Kind::Conflict, format!("rename disk {name}"), why)
@@ -92,6 +90,8 @@ impl Disks {
         }
         // nobody comes in before it has its new name, and none is removed meanwhile
         let told = lock(&named.told);
+        named.filled()?;
+        named.unreplaced()?;
         let mut table = lock(&self.table);
         let is_there = table.disks.get(name).is_some_and(|there| Arc::ptr_eq(there, &named));
         if !is_there || named.writers.load(Ordering::SeqCst) > 0 {

@@ -232,3 +232,16 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
+
+#[test]
+fn what_was_deleted_from_the_archive_is_archived_again_and_stays() {
+    let (state, cold) = (State::new(), tempfile::tempdir().expect("a directory"));
+    let (daemon, first) = with_archive(&state, &cold.path().join("store"));
+    assert_eq!(archive(&daemon, "web@1").error, None);
+    assert_eq!(rehydrate(&daemon, "web@1", 86_400).error, None);
+    daemon.client().delete_point("web@1", &DeletePointQuery::from(Tier::Archive)).expect("home for good");
+    assert_eq!(archive(&daemon, "web@1").error, None);
+    assert_eq!(tiers(&daemon, "web@1"), [Tier::Archive]);
+    assert_eq!(rehydrate(&daemon, "web@1", 60).error, None);
+    assert!(daemon.read("web@1") == first);
+}

@@ -308,6 +308,11 @@ fn a_disk_is_renamed_with_its_points_and_its_policy() {
     assert_eq!(refused("web", "We b"), Kind::Invalid);
     assert_eq!(refused("none", "mail"), Kind::NotFound);
     assert_eq!(refused("vm/x/vda", "alone"), Kind::Conflict, "it would leave the machine's policy");
+    assert_eq!(refused("db", "vm/x/vdz"), Kind::Conflict, "it would come under that policy");
+    daemon.create("past", 1 << 20);
+    assert_eq!(daemon.backup("past").error, None);
+    daemon.client().delete_disk("past").expect("deleted");
+    assert_eq!(refused("db", "past"), Kind::Conflict, "past@1 would mean another point");
     let client = daemon.export("web");
     assert_eq!(refused("web", "mail"), Kind::Conflict, "a client is connected");
     drop(client);
