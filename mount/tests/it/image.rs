@@ -89,7 +89,9 @@ pub fn empty(dir: &Path, name: &str, size: u64) -> PathBuf {
 
 /// An image made by mke2fs with these arguments, holding a copy of `tree`.
 pub fn mke2fs(dir: &Path, size: u64, arguments: &str, tree: Option<&Path>) -> PathBuf {
-    let image = empty(dir, "image", if size > 64 << 20 { roomy(size) } else { size });
+    // a group has so many clusters, and only so many inodes
+    let room = if arguments.contains("bigalloc") { 4 * size } else { size };
+    let image = empty(dir, "image", if size > 64 << 20 { roomy(room) } else { size });
     let mut all: Vec<&OsStr> = vec!["-q".as_ref(), "-F".as_ref()];
     all.extend(arguments.split_whitespace().map(OsStr::new));
     // the long form has more files than mke2fs expects, and than it fills in with in a time that can be waited for
