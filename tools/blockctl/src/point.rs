@@ -149,6 +149,11 @@ fn show(point: &Point) -> String {
         ("size", format!("{} ({} bytes)", size::show(point.size), point.size)),
         ("tiers", tiers(&point.tiers)),
         ("vaults", point.vaults.join(", ")),
+        ("archives", point.archives.join(", ")),
+        (
+            "rehydrated",
+            point.rehydrated_until.as_ref().map_or("no".to_owned(), |until| format!("until {until}")),
+        ),
         ("consistency", point.consistency.clone()),
         ("verified", is_verified),
         ("writes held", held),
