@@ -41,18 +41,24 @@ impl Daemon {
             };
             let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
             let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
-            let found = show(&tiers, &named, &report, of_copies)?;
-            remember(
-                run,
-                &tiers,
-                &named,
-                &Checked { points: &before.points, report: &report },
-                &found,
-                clock.now(),
-            )?;
-            finish(run, &named, &report, found)
+            let checked = Checked { points: &before.points, report: &report };
+            conclude(run, &tiers, &named, &checked, of_copies, clock.now())
         })
     }
+}
+
+/// Shows what was found, has the catalog remember it, and ends the job as that says.
+fn conclude(
+    run: &Run,
+    tiers: &Tiers,
+    named: &NamedVault,
+    checked: &Checked<'_>,
+    of_copies: Vec<Problem>,
+    now: Time,
+) -> Result<()> {
+    let found = show(tiers, named, checked.report, of_copies)?;
+    remember(run, tiers, named, checked, &found, now)?;
+    finish(run, named, checked.report, found)
 }
 
 /// Reads every blob of every copy and puts right what can be; says what was wrong with each, mended or not.
@@ -137,16 +143,8 @@ impl Daemon {
                 (Some(copies), Some(before)) => of_copies(&named, before, copies),
                 _ => Vec::new(),
             };
-            let found = show(&tiers, &named, &report, problems)?;
-            remember(
-                run,
-                &tiers,
-                &named,
-                &Checked { points: &before.points, report: &report },
-                &found,
-                clock.now(),
-            )?;
-            finish(run, &named, &report, found)
+            let checked = Checked { points: &before.points, report: &report };
+            conclude(run, &tiers, &named, &checked, problems, clock.now())
         })
     }
 }

@@ -5,8 +5,10 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::gate::stamp;
 use crate::jobs::{NewJob, Run, Urgency};
+use crate::marks::Mark;
 use crate::points::{By, Held, HurtCopies, Tiers, View};
 use crate::vaults::{MAIN, NamedVault};
+use block::StateId;
 use control::{Job, Kind, RehydratePoint};
 use jiff::{SignedDuration, Timestamp};
 
@@ -93,7 +95,7 @@ impl Tiers {
         let now = stamp(self.disks.env().clock.now());
         let until = now.saturating_add(span).unwrap_or(Timestamp::MAX);
         let is_there = point.stored_in(&vault.name).is_some();
-        let term = |mark: &mut crate::marks::Mark| {
+        let term = |mark: &mut Mark| {
             mark.deleted.remove(&vault.key());
             // a copy that never left has no term
             if !is_there || mark.rehydrated.contains_key(&vault.key()) {
@@ -130,7 +132,7 @@ pub fn end_rehydrations(
         let ended = match points.iter().find(|point| point.state == state) {
             Some(point) if point.stored_in(&vault.name).is_some() => end(tiers, vault, point, hurt),
             // it went another way
-            _ => forget(tiers, vault, state),
+            _ => forget(tiers, vault, state, &name),
         };
         failed = failed.or(ended.err());
     }
@@ -147,12 +149,10 @@ fn end(tiers: &Tiers, vault: &NamedVault, point: &Held, hurt: &HurtCopies) -> Re
     Ok(())
 }
 
-fn forget(tiers: &Tiers, vault: &NamedVault, state: block::StateId) -> Result<()> {
-    let marks = tiers.vaults.marks();
-    let name = marks.of(state).point;
-    let over = |mark: &mut crate::marks::Mark| {
+fn forget(tiers: &Tiers, vault: &NamedVault, state: StateId, name: &str) -> Result<()> {
+    let over = |mark: &mut Mark| {
         mark.rehydrated.remove(&vault.key());
         Ok(())
     };
-    marks.change(state, &name, over).map(|_| ())
+    tiers.vaults.marks().change(state, name, over).map(|_| ())
 }

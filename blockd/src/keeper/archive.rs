@@ -1,7 +1,7 @@
 //! Points that a policy sends to the archive.
 
 use super::judge::Judged;
-use super::note;
+use super::{DAY_SECONDS, note};
 use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
 use crate::gate::stamp;
@@ -10,8 +10,6 @@ use crate::points::Held;
 use crate::policies::PolicyName;
 use crate::policy::ArchiveRule;
 use jiff::Timestamp;
-
-const DAY_SECONDS: i64 = 86_400;
 
 /// Begins to move those points of one disk that are due, if none are on their way.
 pub(super) fn send(

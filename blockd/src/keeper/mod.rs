@@ -32,6 +32,8 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Between two looks at what no policy keeps any more, beside the one after each backup.
 const PRUNE_SECONDS: i64 = 3600;
 
+const DAY_SECONDS: i64 = 86_400;
+
 /// The thread.
 #[derive(Default)]
 pub struct Keeper {

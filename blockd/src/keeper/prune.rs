@@ -1,7 +1,7 @@
 //! Deleting what no policy keeps, and ending deletions whose term is over.
 
 use super::judge::judge_disk;
-use super::{archive, note};
+use super::{DAY_SECONDS, archive, note};
 use crate::archive::end_rehydrations;
 use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const DAY_SECONDS: i64 = 86_400;
 /// Deletions that are written down together.
 const TOGETHER: usize = 64;
 
