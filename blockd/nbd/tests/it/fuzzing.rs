@@ -141,6 +141,18 @@ fn regressions() {
 /// Runs a target's checks on an input.
 type Replay = fn(&[u8]);
 
+/// A read of what is far away is answered while the long write behind it is placed piece by piece.
+#[test]
+fn a_read_that_waits_may_see_half_of_a_write() {
+    let wish = |command, offset, length| Wish { flags: 0, command, offset, length, fill: 0 };
+    let wishes = [wish(3, 0, 0), wish(3, 0, 0), wish(0, 262_145, 4096), wish(1, 112_113, 266_213)];
+    for style in [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended] {
+        for seed in [2_857_199_137_309_575_126].into_iter().chain(0..64) {
+            drive::transmission(&wishes, LARGE, style, 30_848, Some(seed));
+        }
+    }
+}
+
 /// What the fuzzers found worth keeping, one file an input: each reached something no other did.
 #[test]
 fn the_kept_corpus_is_replayed() {
