@@ -364,6 +364,9 @@ pub struct Point {
     /// Why it must not be deleted, if somebody holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
+    /// Until when it is kept at least, if it was made so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_until: Option<String>,
     /// Why it does not look like those before it, if it does not and nobody has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<String>,

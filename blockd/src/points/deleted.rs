@@ -36,6 +36,9 @@ impl fmt::Display for By {
     }
 }
 
+/// A century: what is wanted for longer is wanted until somebody says otherwise.
+const LONGEST_KEEP_SECONDS: u64 = 100 * 366 * 86_400;
+
 impl Tiers {
     fn now(&self) -> Timestamp {
         stamp(self.disks.env().clock.now())
@@ -216,13 +219,26 @@ impl Tiers {
         Ok(held)
     }
 
-    /// Has these points kept for so long at least.
+    /// When so many seconds from now are over, for which a point that is made now is to be kept.
+    ///
+    /// # Errors
+    /// `Invalid` for none, and for more than anybody means: nothing deletes the point before.
+    pub fn keep_until(&self, seconds: u64) -> Result<Timestamp> {
+        if !(1..=LONGEST_KEEP_SECONDS).contains(&seconds) {
+            let why =
+                format!("a point is kept for 1 second to {LONGEST_KEEP_SECONDS} (a century), not {seconds}");
+            return Err(Error::said(Kind::Invalid, "keep", why)
+                .with_help("`blockctl point hold` keeps one for as long as nobody releases it"));
+        }
+        let span = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        Ok(self.now().saturating_add(span).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Has these points kept until then at least.
     ///
     /// # Errors
     /// What the host reports.
-    pub fn keep(&self, points: &[Held], seconds: u64) -> Result<()> {
-        let span = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-        let until = self.now().saturating_add(span).unwrap_or(Timestamp::MAX);
+    pub fn keep(&self, points: &[Held], until: Timestamp) -> Result<()> {
         points.iter().try_for_each(|held| {
             let keep = |mark: &mut Mark| {
                 mark.keep_until = mark.keep_until.max(Some(until));

@@ -179,30 +179,35 @@ impl Tiers {
     /// What the catalog reports.
     pub fn show(&self, points: &[Held]) -> Result<Vec<Point>> {
         let (verified, hurt) = (self.catalog.verified()?, self.hurt()?);
-        let show = |held: &Held| Point {
-            name: held.name.clone(),
-            disk: held.item.clone(),
-            disk_id: held.disk.to_string(),
-            epoch: held.epoch.get(),
-            time: rfc3339(held.time),
-            size: held.size.get(),
-            tiers: held.tiers(),
-            vaults: held.copies.iter().map(|(vault, _)| vault.name.clone()).collect(),
-            archives: held.archived.iter().map(|(vault, _)| vault.name.clone()).collect(),
-            rehydrated_until: self.rehydrated_until(held).map(|until| until.to_string()),
-            consistency: "crash".to_owned(),
-            verified: held.stored().any(|(vault, manifest)| {
-                verified.contains(&(vault.name.clone(), manifest.to_string())) && !hurt.has(vault, manifest)
-            }),
-            damaged: hurt.of(held).map(|vault| vault.name.clone()).collect(),
-            state: held.state.to_string(),
-            parent: held.parent.map(|state| state.to_string()),
-            seal_ns: held.seal_ns,
-            uri: self.uri(&held.name),
-            hold: self.vaults.marks().of(held.state).hold.map(|hold| hold.reason),
-            suspect: self.vaults.marks().of(held.state).suspect.map(|suspicion| suspicion.why),
-            policy: None,
-            kept: Vec::new(),
+        let show = |held: &Held| {
+            let mark = self.vaults.marks().of(held.state);
+            Point {
+                name: held.name.clone(),
+                disk: held.item.clone(),
+                disk_id: held.disk.to_string(),
+                epoch: held.epoch.get(),
+                time: rfc3339(held.time),
+                size: held.size.get(),
+                tiers: held.tiers(),
+                vaults: held.copies.iter().map(|(vault, _)| vault.name.clone()).collect(),
+                archives: held.archived.iter().map(|(vault, _)| vault.name.clone()).collect(),
+                rehydrated_until: self.rehydrated_until(held).map(|until| until.to_string()),
+                consistency: "crash".to_owned(),
+                verified: held.stored().any(|(vault, manifest)| {
+                    verified.contains(&(vault.name.clone(), manifest.to_string()))
+                        && !hurt.has(vault, manifest)
+                }),
+                damaged: hurt.of(held).map(|vault| vault.name.clone()).collect(),
+                state: held.state.to_string(),
+                parent: held.parent.map(|state| state.to_string()),
+                seal_ns: held.seal_ns,
+                uri: self.uri(&held.name),
+                hold: mark.hold.map(|hold| hold.reason),
+                keep_until: mark.keep_until.map(|until| until.to_string()),
+                suspect: mark.suspect.map(|suspicion| suspicion.why),
+                policy: None,
+                kept: Vec::new(),
+            }
         };
         Ok(points.iter().map(show).collect())
     }

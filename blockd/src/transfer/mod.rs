@@ -81,10 +81,11 @@ impl Daemon {
             return Err(Error::said(Kind::Invalid, format!("back up {}", request.item), why)
                 .with_help("back up to a vault; `blockctl point archive` moves the point"));
         }
+        let until = request.keep_seconds.map(|seconds| self.tiers().keep_until(seconds)).transpose()?;
         let points = self.space().with_room(|| self.tiers().snapshot(std::slice::from_ref(&request.item)))?;
         let Some(first) = points.first() else { return Err(Error::not_found("recovery point")) };
-        if let Some(seconds) = request.keep_seconds {
-            self.tiers().keep(&points, seconds)?;
+        if let Some(until) = until {
+            self.tiers().keep(&points, until)?;
         }
         let point = format!("{}@{}", request.item, first.epoch);
         self.send_points(points, (&request.item, &point), named, request.full, urgency)

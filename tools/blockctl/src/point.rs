@@ -161,6 +161,10 @@ fn show(point: &Point) -> String {
         ("uri", point.uri.clone()),
         ("held", point.hold.clone().unwrap_or_else(|| "no".to_owned())),
         ("suspect", point.suspect.clone().unwrap_or_else(|| "no".to_owned())),
+        (
+            "made to be kept",
+            point.keep_until.as_ref().map_or("no".to_owned(), |until| format!("until {until}")),
+        ),
         ("policy", point.policy.clone().unwrap_or_else(|| "none".to_owned())),
         ("kept by it", reasons(&point.kept)),
     ])
