@@ -61,6 +61,8 @@ impl Catalog {
 
     fn open_file(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
+        // nobody else opens it; and what readers would share in a file of its own, on a full host too, stays in memory
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -96,7 +98,9 @@ impl Catalog {
                  who TEXT NOT NULL, key TEXT NOT NULL, request TEXT NOT NULL, answer TEXT, time INTEGER NOT NULL,
                  PRIMARY KEY (who, key));",
         )?;
-        connection.pragma_update(None, "user_version", VERSION)?;
+        if version != VERSION {
+            connection.pragma_update(None, "user_version", VERSION)?;
+        }
         let (unwritten, stored_changes) = (Mutex::default(), Mutex::default());
         Ok(Self { unwritten, connection: Mutex::new(connection), stored_changes })
     }

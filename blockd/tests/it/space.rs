@@ -420,3 +420,28 @@ fn a_point_whose_copy_a_check_found_damaged_stays() {
     drop(export);
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn a_daemon_starts_where_there_is_no_room_at_all_and_serves_when_there_is() {
+    let host = Host::new("ext4", 160);
+    let daemon = host.begin();
+    overwrite(&daemon, 1);
+    assert_eq!(back_up(&daemon).error, None);
+    overwrite(&daemon, 2);
+    daemon.kill();
+    let filler = host.fill();
+    let daemon = host.start();
+    let client = daemon.client();
+    assert_eq!(client.jobs().expect("jobs").len(), 1, "what is known of the past is known still");
+    let disk = client.disk("web").expect("it is listed");
+    assert_eq!(disk.error.map(|error| error.kind), Some(Kind::NoSpace));
+    assert!(daemon.read("web@1") == content(1), "a vault has it");
+    fs::remove_file(filler).expect("removed");
+    eventually("the disk is open", || client.disk("web").expect("a disk").error.is_none());
+    assert!(daemon.read("web") == content(2), "what was flushed is there");
+    eventually("there is enough", || space(&daemon).state == SpaceState::Enough);
+    overwrite(&daemon, 3);
+    assert_eq!(back_up(&daemon).error, None);
+    assert!(daemon.stop().success());
+    host.judge_files();
+}
