@@ -35,7 +35,10 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
     for item in view.names() {
         // why a policy cannot be read is in the warnings of the status
         let Ok(Some((name, policy))) = daemon.policies().of_disk(item) else { continue };
-        let hides = |trouble: &&Arc<Trouble>| trouble.vault == name.vault && trouble.may_hide_one_of(item);
+        let archive = policy.archive.as_ref().map(|rule| &rule.to);
+        let hides = |trouble: &&Arc<Trouble>| {
+            (trouble.vault == name.vault || Some(&trouble.vault) == archive) && trouble.may_hide_one_of(item)
+        };
         if let Some(trouble) = trouble.iter().find(hides) {
             // what cannot be seen may be the good point that must stay
             tracing::warn!(disk = item, "is not pruned: {}", trouble.body.message);

@@ -80,21 +80,22 @@ impl Tiers {
     /// # Errors
     /// `Refused`, naming what is damaged.
     pub(super) fn refuse_last_sound(&self, held: &Held, tiers: &[Tier]) -> Result<()> {
-        let left: Vec<Tier> = held.tiers().into_iter().filter(|tier| !tiers.contains(tier)).collect();
-        let damaged = match left.as_slice() {
-            [Tier::Vault] if self.sound_copy(held, &self.hurt()?).is_none() => {
-                let vaults: Vec<&str> = held.copies.iter().map(|(vault, _)| vault.name.as_str()).collect();
-                format!("the copy in vault {}", vaults.join(" and in vault "))
+        let (hurt, mut damaged) = (self.hurt()?, Vec::new());
+        for tier in held.tiers().into_iter().filter(|tier| !tiers.contains(tier)) {
+            let is_sound = match tier {
+                Tier::Instant => !is_hurt_on_disk(held),
+                Tier::Vault => self.sound_copy(held, &hurt).is_some(),
+                Tier::Archive => self.sound_archived(held, &hurt).is_some(),
+            };
+            if is_sound {
+                return Ok(());
             }
-            [Tier::Archive] if self.sound_archived(held, &self.hurt()?).is_none() => {
-                let archives: Vec<&str> =
-                    held.archived.iter().map(|(vault, _)| vault.name.as_str()).collect();
-                format!("the copy in archive {}", archives.join(" and in archive "))
-            }
-            [Tier::Instant] if is_hurt_on_disk(held) => format!("the copy of disk {} itself", held.item),
-            _ => return Ok(()),
-        };
-        let why = format!("{damaged} is damaged or cannot be opened, and would be the only one left");
+            damaged.push(copies_in(held, tier));
+        }
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        let why = format!("{} would be all that is left, damaged or not to be opened", damaged.join(" and "));
         Err(Error::said(Kind::Refused, format!("delete {}", held.name), why).with_help(format!(
             "`blockctl backup {} --full` stores the disk anew, `blockctl restore disk {} --to NAME` keeps this point; \
              --last-copy deletes it all the same",
@@ -139,6 +140,19 @@ fn warning(vault: &str, points: &[&str], check: Option<&LastCheck>) -> Option<St
             let found = found.unwrap_or_else(|| "reads found damage".to_owned());
             Some(format!("vault {vault}: {found}; damaged in it: {names}{more}; {again}"))
         }
+    }
+}
+
+/// The copies of a point in a tier, for people.
+fn copies_in(held: &Held, tier: Tier) -> String {
+    let names = |copies: &[(Arc<NamedVault>, ManifestId)], what: &str| {
+        let names: Vec<String> = copies.iter().map(|(vault, _)| format!("{what} {}", vault.name)).collect();
+        format!("the copy in {}", names.join(" and in "))
+    };
+    match tier {
+        Tier::Instant => format!("the copy of disk {} itself", held.item),
+        Tier::Vault => names(&held.copies, "vault"),
+        Tier::Archive => names(&held.archived, "archive"),
     }
 }
 

@@ -148,12 +148,19 @@ impl Tiers {
     }
 
     /// Whether a job that the end of the last daemon cut short had done its work all the same: the disk a restore makes
-    /// exists, the points of a backup are in the vault.
+    /// exists, the points of a backup are in the vault, those of the archive are there alone, those brought back are back.
     pub fn has_outcome(&self, job: &Job) -> bool {
-        let in_vault = |held: &Held| held.stored().any(|(vault, _)| Some(&vault.name) == job.vault.as_ref());
+        let is_it = |vault: &NamedVault| Some(&vault.name) == job.vault.as_ref();
+        let in_vault = |held: &Held| held.copies.iter().any(|(vault, _)| is_it(vault));
+        let moved =
+            |held: &Held| held.copies.is_empty() && held.archived.iter().any(|(vault, _)| is_it(vault));
+        let is_of_all = |name: &String, is_so: &dyn Fn(&Held) -> bool| {
+            self.members(name).is_ok_and(|points| points.iter().all(is_so))
+        };
         match (job.operation.as_str(), &job.target_id, &job.point) {
             ("restore", Some(id), _) => self.disks.has(id),
-            ("backup", _, Some(point)) => self.members(point).is_ok_and(|points| points.iter().all(in_vault)),
+            ("backup" | "rehydrate", _, Some(point)) => is_of_all(point, &in_vault),
+            ("archive", _, Some(point)) => is_of_all(point, &moved),
             _ => false,
         }
     }

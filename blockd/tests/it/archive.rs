@@ -245,3 +245,42 @@ fn what_was_deleted_from_the_archive_is_archived_again_and_stays() {
     assert_eq!(rehydrate(&daemon, "web@1", 60).error, None);
     assert!(daemon.read("web@1") == first);
 }
+
+#[test]
+fn nothing_is_lost_or_written_where_nothing_is_mounted_any_longer() {
+    let (state, cold) = (State::new(), tempfile::tempdir().expect("a directory"));
+    let place = cold.path().join("store");
+    let (daemon, first) = with_archive(&state, &place);
+    let client = daemon.client();
+    assert_eq!(archive(&daemon, "web@1").error, None);
+    let far = cold.path().join("far");
+    let request =
+        CreateVault { name: "far".into(), store: far.display().to_string(), ..CreateVault::default() };
+    client.create_vault(&request).expect("a vault");
+    let backup = || {
+        let request =
+            BackupRequest { item: "web".into(), vault: Some("far".into()), full: false, keep_seconds: None };
+        daemon.finished(&client.backup(&request).expect("begun"))
+    };
+    assert_eq!(backup().error, None);
+    // as an unmounted directory looks
+    let away = |dir: &Path| {
+        fs::rename(dir, dir.with_extension("away")).expect("away");
+        fs::create_dir(dir).expect("an empty directory");
+    };
+    [&place, &far].into_iter().for_each(|dir| away(dir));
+    assert_eq!(tiers(&daemon, "web@1"), [Tier::Archive], "it is known what lies there");
+    let warnings = client.status().expect("status").warnings;
+    assert!(!warnings.iter().any(|warning| warning.contains("lost")), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.contains("still mounted")), "{warnings:?}");
+    let (kind, said) = job_failure(&backup());
+    assert!(kind == Kind::Unavailable && said.contains("still mounted"), "{kind:?} {said}");
+    for dir in [&place, &far] {
+        assert_eq!(files(dir), [""; 0].map(std::path::PathBuf::from), "nothing is written there");
+        fs::remove_dir(dir).expect("still empty");
+        fs::rename(dir.with_extension("away"), dir).expect("mounted again");
+    }
+    assert_eq!(backup().error, None);
+    assert_eq!(rehydrate(&daemon, "web@1", 3600).error, None);
+    assert_eq!(daemon.read("web@1"), first);
+}

@@ -202,6 +202,16 @@ impl Vault {
         }
     }
 
+    fn refuse_emptied(&self) -> Result<()> {
+        self.probe().map_err(|error| match error {
+            Error::NoVault => {
+                let why = "the vault was here and is not any more; is its directory still mounted?";
+                Error::store("look for", INFO_NAME)(block::Error::refused(Kind::Unavailable, "store", why))
+            }
+            other => other,
+        })
+    }
+
     /// The vault's id.
     pub fn id(&self) -> VaultId {
         self.inner.id
@@ -211,8 +221,11 @@ impl Vault {
     ///
     /// # Errors
     /// [`Error::NoPoint`] if the base is not here, [`Error::Cancelled`] if asked, [`Error::Source`] and
-    /// [`Error::Store`] as they happen. No point exists then; packs already stored serve the next attempt.
+    /// [`Error::Store`] as they happen, also where it is empty now. No point exists then; packs
+    /// already stored serve the next attempt.
     pub fn backup(&self, request: &Backup<'_>) -> Result<Report> {
+        // a directory where nothing is mounted any longer would take it
+        self.refuse_emptied()?;
         crate::backup::run(&self.inner, request)
     }
 
@@ -228,7 +241,7 @@ impl Vault {
     /// All recovery points, and the damage met in listing them and in opening the vault.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store fails.
+    /// [`Error::Store`] if the store fails, and where it is empty now.
     pub fn survey(&self) -> Result<Survey> {
         let mut survey = Survey { damaged: self.inner.found_at_open.clone(), ..Survey::default() };
         for address in self.inner.addresses(Shelf::Points)? {
@@ -241,6 +254,10 @@ impl Vault {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if survey.points.is_empty() {
+            // nothing in a vault, or no vault: a directory where nothing is mounted any longer is empty too
+            self.refuse_emptied()?;
         }
         survey.points.sort_by_key(|point| (point.time, point.epoch, point.manifest));
         Ok(survey)
