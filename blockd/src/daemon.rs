@@ -139,7 +139,7 @@ impl Daemon {
         let hydration = Hydration::start(tiers.clone(), state.clock(), config)?;
         let upkeep = Upkeep::start(tiers.clone(), state.clock())?;
         let started = rfc3339(state.clock().now());
-        let policies = Policies::open(state.media().clone())?;
+        let policies = Policies::open(state.media().clone(), tiers.disks.groups.clone())?;
         tiers.vaults.all().iter().try_for_each(|vault| policies.born(&vault.name))?;
         let daemon = Arc::new(Self {
             state,
@@ -289,6 +289,7 @@ impl Daemon {
         warnings.extend(self.tiers.damage_warnings(&points)?);
         warnings.extend(self.space.warning());
         warnings.extend(self.policies.warnings());
+        warnings.extend(self.tiers.disks.groups.warnings());
         warnings.extend(self.tiers.vaults.marks().warnings());
         let frozen = self.appliance_clock().freezes();
         warnings.extend(frozen.map(|why| format!("nothing is deleted: {why}; see `blockctl clock show`")));

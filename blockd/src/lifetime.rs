@@ -75,6 +75,14 @@ impl Daemon {
             return Err(Error::said(Kind::Conflict, format!("disk {name}"), "a job works with it")
                 .with_help("`blockctl job list` shows it; wait for it or cancel it"));
         }
+        if let Some(group) = disks.groups.naming(name)?.first() {
+            return Err(Error::said(
+                Kind::Conflict,
+                format!("delete disk {name}"),
+                format!("{group} names it"),
+            )
+            .with_help(format!("`blockctl group set {group} MEMBER...` without it first")));
+        }
         let unchanged_since = query.unchanged_since.as_deref();
         let unchanged_since = unchanged_since.map(|point| self.state_of(name, point)).transpose()?;
         let shown = self.show(&named);
@@ -103,10 +111,14 @@ impl Daemon {
         drop(self.tiers().disks.reserve(to)?);
         let items = self.policies().items()?;
         let own = items.get(name).cloned();
-        // paused ones too: what stands under a machine's policy stays under it, and nothing comes under another by its name
-        let machine = |disk: &str| disk.rsplit_once('/').and_then(|(item, _)| items.get_key_value(item));
-        let (of, into) = (machine(name).map(|(item, _)| item), machine(to).map(|(item, _)| item));
-        if items.contains_key(to) || of != into || (own.is_some() && into.is_some()) {
+        // paused ones too: what stands under the policy of a machine or a group stays under it, and nothing comes under
+        // another by its name; a group that names the disk does so under its new name
+        let groups = &self.tiers().disks.groups;
+        let of = self.policies().covering(name)?.filter(|item| item != name);
+        let named_by =
+            of.clone().filter(|item| groups.members(item).is_ok_and(|of| of.iter().any(|it| it == name)));
+        let into = self.policies().covering(to)?.or(named_by);
+        if of != into || (own.is_some() && into.is_some()) {
             return Err(refused(format!("as {to} it would stand under another policy")).with_help(
                 "`blockctl policy items` shows what is protected; choose a name it says nothing of",
             ));
@@ -124,6 +136,9 @@ impl Daemon {
             self.policies().protect(to, Some(protection.clone()))?;
         }
         let renamed = self.tiers().disks.rename(name, to);
+        if renamed.is_ok() {
+            groups.rename(name, to)?;
+        }
         if own.is_some() {
             self.policies().protect(if renamed.is_ok() { name } else { to }, None)?;
         }

@@ -23,6 +23,7 @@ mod error;
 mod events;
 mod exports;
 mod gate;
+mod groups;
 mod hydration;
 mod identity;
 mod jobs;

@@ -1,5 +1,5 @@
-//! The names people use: disks as `web-root` or, of a machine, `vm/web/vda`; machines as `vm/web`; and recovery points of
-//! both as `web-root@3`, `vm/web@latest`, `vm/web/vda@2026-11-20T12:00`.
+//! The names people use: disks as `web-root` or, of a machine, `vm/web/vda`; machines as `vm/web`; groups as `group/shop`;
+//! and recovery points of them all as `web-root@3`, `vm/web@latest`, `vm/web/vda@2026-11-20T12:00`.
 
 use crate::error::{Error, Result};
 use block::Time;
@@ -11,6 +11,9 @@ const WORD_LIMIT: usize = 64;
 
 /// What begins the names of machines and of their disks.
 const MACHINES: &str = "vm/";
+
+/// What begins the names of groups.
+const GROUPS: &str = "group/";
 
 /// Whether a text is one word of a name: `[a-z0-9][a-z0-9._-]*`.
 pub fn is_word(text: &str) -> bool {
@@ -38,6 +41,7 @@ fn no_word(what: &str, name: &str) -> Error {
     }
     let form = match what {
         "disk" => "a disk is called like web-root, or vm/MACHINE/DISK like vm/web/vda",
+        "group" => "a group is called group/NAME, like group/shop",
         _ => "such as backup-2",
     };
     error.with_help(form)
@@ -72,6 +76,12 @@ pub fn check_disk(name: &str) -> Result<()> {
             "is the name of a machine, which is not one disk",
         )
         .with_help(format!("its disks are called like {name}/vda; `blockctl disk list` shows them"))),
+        Some(Parts::Group) => Err(Error::said(
+            Kind::Invalid,
+            format!("disk {name:?}"),
+            "is the name of a group, which is not one disk",
+        )
+        .with_help(format!("`blockctl group show {name}` shows its disks"))),
         None => match PointName::parse(name) {
             Ok(point) => Err(Error::said(
                 Kind::Invalid,
@@ -89,9 +99,13 @@ pub fn check_disk(name: &str) -> Result<()> {
 enum Parts {
     Disk,
     Machine,
+    Group,
 }
 
 fn parts(name: &str) -> Option<Parts> {
+    if let Some(group) = name.strip_prefix(GROUPS) {
+        return is_word(group).then_some(Parts::Group);
+    }
     let Some(rest) = name.strip_prefix(MACHINES) else {
         return is_word(name).then_some(Parts::Disk);
     };
@@ -104,6 +118,24 @@ fn parts(name: &str) -> Option<Parts> {
 /// Whether this is the name of a machine, `vm/web`.
 pub fn is_machine(name: &str) -> bool {
     parts(name) == Some(Parts::Machine)
+}
+
+/// Whether this is the name of a group, `group/shop`.
+pub fn is_group(name: &str) -> bool {
+    parts(name) == Some(Parts::Group)
+}
+
+/// Checks the name of a group: `group/NAME`.
+///
+/// # Errors
+/// `Invalid` saying what a name looks like.
+pub fn check_group(name: &str) -> Result<()> {
+    if is_group(name) { Ok(()) } else { Err(no_word("group", name)) }
+}
+
+/// Whether this is the name of a machine or of a group: of what has several disks.
+pub fn has_members(name: &str) -> bool {
+    is_machine(name) || is_group(name)
 }
 
 /// Whether a disk of this name is what an item names: the disk itself, or a disk of the machine.
@@ -207,6 +239,10 @@ mod tests {
         }
         assert!(check_vault("main").is_ok() && check_vault("vm/web/vda").is_err());
         assert!(is_machine("vm/web") && !is_machine("vm") && !is_machine("vm/web/vda"));
+        assert!(
+            is_group("group/shop") && !is_group("group/") && !is_group("group/a/b") && !is_group("group")
+        );
+        assert!(check_disk("group/shop").is_err() && check_disk("group").is_ok());
         assert!(is_of("vm/web", "vm/web/vda") && !is_of("vm/web", "vm/web2/vda") && !is_of("web", "web/vda"));
     }
 

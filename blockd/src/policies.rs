@@ -2,6 +2,7 @@
 //! state directory.
 
 use crate::error::{Doing, Error, Result};
+use crate::groups::Groups;
 use crate::names;
 use crate::policy::{DEFAULT, Policy, parse};
 use crate::vaults::MAIN;
@@ -74,6 +75,8 @@ struct Items {
 /// All policies and items.
 pub struct Policies {
     media: Arc<dyn Media>,
+    groups: Arc<Groups>,
+    // taken before the groups
     table: Mutex<Table>,
 }
 
@@ -87,7 +90,7 @@ impl Policies {
     ///
     /// # Errors
     /// What keeps the directory from being read.
-    pub fn open(media: Arc<dyn Media>) -> Result<Self> {
+    pub fn open(media: Arc<dyn Media>, groups: Arc<Groups>) -> Result<Self> {
         let doing = || "read the policies".to_owned();
         media.create_dir(DIR).and_then(|()| media.sync_dir("")).doing(doing)?;
         let mut policies = BTreeMap::new();
@@ -103,7 +106,7 @@ impl Policies {
             Ok(items) => Ok(items),
             Err(error) => Err(error.body()),
         };
-        Ok(Self { media, table: Mutex::new(Table { policies, items }) })
+        Ok(Self { media, groups, table: Mutex::new(Table { policies, items }) })
     }
 
     /// Gives a vault the policy it is born with, unless it has one of that name.
@@ -207,14 +210,77 @@ impl Policies {
         let protection = {
             let table = lock(&self.table);
             let items = table.items()?;
-            // the disk itself, or the machine it belongs to
-            let of = |item: &str| items.get(item).filter(|protection| !protection.stopped).cloned();
-            of(disk).or_else(|| of(disk.rsplit_once('/')?.0))
+            let covering = self.covering_of(items, disk)?.and_then(|item| items.get(&item));
+            covering.filter(|protection| !protection.stopped).cloned()
         };
         let Some(protection) = protection else { return Ok(None) };
         let name = PolicyName::parse(&protection.policy)?;
         let policy = self.get(&name)?;
         Ok(Some((name, policy)))
+    }
+
+    /// The item that stands under a policy, paused or not, and that a disk of this name belongs to: the disk itself, its
+    /// machine, or a group with one of them.
+    ///
+    /// # Errors
+    /// Why the items or the groups cannot be read.
+    pub fn covering(&self, disk: &str) -> Result<Option<String>> {
+        self.covering_of(lock(&self.table).items()?, disk)
+    }
+
+    fn covering_of(&self, items: &BTreeMap<String, Protection>, disk: &str) -> Result<Option<String>> {
+        let machine = disk.rsplit_once('/').map(|(machine, _)| machine);
+        let own = [Some(disk), machine].into_iter().flatten().find(|item| items.contains_key(*item));
+        if let Some(own) = own {
+            return Ok(Some(own.to_owned()));
+        }
+        for group in items.keys().filter(|item| names::is_group(item)) {
+            if self.groups.members(group)?.iter().any(|member| names::is_of(member, disk)) {
+                return Ok(Some(group.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses an item with disks that another one has.
+    fn check_alone(&self, items: &BTreeMap<String, Protection>, item: &str, parts: &[String]) -> Result<()> {
+        for other in items.keys().filter(|other| *other != item) {
+            let overlaps =
+                |of: &String| parts.iter().any(|part| names::is_of(of, part) || names::is_of(part, of));
+            if self.groups.parts(other)?.iter().any(overlaps) {
+                let why = format!("{other} is protected already, which has disks in common with it");
+                return Err(Error::said(Kind::Conflict, format!("protect {item}"), why)
+                    .with_help(format!("`blockctl unprotect {other} --retain-data` first")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a group or gives it other members.
+    ///
+    /// # Errors
+    /// `Conflict` if it is protected, and one of its members is so by itself; as [`Groups::put`].
+    pub fn regroup(&self, group: &str, members: &[String]) -> Result<()> {
+        let table = lock(&self.table);
+        let items = table.items()?;
+        if items.contains_key(group) {
+            self.check_alone(items, group, members)?;
+        }
+        self.groups.put(group, members)
+    }
+
+    /// Removes a group that is not protected.
+    ///
+    /// # Errors
+    /// `Conflict` if it is; as [`Groups::remove`].
+    pub fn ungroup(&self, group: &str) -> Result<()> {
+        let table = lock(&self.table);
+        if table.items()?.contains_key(group) {
+            let why = "it is protected, and its members would be no longer";
+            return Err(Error::said(Kind::Conflict, format!("delete {group}"), why)
+                .with_help(format!("`blockctl unprotect {group} --retain-data` first")));
+        }
+        self.groups.remove(group)
     }
 
     /// Changes how an item is protected; `None` is not at all.
@@ -226,14 +292,7 @@ impl Policies {
         let mut items = table.items()?.clone();
         match protection {
             Some(protection) => {
-                let overlaps = |other: &&String| {
-                    other.as_str() != item && (names::is_of(other, item) || names::is_of(item, other))
-                };
-                if let Some(other) = items.keys().find(overlaps) {
-                    let why = format!("{other} is protected already, which has disks in common with it");
-                    return Err(Error::said(Kind::Conflict, format!("protect {item}"), why)
-                        .with_help(format!("`blockctl unprotect {other} --retain-data` first")));
-                }
+                self.check_alone(&items, item, &self.groups.parts(item)?)?;
                 items.insert(item.to_owned(), protection);
             }
             None => {
@@ -297,7 +356,9 @@ mod tests {
     use block::linux::LinuxMedia;
 
     fn policies(dir: &std::path::Path) -> Policies {
-        Policies::open(Arc::new(LinuxMedia::new(dir, dir).expect("media"))).expect("policies")
+        let media = Arc::new(LinuxMedia::new(dir, dir).expect("media"));
+        let groups = Arc::new(Groups::open(media.clone()));
+        Policies::open(media, groups).expect("policies")
     }
 
     fn under(policy: &str) -> Option<Protection> {
@@ -322,6 +383,32 @@ mod tests {
         again.protect("vm/web", None).expect("no more");
         again.remove(&name).expect("removed");
         assert_eq!(policies(dir.path()).all().len(), 1);
+    }
+
+    #[test]
+    fn a_group_covers_its_members_and_nobody_else_does() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = policies(dir.path());
+        made.born("main").expect("the default");
+        let members = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        made.regroup("group/shop", &members(&["vm/web", "db"])).expect("made");
+        made.protect("group/shop", under("main/default")).expect("protected");
+        let covering = |policies: &Policies, disk| policies.covering(disk).expect("read");
+        assert_eq!(covering(&made, "vm/web/vda").as_deref(), Some("group/shop"));
+        assert_eq!(covering(&made, "vm/webmail/vda"), None);
+        assert!(made.of_disk("db").expect("read").is_some());
+        let conflict = |done: Result<()>| assert_eq!(done.expect_err("refused").kind(), Kind::Conflict);
+        conflict(made.protect("db", under("main/default")));
+        conflict(made.protect("vm/web/vda", under("main/default")));
+        made.protect("mail", under("main/default")).expect("another");
+        conflict(made.regroup("group/shop", &members(&["db", "mail"])));
+        conflict(made.ungroup("group/shop"));
+        made.regroup("group/shop", &members(&["vm/web"])).expect("one less");
+        assert_eq!(covering(&policies(dir.path()), "db"), None);
+        // a group whose members are not known keeps everybody's hands off its disks
+        std::fs::write(dir.path().join("groups.toml"), "groups = 7").expect("damaged");
+        assert!(policies(dir.path()).of_disk("db").is_err());
+        assert!(policies(dir.path()).of_disk("mail").expect("its own").is_some());
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub use objects::{
     Shed, Space, SpaceState, Status, SweepRun, Tier, TransferKind, Vault, VaultCheck, VaultSweep, VaultUsage,
 };
 pub use policies::{
-    HoldPoint, Item, KeptBy, PlannedPoint, Policy, PolicyPlan, PolicyText, Protect, UnprotectQuery,
+    Group, GroupMembers, HoldPoint, Item, KeptBy, PlannedPoint, Policy, PolicyPlan, PolicyText, Protect,
+    UnprotectQuery,
 };
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,

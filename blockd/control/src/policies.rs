@@ -24,13 +24,13 @@ pub struct Policy {
 /// An item and how it is protected: an element of `GET /v1/items`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Item {
-    /// The name of a disk or a machine.
+    /// The name of a disk, a machine or a group.
     pub item: String,
     /// The policy it stands under.
     pub policy: String,
     /// Whether it is neither backed up nor pruned for now.
     pub stopped: bool,
-    /// When its newest point in the policy's vault was made; of a machine, that of the disk whose newest is oldest.
+    /// When its newest point in the policy's vault was made; of several disks, that of the one whose newest is oldest.
     pub newest: Option<String>,
     /// When its next backup begins.
     pub next: Option<String>,
@@ -45,6 +45,31 @@ pub struct Item {
     /// Why that cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<crate::ErrorBody>,
+}
+
+/// Disks and machines that belong together: an element of `GET /v1/groups`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Group {
+    /// Its name, `group/NAME`.
+    pub name: String,
+    /// The disks and machines it was given.
+    pub members: Vec<String>,
+    /// All disks of these.
+    pub disks: Vec<String>,
+    /// The policy it stands under by its own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Why no recovery point of it can be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<crate::ErrorBody>,
+}
+
+/// `PUT /v1/groups/{group}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupMembers {
+    /// Names of disks and machines.
+    pub members: Vec<String>,
 }
 
 /// A reason why a policy keeps a point.

@@ -108,7 +108,7 @@ pub struct ChangesQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRequest {
-    /// The disks, all sealed at one instant.
+    /// The disks, machines and groups, all sealed at one instant.
     pub disks: Vec<String>,
 }
 

@@ -111,6 +111,7 @@ asked! {
         _ => Names::default(),
     };
     UnprotectQuery: |_it| Names::default();
+    GroupMembers: |it| Names::items(&it.members.iter().map(String::as_str).collect::<Vec<_>>());
     HoldPoint: |_it| Names::default();
     WaitQuery: |_it| Names::default();
     CreateToken: |_it| Names::default();
@@ -128,7 +129,7 @@ pub fn names_of(daemon: &Daemon, names: &BTreeMap<String, String>) -> Result<(Ve
     let (mut items, mut vaults) = (Vec::new(), Vec::new());
     for (kind, name) in names {
         match kind.as_str() {
-            "disk" | "item" | "point" | "run" => items.push(name.clone()),
+            "disk" | "item" | "group" | "point" | "run" => items.push(name.clone()),
             "vault" => vaults.push(name.clone()),
             "policy" => vaults.push(PolicyName::parse(name)?.vault),
             "plan" => vaults.extend(daemon.plans().vault_of(name)),

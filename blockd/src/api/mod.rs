@@ -10,6 +10,7 @@ mod asked;
 mod connections;
 mod door;
 mod events;
+mod groups;
 mod once;
 mod openapi;
 mod policies;
@@ -32,6 +33,7 @@ fn verbs() -> Vec<Verb> {
     let parts = [
         routes::verbs(),
         policies::verbs(),
+        groups::verbs(),
         vaults::verbs(),
         access::verbs(),
         approvals::verbs(),

@@ -20,6 +20,7 @@ pub use removing::Deletion;
 
 use crate::bases::Patience;
 use crate::error::{Doing, Error, Result};
+use crate::groups::Groups;
 use crate::names;
 use crate::vaults::Vaults;
 use block::DiskId;
@@ -36,6 +37,8 @@ pub struct Disks {
     tree: Mutex<()>,
     // where the points of vaults are that disks stand on
     vaults: Option<Arc<Vaults>>,
+    /// Disks and machines that belong together.
+    pub groups: Arc<Groups>,
     /// Requests that wait for a vault's store.
     pub patience: Arc<Patience>,
     /// Held while a disk is opened again.
@@ -89,11 +92,28 @@ impl Disks {
         table.disks.get(name).cloned().ok_or_else(missing)
     }
 
-    /// The disks an item names: one disk, or all disks of a machine by name.
+    /// The disks an item names: one disk, all disks of a machine by name, or those of all members of a group.
     ///
     /// # Errors
-    /// As [`get`](Self::get); `NotFound` for a machine without disks.
+    /// As [`get`](Self::get); `NotFound` for a machine without disks, and for a group that names something that is gone.
     pub fn of(&self, item: &str) -> Result<Vec<Arc<Named>>> {
+        if names::is_group(item) {
+            let of_member = |member: &String| {
+                self.of(member).map_err(|error| {
+                    Error::said_before(item.to_owned(), &error.body()).with_help(format!(
+                        "`blockctl group set {item} MEMBER...` says what belongs to it now"
+                    ))
+                })
+            };
+            let members = self.groups.members(item)?;
+            return Ok(members
+                .iter()
+                .map(of_member)
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect());
+        }
         if !names::is_machine(item) {
             return Ok(vec![self.get(item)?]);
         }

@@ -3,6 +3,7 @@
 use super::{Disks, Named};
 use crate::disk_file::{self, DiskFile, Stage, layers_dir};
 use crate::error::{Error, Result};
+use crate::groups::Groups;
 use crate::vaults::Vaults;
 use block::DiskId;
 use block::sync::{Mutex, lock};
@@ -21,7 +22,9 @@ impl Disks {
         let found = disk_file::find(&*env.media)?;
         let (table, patience) = (Mutex::default(), Arc::default());
         let (tree, recovering) = (Mutex::default(), Mutex::default());
-        let (disks, mut notices) = (Self { env, table, tree, vaults, patience, recovering }, Vec::new());
+        let groups = Arc::new(Groups::open(env.media.clone()));
+        let (disks, mut notices) =
+            (Self { env, table, tree, vaults, groups, patience, recovering }, Vec::new());
         let (named, unfinished): (Vec<_>, Vec<_>) =
             found.files.iter().partition(|(_, stage)| *stage == Stage::Disk);
         for (id, stage) in unfinished {

@@ -68,9 +68,13 @@ impl Caller {
         self.vaults.is_empty() || self.vaults.iter().any(|scope| scope == vault)
     }
 
-    /// Whether it may name this disk, machine, or recovery point of one.
+    /// Whether it may name this disk, machine, group, or recovery point of one. A group is named only by those who may name
+    /// every item: what belongs to it can change.
     pub fn sees_item(&self, name: &str) -> bool {
         let item = name.split('@').next().unwrap_or_default();
+        if names::is_group(item) {
+            return self.items.is_empty();
+        }
         let covers = |scope: &String| match scope.strip_suffix('*') {
             Some(front) => item.starts_with(front),
             None => names::is_of(scope, item),

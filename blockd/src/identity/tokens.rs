@@ -224,6 +224,9 @@ fn check(request: &CreateToken) -> Result<()> {
     if let Some(item) = request.items.iter().find(|item| item.is_empty() || !is_item(item)) {
         return invalid(format!("{} is no name of a disk or machine", names::shown(item)));
     }
+    if let Some(group) = request.items.iter().find(|item| names::is_group(item)) {
+        return invalid(format!("{group} is a group, whose members can change; name them instead"));
+    }
     if request.days == Some(0) {
         return invalid("is good for at least a day".to_owned());
     }

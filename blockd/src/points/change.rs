@@ -4,7 +4,7 @@ use super::{By, Held, Tiers, instant};
 use crate::disks::Named;
 use crate::error::{Error, Result};
 use crate::gate::{self, stamp};
-use crate::names::is_machine;
+use crate::names::has_members;
 use crate::vaults::NamedVault;
 use block::Epoch;
 use control::{Change, ChangeKind, Changes, DeletePointQuery, Kind, PointDeleted, Tier};
@@ -24,8 +24,8 @@ impl Tiers {
         Ok(())
     }
 
-    /// Recovery point now, of all these disks, and of all disks of these machines, at one instant. The disks of a machine
-    /// get the same number.
+    /// Recovery point now, of all these disks, and of all disks of these machines and groups, at one instant. The disks of a
+    /// machine or a group get the same number.
     ///
     /// # Errors
     /// `NotFound` naming a disk; `Invalid` if none or one twice is named. No point is made then.
@@ -45,13 +45,13 @@ impl Tiers {
                 "snapshot",
                 format!("disk {} is named twice", named[twice].name),
             )
-            .with_help("name each disk once, and no disk beside its machine"));
+            .with_help("name each disk once, and no disk beside its machine or group"));
         }
         for named in &named {
             named.unreplaced()?;
             self.number_above_earlier(named)?;
         }
-        let numbering = match items.iter().any(|item| is_machine(item)) {
+        let numbering = match items.iter().any(|item| has_members(item)) {
             true => Numbering::Common,
             false => Numbering::Own,
         };

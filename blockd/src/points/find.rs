@@ -2,9 +2,10 @@
 
 use super::{Held, Tiers, Trouble};
 use crate::error::{Error, Result};
-use crate::names::{PointName, Which, is_machine, rfc3339};
-use block::DiskId;
+use crate::names::{self, PointName, Which, has_members, is_group, rfc3339};
+use block::{DiskId, Epoch, Time};
 use control::Kind;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 impl Tiers {
@@ -14,10 +15,10 @@ impl Tiers {
     /// `NotFound` naming disk or point; the trouble instead, if something could not be looked at that may hold it.
     pub fn find(&self, name: &str) -> Result<Held> {
         let wanted = PointName::parse(name)?;
-        if is_machine(&wanted.item) {
+        if has_members(&wanted.item) {
             let members = self.members(name)?;
             let names: Vec<&str> = members.iter().map(|held| held.name.as_str()).collect();
-            let why = "is a point of a machine, and this takes the point of one disk";
+            let why = "is a point of several disks, and this takes the point of one";
             return Err(Error::said(Kind::Invalid, format!("point {name}"), why)
                 .with_help(format!("name one of {}", names.join(", "))));
         }
@@ -38,16 +39,19 @@ impl Tiers {
         }
     }
 
-    /// The points a name means: that of a disk, or those of all disks of a machine that were made at one instant.
+    /// The points a name means: that of a disk, or those of all disks of a machine or a group that were made at one instant.
     ///
     /// # Errors
     /// As [`find`](Self::find).
     pub fn members(&self, name: &str) -> Result<Vec<Held>> {
         let wanted = PointName::parse(name)?;
-        if !is_machine(&wanted.item) {
+        if !has_members(&wanted.item) {
             return Ok(vec![self.find(name)?]);
         }
-        let (points, trouble) = self.held(Some(&wanted.item));
+        let (mut points, trouble) = self.held(Some(&wanted.item));
+        if is_group(&wanted.item) {
+            keep_common(&mut points, &self.disks.groups.members(&wanted.item)?);
+        }
         let Some(index) = choose(&points, wanted.which, None) else {
             return Err(self.missing(name, &wanted, &points, &trouble));
         };
@@ -78,7 +82,7 @@ impl Tiers {
                 .with_help(format!("an earlier disk of this name had one, called {} now", earlier.name));
         }
         match points.iter().max_by_key(|held| (held.time, held.epoch)) {
-            Some(last) if is_machine(item) => {
+            Some(last) if has_members(item) => {
                 error.with_help(format!("the newest point of {item} is {item}@{}", last.epoch))
             }
             Some(last) => error.with_help(format!("the newest point of {item} is {}", last.name)),
@@ -88,6 +92,22 @@ impl Tiers {
             None => error.with_help(format!("`blockctl snapshot {item}` makes the first")),
         }
     }
+}
+
+/// Leaves those points of a group that were made at an instant of which every member has one: members have points of their
+/// own besides.
+fn keep_common(points: &mut Vec<Held>, members: &[String]) {
+    let mut instants: HashMap<(Epoch, Time), HashSet<&String>> = HashMap::new();
+    for held in &*points {
+        let member = members.iter().find(|member| names::is_of(member, &held.item));
+        instants.entry((held.epoch, held.time)).or_default().extend(member);
+    }
+    let common: HashSet<(Epoch, Time)> = instants
+        .into_iter()
+        .filter(|(_, of)| of.len() == members.len())
+        .map(|(instant, _)| instant)
+        .collect();
+    points.retain(|held| common.contains(&(held.epoch, held.time)));
 }
 
 /// Which of an item's points is meant. While a disk is alive under the name, numbers and `latest` mean its points only:
@@ -132,7 +152,7 @@ pub(super) fn name_all(points: &mut [Held], alive: &dyn Fn(&str) -> Option<DiskI
 #[cfg(test)]
 mod tests {
     use super::*;
-    use block::{ByteCount, Epoch, StateId, Time};
+    use block::{ByteCount, StateId};
 
     fn held(disk: u8, epoch: u64, unix_ms: u64) -> Held {
         Held {
@@ -163,6 +183,22 @@ mod tests {
         assert_eq!(choose(&points, Which::At(Time { unix_ms: 29 }), Some(new)), Some(1));
         assert_eq!(choose(&points, Which::At(Time { unix_ms: 9 }), Some(new)), None);
         assert_eq!(choose(&points, Which::Epoch(9), Some(new)), None);
+    }
+
+    #[test]
+    fn points_of_a_group_are_those_all_its_members_have() {
+        let of = |item: &str, epoch, unix_ms| Held { item: item.to_owned(), ..held(1, epoch, unix_ms) };
+        let mut points = vec![
+            of("db", 7, 10),
+            of("vm/web/vda", 7, 10),
+            of("vm/web/vdb", 7, 10),
+            // of its own
+            of("db", 8, 20),
+            // the same number at another time
+            of("vm/web/vda", 8, 30),
+        ];
+        keep_common(&mut points, &["db".to_owned(), "vm/web".to_owned()]);
+        assert_eq!(points.iter().map(|held| held.epoch.get()).collect::<Vec<_>>(), [7, 7, 7]);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use super::find::name_all;
 use super::listing::Listing;
 use super::{Held, Tiers, Trouble, instant, stored};
 use crate::disks::Named;
+use crate::groups::Members;
 use crate::marks::Marks;
-use crate::names::is_machine;
+use crate::names::{is_group, is_machine};
 use block::{DiskId, StateId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -19,9 +20,11 @@ pub struct View {
     /// By the name their points have now: which listing, which group of it.
     groups: BTreeMap<String, Vec<(usize, usize)>>,
     listings: Vec<Arc<Listing>>,
+    /// The members of groups.
+    members: Arc<Members>,
 }
 
-/// What belongs to an item: the name itself, or all below a machine's.
+/// What belongs to an item that is no group: the name itself, or all below a machine's.
 fn below<'a, T>(
     map: &'a BTreeMap<String, T>,
     item: Option<&str>,
@@ -54,7 +57,9 @@ impl Tiers {
                 }
             }
         }
-        View { marks: self.vaults.marks().clone(), disks, groups, listings }
+        // that they cannot be read is in the warnings of the status
+        let members = self.disks.groups.all().unwrap_or_default();
+        View { marks: self.vaults.marks().clone(), disks, groups, listings, members }
     }
 }
 
@@ -74,14 +79,26 @@ impl View {
         self.listings.iter().flat_map(|listing| listing.trouble.iter().cloned()).collect()
     }
 
+    /// The items that an item consists of; all of them where none is named.
+    fn parts<'a>(&'a self, item: Option<&'a str>) -> Vec<Option<&'a str>> {
+        match item {
+            Some(group) if is_group(group) => {
+                self.members.get(group).into_iter().flatten().map(|member| Some(member.as_str())).collect()
+            }
+            other => vec![other],
+        }
+    }
+
     /// Points by their copies, or by those copies in vaults that were deleted and can come back.
     pub(super) fn copies(&self, item: Option<&str>, deleted: bool) -> Vec<Held> {
         let mut points: HashMap<(DiskId, StateId), Held> = HashMap::new();
-        for (_, named) in below(&self.disks, item).filter(|_| !deleted) {
+        let parts = self.parts(item);
+        let disks = parts.iter().flat_map(|part| below(&self.disks, *part));
+        for (_, named) in disks.filter(|_| !deleted) {
             let Ok(disk) = named.disk() else { continue };
             points.extend(disk.points().iter().map(|point| ((named.id, point.state), instant(named, point))));
         }
-        for (name, places) in below(&self.groups, item) {
+        for (name, places) in parts.iter().flat_map(|part| below(&self.groups, *part)) {
             for (at, number) in places {
                 let (listing, group) = (&self.listings[*at], &self.listings[*at].groups[*number]);
                 let key = listing.vault.key();

@@ -1,8 +1,10 @@
-//! Machines: `vm/web` groups its disks `vm/web/vda`, and their points.
+//! Machines and groups: `vm/web` is its disks `vm/web/vda`, `group/shop` its members, and their points.
 
 use crate::fixture::{State, failure, noise};
 use block::BlockSource;
-use control::{BackupRequest, ChangesQuery, CreateDisk, JobState, Kind, Point, TransferKind};
+use control::{
+    BackupRequest, ChangesQuery, CreateDisk, JobState, Kind, Point, Tier, TransferKind, UnprotectQuery,
+};
 
 fn names(points: &[Point]) -> Vec<&str> {
     points.iter().map(|point| point.name.as_str()).collect()
@@ -99,4 +101,91 @@ fn a_machine_is_backed_up_as_one_and_each_disk_restores() {
     assert_eq!(names(&listed), ["vm/db/vda@2", "vm/db/vdb@2"]);
     let request = BackupRequest { item: "vm/none".into(), vault: None, full: false, keep_seconds: None };
     assert_eq!(failure(daemon.client().backup(&request)).0, Kind::NotFound);
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn a_group_is_one_item_of_disks_and_machines() {
+    let state = State::new();
+    let daemon = state.start();
+    let client = daemon.client();
+    ["vm/web/vda", "vm/web/vdb", "db"].into_iter().for_each(|name| daemon.create(name, 1 << 20));
+    assert_eq!(failure(client.set_group("group/shop", &strings(&["vm/web", "gone"]))).0, Kind::NotFound);
+    assert_eq!(failure(client.set_group("shop", &strings(&["db"]))).0, Kind::Invalid);
+    assert_eq!(failure(client.set_group("group/shop", &strings(&["vm/web", "vm/web/vda"]))).0, Kind::Invalid);
+    let group = client.set_group("group/shop", &strings(&["vm/web", "db"])).expect("made");
+    assert_eq!(group.disks, ["vm/web/vda", "vm/web/vdb", "db"]);
+    // a member runs ahead by itself
+    assert_eq!(daemon.snapshot("db"), "db@1");
+    let content = noise(1, 1 << 20);
+    daemon.write("db", 0, &content);
+    daemon.write("vm/web/vda", 0, &content);
+    let full = daemon.backup("group/shop");
+    assert_eq!((full.error.clone(), full.point.as_deref()), (None, Some("group/shop@2")));
+    let listed = |item: &str| client.points(Some(item)).expect("points").points;
+    assert_eq!(names(&listed("group/shop@2")), ["db@2", "vm/web/vda@2", "vm/web/vdb@2"]);
+    assert_eq!(names(&listed("group/shop")), ["db@1", "db@2", "vm/web/vda@2", "vm/web/vdb@2"]);
+    assert!(listed("group/shop@latest").windows(2).all(|two| two[0].time == two[1].time));
+    assert_eq!(daemon.read("db@2"), content);
+    // the same number of one member alone is no point of the group
+    assert_eq!(daemon.snapshot("db"), "db@3");
+    assert_eq!(failure(client.points(Some("group/shop@3"))).0, Kind::NotFound);
+    assert_eq!(failure(client.point("group/shop@2")).0, Kind::Invalid);
+    assert_eq!(failure(client.points(Some("group/none@1"))).0, Kind::NotFound);
+    // its members are spoken for
+    assert_eq!(failure(client.delete_disk("db")).0, Kind::Conflict);
+    assert_eq!(client.rename_disk("db", "data").expect("renamed").name, "data");
+    assert_eq!(client.group("group/shop").expect("it follows").members, ["vm/web", "data"]);
+    assert!(daemon.stop().success());
+    let daemon = state.start();
+    let client = daemon.client();
+    assert_eq!(client.groups().expect("groups").len(), 1);
+    client.delete_group("group/shop").expect("removed");
+    client.delete_disk("data").expect("nobody names it");
+}
+
+#[test]
+fn a_group_stands_under_a_policy_with_all_its_members() {
+    let state = State::new();
+    let daemon = state.start();
+    let client = daemon.client();
+    ["vm/web/vda", "db", "mail"].into_iter().for_each(|name| daemon.create(name, 1 << 20));
+    client.set_group("group/shop", &strings(&["vm/web", "db"])).expect("made");
+    let always = "[schedule]\nevery-hours = 1\n[retention]\nlatest = 2\n";
+    client.apply_policy("often", always).expect("a policy");
+    client.protect("group/shop", Some("often")).expect("protected");
+    let stored = |item: &str| {
+        let points = client.points(Some(item)).expect("points").points;
+        points.into_iter().filter(|point| point.tiers.contains(&Tier::Vault)).collect::<Vec<_>>()
+    };
+    daemon.eventually("a backup of them all is made", |_| stored("group/shop").len() == 2);
+    let made = stored("group/shop");
+    assert_eq!((names(&made), &made[0].time), (vec!["db@1", "vm/web/vda@1"], &made[1].time));
+    let point = client.point("vm/web/vda@1").expect("a point");
+    assert_eq!(point.policy.as_deref(), Some("main/often"));
+    assert_eq!(client.policy("often").expect("it").items, ["group/shop"]);
+    // nothing stands under two
+    for item in ["db", "vm/web", "vm/web/vda"] {
+        assert_eq!(failure(client.protect(item, None)).0, Kind::Conflict, "{item}");
+    }
+    client.protect("mail", None).expect("another");
+    assert_eq!(failure(client.set_group("group/shop", &strings(&["vm/web", "mail"]))).0, Kind::Conflict);
+    assert_eq!(failure(client.delete_group("group/shop")).0, Kind::Conflict);
+    // a disk of a machine in it leaves by no back door
+    assert_eq!(failure(client.rename_disk("vm/web/vda", "web")).0, Kind::Conflict);
+    client.rename_disk("db", "data").expect("it stays a member");
+    assert_eq!(client.point("data@1").expect("a point").policy.as_deref(), Some("main/often"));
+    // five backups later two points of each are left
+    for _ in 0..5 {
+        assert_eq!(daemon.backup("group/shop").error, None);
+    }
+    client.apply_policy("often", &format!("{always}# again\n")).expect("wakes the keeper");
+    daemon.eventually("what is not kept goes", |_| stored("group/shop").len() == 4);
+    assert_eq!(names(&stored("group/shop@latest")), ["data@6", "vm/web/vda@6"]);
+    let retained = UnprotectQuery { delete_data: false, pause: false };
+    client.unprotect("group/shop", &retained).expect("no more");
+    client.delete_group("group/shop").expect("removed");
 }

@@ -11,6 +11,7 @@ mod demo;
 mod disk;
 mod failure;
 mod files;
+mod group;
 mod history;
 mod hook;
 mod inspect;
@@ -101,6 +102,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Vault(VaultVerb::Rescue(options)) => rescue::run(options, output),
         Verb::Vault(verb) => vault::run(verb, &client()?, output),
         Verb::Policy(verb) => policy::run(verb, &client()?, output),
+        Verb::Group(verb) => group::run(verb, &client()?, output),
         Verb::Protect(options) => policy::protect(&client()?, output, &options),
         Verb::Unprotect(options) => policy::unprotect(&client()?, output, &options),
         Verb::Job(verb) => job::run(verb, &client()?, output),

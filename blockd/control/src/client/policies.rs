@@ -1,10 +1,46 @@
 //! The calls about policies and what they protect.
 
 use super::{Client, NOTHING, encode, query_text};
-use crate::{Error, HoldPoint, Item, Point, Points, Policy, PolicyPlan, PolicyText, Protect, UnprotectQuery};
+use crate::{
+    Error, Group, GroupMembers, HoldPoint, Item, Point, Points, Policy, PolicyPlan, PolicyText, Protect,
+    UnprotectQuery,
+};
 use hyper::Method;
 
 impl Client {
+    /// Every group.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn groups(&self) -> Result<Vec<Group>, Error> {
+        self.get("/v1/groups")
+    }
+
+    /// One group.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn group(&self, name: &str) -> Result<Group, Error> {
+        self.get(&format!("/v1/groups/{}", encode(name)))
+    }
+
+    /// Makes a group, or gives it other members.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if a member is protected by itself and the group is too.
+    pub fn set_group(&self, name: &str, members: &[String]) -> Result<Group, Error> {
+        let body = GroupMembers { members: members.to_vec() };
+        self.send(Method::PUT, &format!("/v1/groups/{}", encode(name)), Some(&body))
+    }
+
+    /// Removes a group; it is answered as it was.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if it is protected.
+    pub fn delete_group(&self, name: &str) -> Result<Group, Error> {
+        self.send(Method::DELETE, &format!("/v1/groups/{}", encode(name)), NOTHING)
+    }
+
     /// Every policy.
     ///
     /// # Errors

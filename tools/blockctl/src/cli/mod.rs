@@ -14,7 +14,7 @@ pub use approval::{ApprovalVerb, ClockVerb};
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesOptions, FilesVerb, FindOptions, KindName, PassphraseOptions, TarOptions};
 pub use hook::HookVerb;
-pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
+pub use policy::{GroupVerb, PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 pub use run::{RestoreVerb, RunOptions, RunVerb};
 pub use vault::{
     ImmutabilityName, KeyArguments, KeyVerb, NewKey, ProtectArguments, RescueOptions, RescueVerb,
@@ -66,7 +66,7 @@ pub enum Verb {
     Disk(DiskVerb),
     /// Recovery point now, of all named disks at one instant; prints its name
     Snapshot {
-        /// Names of disks (web, vm/web/vda), or of machines (vm/web: all its disks)
+        /// Names of disks (web, vm/web/vda), machines (vm/web: all its disks) or groups (group/shop: all its members)
         #[arg(required = true, value_name = "NAME")]
         disks: Vec<String>,
     },
@@ -97,9 +97,12 @@ pub enum Verb {
     /// Policies: when backups are made, and how long recovery points stay
     #[command(subcommand)]
     Policy(PolicyVerb),
-    /// Put a disk or a machine under a policy, or resume its protection
+    /// Groups: disks and machines whose recovery points are made at one instant
+    #[command(subcommand)]
+    Group(GroupVerb),
+    /// Put a disk, a machine or a group under a policy, or resume its protection
     Protect(ProtectOptions),
-    /// End or pause the protection of a disk or a machine
+    /// End or pause the protection of a disk, a machine or a group
     Unprotect(UnprotectOptions),
     /// Backups, restores and checks, under way and past
     #[command(subcommand)]
@@ -321,7 +324,7 @@ pub enum TierName {
 
 #[derive(Args)]
 pub struct BackupOptions {
-    /// The name of a disk, or of a machine (vm/web: all its disks at one instant)
+    /// The name of a disk, of a machine (vm/web: all its disks at one instant) or of a group (group/shop: all its members)
     pub item: String,
     /// The vault
     #[arg(long, default_value = "main")]

@@ -35,8 +35,35 @@ pub enum PolicyVerb {
         #[arg(long)]
         yes: bool,
     },
-    /// Every disk and machine under a policy, with its newest point and its next backup
+    /// Every disk, machine and group under a policy, with its newest point and its next backup
     Items,
+}
+
+#[derive(Subcommand)]
+pub enum GroupVerb {
+    /// Every group, with its members and its policy
+    List,
+    /// One group and its disks
+    Show {
+        /// group/NAME
+        name: String,
+    },
+    /// Make a group, or give it other members
+    Set {
+        /// group/NAME
+        name: String,
+        /// All its members: names of disks and machines
+        #[arg(required = true, value_name = "MEMBER")]
+        members: Vec<String>,
+    },
+    /// Remove a group; its members and their recovery points stay
+    Delete {
+        /// group/NAME
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Args)]
@@ -61,7 +88,7 @@ pub struct OptionalFile {
 
 #[derive(Args)]
 pub struct ProtectOptions {
-    /// The name of a disk, or of a machine (vm/web: all its disks at one instant)
+    /// The name of a disk, of a machine (vm/web: all its disks at one instant) or of a group (group/shop: all its members)
     pub item: String,
     /// VAULT/NAME, or NAME of the vault main; else the one it stands under, whose protection is resumed, or default
     #[arg(long, value_name = "NAME")]
@@ -70,7 +97,7 @@ pub struct ProtectOptions {
 
 #[derive(Args)]
 pub struct UnprotectOptions {
-    /// The name of a disk or of a machine
+    /// The name of a disk, a machine or a group
     pub item: String,
     #[command(flatten)]
     pub data: WhatOfData,
