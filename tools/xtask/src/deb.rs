@@ -8,14 +8,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{output, program, run as run_program};
 use crate::demo::{build, built, target_folder};
-use crate::install::Place;
+use crate::install::{PROGRAMS, Place};
 
 /// Builds in release and packs. The package lies in `target/debian`.
 ///
 /// # Errors
 /// The build fails, or dpkg-deb is missing or fails.
 pub fn run() -> Result<()> {
-    build(&["blockd", "blockctl", "blockd-mount"])?;
+    build(PROGRAMS)?;
     let folder = target_folder().join("debian");
     let tree = folder.join("tree");
     if tree.exists() {
@@ -23,6 +23,10 @@ pub fn run() -> Result<()> {
     }
     let place = Place { prefix: "/usr".into(), sysconfdir: "/etc".into(), destdir: tree.clone() };
     place.fill()?;
+    // the programs that were built keep what a profile needs
+    for name in PROGRAMS {
+        run_program(program("strip", ["--strip-unneeded"]).arg(tree.join("usr/bin").join(name)))?;
+    }
     let architecture = output(&mut program("dpkg", ["--print-architecture"]))?.trim().to_owned();
     let version = env!("CARGO_PKG_VERSION");
     let control = tree.join("DEBIAN");
@@ -89,8 +93,7 @@ fn needs(folder: &Path) -> Result<String> {
     let source = folder.join("source");
     fs::create_dir_all(source.join("debian"))?;
     write(&source.join("debian/control"), "Source: blockd\n\nPackage: blockd\nArchitecture: any\n", 0o644)?;
-    let programs: Vec<PathBuf> =
-        ["blockd", "blockctl", "blockd-mount"].iter().map(|name| built(name)).collect::<Result<_>>()?;
+    let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| built(name)).collect::<Result<_>>()?;
     let mut find = program("dpkg-shlibdeps", ["-O"]);
     let found = output(find.args(programs).current_dir(&source))?;
     match found.trim().strip_prefix("shlibs:Depends=") {

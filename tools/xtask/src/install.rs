@@ -10,7 +10,7 @@ use crate::command::{output, program, root, run as run_program};
 use crate::demo::{build, built};
 
 /// What is installed as a program.
-const PROGRAMS: &[&str] = &["blockd", "blockctl", "blockd-mount"];
+pub const PROGRAMS: &[&str] = &["blockd", "blockctl", "blockd-mount"];
 
 /// Options of `install`.
 #[derive(clap::Args)]
@@ -75,7 +75,9 @@ impl Place {
         let share = self.prefix.join("share");
         let pages = self.path(&share.join("man/man1"));
         fs::create_dir_all(&pages).with_context(|| format!("make {}", pages.display()))?;
-        run_program(program(built("blockctl")?, ["man", "--dir"]).arg(&pages))?;
+        for name in ["blockctl", "blockd"] {
+            run_program(program(built(name)?, ["man", "--dir"]).arg(&pages))?;
+        }
         for (shell, place) in [
             ("bash", "bash-completion/completions/blockctl"),
             ("zsh", "zsh/site-functions/_blockctl"),
