@@ -11,6 +11,7 @@ pub mod ext4;
 pub mod fat;
 pub mod iso;
 mod lines;
+mod names;
 pub mod ntfs;
 mod pieces;
 mod utf16;

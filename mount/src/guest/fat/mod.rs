@@ -9,6 +9,7 @@ mod chain;
 mod entry;
 
 use super::lines::Lines;
+use super::names::Names;
 use super::pieces::{clip, push};
 use super::{Entry, Guest, Listing, MAX_ENTRIES, MAX_PIECES, Node, NodeKind, Piece, Place, Space, Stamp};
 use crate::{Error, Result};
@@ -29,6 +30,7 @@ const MAX_COUNTED: u64 = 1 << 18;
 pub struct Fat {
     boot: Boot,
     lines: Lines,
+    names: Names,
     space: Mutex<Option<Space>>,
 }
 
@@ -53,7 +55,7 @@ impl Fat {
     pub fn open(source: Arc<dyn BlockSource>) -> Result<Self> {
         let lines = Lines::new(source);
         let boot = Boot::decode(&lines.read(0, boot::LEN)?)?;
-        Ok(Self { boot, lines, space: Mutex::default() })
+        Ok(Self { boot, lines, names: Names::default(), space: Mutex::default() })
     }
 
     fn root_area(&self) -> Area {
@@ -147,15 +149,10 @@ impl Guest for Fat {
     }
 
     fn lookup(&self, dir: u64, name: &[u8]) -> Result<Option<u64>> {
-        let mut found = None;
-        entry::walk(self, self.directory(dir)?, 0, &mut |it| {
-            if it.entry.name == name {
-                found = Some(it.byte / RECORD);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
+        let area = self.directory(dir)?;
+        self.names.lookup(dir, name, |visit| {
+            entry::walk(self, area, 0, &mut |it| visit(it.entry.name, it.byte / RECORD)).map(|_| ())
+        })
     }
 
     fn list(&self, dir: u64, cookie: u64) -> Result<Listing> {

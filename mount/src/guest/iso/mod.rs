@@ -7,6 +7,7 @@ mod record;
 mod rock;
 
 use super::lines::Lines;
+use super::names::Names;
 use super::pieces::{clip, push};
 use super::{Entry, Guest, Listing, MAX_ENTRIES, MAX_LINK, Node, NodeKind, Piece, Place, Space, is_name};
 use crate::fields::{le32, u8_at};
@@ -32,6 +33,7 @@ const MAX_EXTENTS: usize = 4096;
 /// An open filesystem.
 pub struct Iso {
     lines: Lines,
+    names: Names,
     block: u64,
     blocks: u64,
     root: u64,
@@ -75,7 +77,8 @@ impl Iso {
         if !block.is_power_of_two() || !(512..=SECTOR).contains(&block) {
             return Err(damaged("its blocks have no possible size"));
         }
-        let mut iso = Self { lines, block, blocks, root: at + ROOT_AT, dialect: Dialect::Plain };
+        let (names, root) = (Names::default(), at + ROOT_AT);
+        let mut iso = Self { lines, names, block, blocks, root, dialect: Dialect::Plain };
         // the first record of the root directory is its own, and says whether there is Rock Ridge
         let root = iso.record(iso.root)?;
         let own = iso.lines.read(root.extent, SECTOR as usize)?;
@@ -197,15 +200,8 @@ impl Guest for Iso {
     }
 
     fn lookup(&self, dir: u64, name: &[u8]) -> Result<Option<u64>> {
-        let mut found = None;
-        self.walk(dir, 0, &mut |record, _| {
-            if record.name == name {
-                found = Some(record.byte);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
+        self.names
+            .lookup(dir, name, |visit| self.walk(dir, 0, &mut |record, _| visit(record.name, record.byte)))
     }
 
     fn list(&self, dir: u64, cookie: u64) -> Result<Listing> {

@@ -48,15 +48,9 @@ pub(super) fn list(fs: &Ntfs, dir: &Record, cookie: u64) -> Result<Listing> {
 
 /// The record `name` stands for.
 pub(super) fn lookup(fs: &Ntfs, dir: &Record, name: &[u8]) -> Result<Option<u64>> {
-    let mut found = None;
-    walk(fs, dir, 0, u64::MAX, &mut |entry| {
-        if entry.name == name {
-            found = Some(entry.number);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(found)
+    fs.names.lookup(dir.number, name, |visit| {
+        walk(fs, dir, 0, u64::MAX, &mut |Found { name, number, .. }| visit(name, number)).map(|_| ())
+    })
 }
 
 /// Calls `visit` from `from` on; where to go on, if it ended before the end.

@@ -13,6 +13,7 @@ mod special;
 mod stream;
 
 use super::lines::Lines;
+use super::names::Names;
 use super::pieces::{clip, push};
 use super::utf16::to_bytes;
 use super::{
@@ -56,6 +57,7 @@ pub struct Ntfs {
     boot: Boot,
     lines: Lines,
     table: Stream,
+    names: Names,
     space: Mutex<Option<Space>>,
     unclean: bool,
 }
@@ -83,7 +85,8 @@ impl Ntfs {
         let boot = Boot::decode(&lines.read(0, boot::LEN)?)?;
         let content = Content::Runs(Vec::new());
         let table = Stream { flags: 0, size: 0, written: 0, allocated: 0, unit: 0, content };
-        let mut fs = Self { boot, lines, table, space: Mutex::default(), unclean: false };
+        let (names, space) = Default::default();
+        let mut fs = Self { boot, lines, table, names, space, unclean: false };
         // the first record describes the table; further ones, if its runs need them, lie in what it describes
         let at = fs.boot.table.checked_mul(fs.boot.cluster);
         let at =
