@@ -76,11 +76,14 @@ pub static FAT: LazyLock<Vec<Base>> = LazyLock::new(|| {
     kinds.into_iter().map(base).collect()
 });
 
-/// A small btrfs with a snapshot and all three compressions.
-pub static BTRFS: LazyLock<Vec<Base>> = LazyLock::new(|| {
+/// Small btrfs filesystems with a snapshot and all three compressions; the second has a log to replay, and checksums of a kind
+/// that is not verified, so that changes get through to what they change.
+pub static BTRFS: LazyLock<Vec<Base>> = LazyLock::new(|| vec![btrfs("crc32c"), btrfs("xxhash")]);
+
+fn btrfs(checksum: &str) -> Base {
     let dir = TempDir::new().unwrap();
     let image = empty(dir.path(), "image", 128 << 20);
-    sh(&format!("mkfs.btrfs -q --mixed -n 4096 {}", image.display()));
+    sh(&format!("mkfs.btrfs -q --mixed -n 4096 --csum {checksum} {}", image.display()));
     for kind in ["zlib", "lzo", "zstd"] {
         let mounted = KernelMount::new(&image, &format!("rw,compress-force={kind}"));
         small_tree(&mounted.path().join(kind));
@@ -90,8 +93,29 @@ pub static BTRFS: LazyLock<Vec<Base>> = LazyLock::new(|| {
             sh(&format!("btrfs subvolume create {at}/sub && btrfs subvolume snapshot {at} {at}/sub/shot"));
         }
     }
-    vec![Base::of(fs::read(&image).unwrap())]
-});
+    if checksum == "crc32c" {
+        return Base::of(fs::read(&image).unwrap());
+    }
+    let mounted = KernelMount::new(&image, "rw,commit=300");
+    let at = |name: &str| mounted.path().join(name);
+    let sync = |name: &str| fs::File::open(at(name)).unwrap().sync_all().unwrap();
+    for subvolume in ["", "sub/shot/"] {
+        let name = |name: &str| format!("{subvolume}zlib/{name}");
+        fs::remove_file(at(&name("dir/a long enough name to fill some blocks 3"))).unwrap();
+        sync(&name("dir"));
+        fs::write(at(&name("late")), noise(7, 9000)).unwrap();
+        sync(&name("late"));
+        let sparse = fs::File::options().write(true).open(at(&name("sparse"))).unwrap();
+        sparse.write_all_at(&noise(9, 9000), 41_000).unwrap();
+        sparse.set_len(200_000).unwrap();
+        sparse.sync_all().unwrap();
+        fs::hard_link(at(&name("text")), at(&name("dir/other"))).unwrap();
+        sync(&name("text"));
+    }
+    let base = Base::of(fs::read(&image).unwrap());
+    assert_ne!(base.bytes[0x1_0060..0x1_0068], [0; 8], "it has no log");
+    base
+}
 
 /// A small ISO 9660 with Rock Ridge and Joliet, and a plain one.
 pub static ISO: LazyLock<Vec<Base>> = LazyLock::new(|| {

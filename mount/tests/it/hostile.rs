@@ -57,8 +57,8 @@ proptest! {
     }
 
     #[test]
-    fn changed_btrfs_is_survived(patches in patches()) {
-        changed(&BTRFS[0], patches, exercise::filesystem);
+    fn changed_btrfs_is_survived(base in 0..2_usize, patches in patches()) {
+        changed(&BTRFS[base], patches, exercise::filesystem);
     }
 
     #[test]

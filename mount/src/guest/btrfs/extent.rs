@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use std::io::Read;
 use std::ops::ControlFlow;
 
-const INLINE: u8 = 0;
+pub(super) const INLINE: u8 = 0;
 const REGULAR: u8 = 1;
 const PREALLOCATED: u8 = 2;
 const INLINE_AT: usize = 21;

@@ -1,11 +1,11 @@
 //! btrfs on one device, read-only: all subvolumes, from the topmost on.
 //!
-//! Written from the on-disk format of the btrfs documentation. What is shown is the last commit. What was synced since then
-//! waits in the log tree and is not applied, which the filesystem's remark says. Chunks that lie on other devices, or in turns
-//! on several, cannot be read.
+//! Written from the on-disk format of the btrfs documentation. What is shown is the last commit, and what was synced since
+//! then and waits in the log ([`log`]). Chunks that lie on other devices, or in turns on several, cannot be read.
 
 mod chunks;
 mod extent;
+mod log;
 mod lzo;
 mod subvolume;
 mod superblock;
@@ -22,12 +22,12 @@ use crate::{Error, Result};
 use block::sync::Mutex;
 use block::{BlockSource, crc32c};
 use chunks::Chunks;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use subvolume::{Subvolume, Subvolumes};
 use superblock::Superblock;
-use tree::{ATTRIBUTE, CHUNK, INDEX, INODE, Key, NAME, ROOT};
+use tree::{ATTRIBUTE, CHUNK, Changes, INDEX, INODE, Key, NAME, ROOT};
 
 /// The first directory of every subvolume.
 const FIRST: u64 = 256;
@@ -48,6 +48,10 @@ pub struct Btrfs {
     chunks: Chunks,
     subvolumes: Subvolumes,
     verified: Mutex<HashSet<u64>>,
+    /// What the logs change of trees, by the addresses of their roots.
+    changes: HashMap<u64, Changes>,
+    /// Why the log was not replayed.
+    not_replayed: Option<String>,
 }
 
 /// Whether a volume that begins like this is btrfs. Says nothing about its health.
@@ -74,8 +78,8 @@ impl Btrfs {
         let lines = Lines::new(source);
         let sb = Superblock::decode(&lines.read(superblock::AT as u64, superblock::LEN)?)?;
         let chunks = Chunks::of_system(&sb.system_chunks, sb.device)?;
-        let subvolumes = Subvolumes::default();
-        let mut fs = Self { sb, lines, chunks, subvolumes, verified: Mutex::default() };
+        let (subvolumes, verified, changes) = Default::default();
+        let mut fs = Self { sb, lines, chunks, subvolumes, verified, changes, not_replayed: None };
         let mut chunks = Chunks::default();
         fs.each(fs.sb.chunks, Key::new(CHUNKS, CHUNK, 0), &mut |key, item| {
             chunks.add(key, item, fs.sb.device)?;
@@ -84,6 +88,10 @@ impl Btrfs {
         chunks.sort();
         fs.chunks = chunks;
         fs.subvolumes = Subvolumes::read(&fs)?;
+        if let Err(error) = fs.replay() {
+            fs.changes.clear();
+            fs.not_replayed = Some(error.to_string());
+        }
         Ok(fs)
     }
 
@@ -173,12 +181,14 @@ impl Guest for Btrfs {
     }
 
     fn remark(&self) -> Option<String> {
-        let log = self.sb.has_log.then_some(
-            "it was in use: what programs synced to it since its last commit, at most some 30 seconds, waits in its log \
-             and is not shown",
-        );
-        let unchecked =
-            (!self.sb.checked).then_some("its blocks have checksums of a kind that is not verified here");
+        let log = self.not_replayed.as_ref().map(|why| {
+            format!(
+                "it was in use, and what programs synced to it since its last commit, at most some 30 seconds, waits in its \
+                 log and is not shown: {why}"
+            )
+        });
+        let unchecked = (!self.sb.checked)
+            .then(|| "its blocks have checksums of a kind that is not verified here".to_owned());
         let both = [log, unchecked].into_iter().flatten().collect::<Vec<_>>();
         (!both.is_empty()).then(|| both.join("; "))
     }

@@ -3,7 +3,7 @@
 use super::Btrfs;
 use super::superblock::Root;
 use super::tree::{Key, ROOT, ROOT_REFERENCE};
-use crate::fields::{le16, le64, u8_at};
+use crate::fields::{le16, le64};
 use crate::guest::MAX_INODE;
 use crate::{Error, Result};
 use std::ops::ControlFlow;
@@ -33,12 +33,11 @@ pub(super) struct Subvolumes {
 impl Subvolumes {
     pub(super) fn read(fs: &Btrfs) -> Result<Self> {
         let mut all: Vec<Subvolume> = Vec::new();
-        fs.all(fs.sb.roots, Key::new(TOP, ROOT, 0), &mut |key, item| {
+        fs.items(fs.sb.roots).all(Key::new(TOP, ROOT, 0), &mut |key, item| {
             let wanted = key.kind == ROOT && (key.object == TOP || (FIRST..=LAST).contains(&key.object));
             // one that was deleted and not yet cleaned away is named by nobody
             if wanted && all.last().is_none_or(|last| last.id != key.object) {
-                let root = Root { at: le64(item, 176)?, level: u8_at(item, 238)? };
-                all.push(Subvolume { id: key.object, root });
+                all.push(Subvolume { id: key.object, root: Root::of_item(item)? });
             }
             Ok(if all.len() > MAX_SUBVOLUMES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
@@ -51,6 +50,14 @@ impl Subvolumes {
         }
         let bits = MAX_INODE.count_ones() - all.len().next_power_of_two().trailing_zeros();
         Ok(Self { all, bits })
+    }
+
+    /// The subvolume of this number.
+    pub(super) fn find(&self, id: u64) -> Option<Subvolume> {
+        self.all
+            .binary_search_by_key(&id, |subvolume| subvolume.id)
+            .ok()
+            .and_then(|place| self.all.get(place).copied())
     }
 
     /// The subvolume an inode number is in, and its own number there.

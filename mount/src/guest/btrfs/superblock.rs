@@ -39,13 +39,22 @@ pub(super) struct Root {
     pub level: u8,
 }
 
+impl Root {
+    /// The place that an item of a tree of roots gives.
+    pub(super) fn of_item(item: &[u8]) -> Result<Self> {
+        Ok(Self { at: le64(item, 176)?, level: u8_at(item, 238)? })
+    }
+}
+
 /// What the reader needs of the superblock; all of it checked.
 #[derive(Debug, Clone)]
 pub(super) struct Superblock {
     pub roots: Root,
     pub chunks: Root,
-    /// Changes that were synced since the last commit wait in a tree of their own.
-    pub has_log: bool,
+    /// What was synced since the last commit: a tree of the logs of all subvolumes.
+    pub log: Option<Root>,
+    /// The number of the last commit.
+    pub generation: u64,
     pub total: u64,
     pub used: u64,
     pub sector: u32,
@@ -80,12 +89,13 @@ impl Superblock {
         if !sane {
             return Err(damaged(format!("sectors of {sector} bytes, nodes of {node}")));
         }
-        let len = le32(bytes, 0xa0)? as usize;
+        let (len, log) = (le32(bytes, 0xa0)? as usize, le64(bytes, 0x60)?);
         let system = bytes.get(SYSTEM_CHUNKS_AT..SYSTEM_CHUNKS_AT + len.min(SYSTEM_CHUNKS_LEN));
         Ok(Self {
             roots: Root { at: le64(bytes, 0x50)?, level: u8_at(bytes, 0xc6)? },
             chunks: Root { at: le64(bytes, 0x58)?, level: u8_at(bytes, 0xc7)? },
-            has_log: le64(bytes, 0x60)? != 0,
+            log: (log != 0).then_some(Root { at: log, level: u8_at(bytes, 0xc8)? }),
+            generation: le64(bytes, 0x48)?,
             total: le64(bytes, 0x70)?,
             used: le64(bytes, 0x78)?,
             sector,

@@ -7,10 +7,14 @@ use crate::guest::lines::Bytes;
 use crate::{Error, Result};
 use block::sync::lock;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 pub(super) const INODE: u8 = 1;
+pub(super) const REFERENCE: u8 = 12;
+pub(super) const LONG_REFERENCE: u8 = 13;
 pub(super) const ATTRIBUTE: u8 = 24;
+pub(super) const LOGGED_RANGE: u8 = 72;
 pub(super) const NAME: u8 = 84;
 pub(super) const INDEX: u8 = 96;
 pub(super) const EXTENT: u8 = 108;
@@ -48,11 +52,59 @@ impl Key {
 
 type Visit<'a> = dyn FnMut(Key, &[u8]) -> Result<ControlFlow<()>> + 'a;
 
-impl Btrfs {
-    /// Calls `visit` for the items of a tree in the order of their keys, from the last one at or before `from` on.
-    fn walk(&self, root: Root, mut from: Key, visit: &mut Visit<'_>) -> Result<()> {
+/// Items that stand in the place of a tree's own, and those that are gone.
+pub(super) type Changes = BTreeMap<Key, Option<Vec<u8>>>;
+
+/// The items of a tree, as they are with its changes.
+#[derive(Clone, Copy)]
+pub(super) struct Items<'a> {
+    pub fs: &'a Btrfs,
+    pub root: Root,
+    pub changes: Option<&'a Changes>,
+}
+
+impl Items<'_> {
+    /// Calls `visit` for the items in the order of their keys, from the last one at or before `from` on, or from one
+    /// before that.
+    fn walk(&self, from: Key, visit: &mut Visit<'_>) -> Result<()> {
+        let Some(changes) = self.changes else { return self.walk_stored(from, visit) };
+        let first = Key { offset: 0, ..from };
+        let before = changes.range(first..=from).rev().find(|(_, item)| item.is_some());
+        let mut newer = changes.range(before.map_or(from, |(key, _)| *key)..).peekable();
+        let mut ended = false;
+        self.walk_stored(from, &mut |key, item| {
+            while let Some((its, newer)) = newer.next_if(|(its, _)| **its < key) {
+                if let Some(item) = newer
+                    && visit(*its, item)?.is_break()
+                {
+                    ended = true;
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            newer.next_if(|(its, _)| **its == key);
+            // it may lie before the first change looked at
+            let item = match changes.get(&key) {
+                Some(None) => return Ok(ControlFlow::Continue(())),
+                Some(Some(item)) => item,
+                None => item,
+            };
+            let flow = visit(key, item)?;
+            ended = flow.is_break();
+            Ok(flow)
+        })?;
+        for (key, item) in newer.filter(|_| !ended) {
+            if let Some(item) = item
+                && visit(*key, item)?.is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn walk_stored(&self, mut from: Key, visit: &mut Visit<'_>) -> Result<()> {
         loop {
-            let (leaf, next) = self.leaf(root, from)?;
+            let (leaf, next) = self.fs.leaf(self.root, from)?;
             let count = le32(&leaf, 96)? as usize;
             let first = search(&leaf, count, ITEM, from)?.saturating_sub(1);
             for i in first..count {
@@ -74,9 +126,9 @@ impl Btrfs {
         }
     }
 
-    /// Calls `visit` for the items of one object and kind, from the last one at or before `from` on.
-    pub(super) fn each(&self, root: Root, from: Key, visit: &mut Visit<'_>) -> Result<()> {
-        self.walk(root, from, &mut |key, item| match (key.object, key.kind).cmp(&(from.object, from.kind)) {
+    /// Calls `visit` for the items of one object and kind, from the last one at or before `from` on, or from one before that.
+    pub(super) fn each(&self, from: Key, visit: &mut Visit<'_>) -> Result<()> {
+        self.walk(from, &mut |key, item| match (key.object, key.kind).cmp(&(from.object, from.kind)) {
             Ordering::Less => Ok(ControlFlow::Continue(())),
             Ordering::Equal => visit(key, item),
             Ordering::Greater => Ok(ControlFlow::Break(())),
@@ -84,23 +136,45 @@ impl Btrfs {
     }
 
     /// Calls `visit` for all items from `from` on.
-    pub(super) fn all(&self, root: Root, from: Key, visit: &mut Visit<'_>) -> Result<()> {
-        self.walk(root, from, &mut |key, item| match key < from {
+    pub(super) fn all(&self, from: Key, visit: &mut Visit<'_>) -> Result<()> {
+        self.walk(from, &mut |key, item| match key < from {
             true => Ok(ControlFlow::Continue(())),
             false => visit(key, item),
         })
     }
 
     /// The item of exactly this key.
-    pub(super) fn item(&self, root: Root, wanted: Key) -> Result<Option<Vec<u8>>> {
+    pub(super) fn item(&self, wanted: Key) -> Result<Option<Vec<u8>>> {
         let mut found = None;
-        self.each(root, wanted, &mut |key, item| {
+        self.each(wanted, &mut |key, item| {
             if key == wanted {
                 found = Some(item.to_vec());
             }
             Ok(if key >= wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(found)
+    }
+}
+
+impl Btrfs {
+    /// The items of a tree.
+    pub(super) fn items(&self, root: Root) -> Items<'_> {
+        Items { fs: self, root, changes: self.changes.get(&root.at) }
+    }
+
+    /// [`Items::each`] of a tree.
+    pub(super) fn each(&self, root: Root, from: Key, visit: &mut Visit<'_>) -> Result<()> {
+        self.items(root).each(from, visit)
+    }
+
+    /// [`Items::item`] of a tree.
+    pub(super) fn item(&self, root: Root, wanted: Key) -> Result<Option<Vec<u8>>> {
+        self.items(root).item(wanted)
+    }
+
+    /// The commit that the first block of a tree was written for.
+    pub(super) fn generation(&self, root: Root) -> Result<u64> {
+        le64(&self.block(root.at, root.level)?, 80)
     }
 
     /// The leaf that holds `key`, or would, and the first key of the leaf after it.
