@@ -1,10 +1,12 @@
 //! The mounted tree: `disk.raw`, `partitions/N.raw` and `files/N/`. Knows what is where and how to read it; knows no
 //! FUSE (that is [`fuse`]) and interprets no guest's byte (that is [`crate::parser`]).
 
+mod ahead;
 mod content;
 pub(crate) mod fuse;
 pub(crate) mod item;
 mod number;
+mod order;
 mod recent;
 pub(crate) mod shown;
 mod table;
@@ -16,10 +18,11 @@ use crate::parser::Parser;
 use crate::parser::wire::{Answer, FIRST_OPENED, MAX_DISKS, PER_DISK, Question, Request, Volume};
 use crate::volume::{Joined, Space as Addresses};
 use crate::{Error, Result};
+use ahead::Ahead;
 use block::linux::SystemClock;
 use block::sync::{Mutex, lock};
 use block::{BlockSource, ByteRange, Clock, Kind};
-use content::{MAX_WINDOWS, Window};
+use content::Contents;
 pub(crate) use number::Place;
 pub(crate) use recent::Recent;
 use std::path::Path;
@@ -30,17 +33,15 @@ const MAX_PAGES: usize = 64;
 
 /// The tree over one recovery point.
 pub(crate) struct Tree {
-    /// The disks, end to end, and behind them what is put together from them.
-    source: Arc<Addresses>,
+    contents: Arc<Contents>,
     disks: Vec<Disk>,
-    parser: Parser,
     volumes: Vec<Held>,
     /// The names of the volumes that were decrypted.
     opened: Vec<String>,
     owner: (u32, u32),
     made: Stamp,
-    windows: Recent<(u64, u64), Window>,
     pages: Recent<u64, Page>,
+    ahead: Ahead,
 }
 
 /// One disk among those of a machine.
@@ -106,14 +107,17 @@ impl Tree {
         let (volumes, opened) = volumes::find(&source, &disks, &parser, passphrases);
         let held = |volume| Held { volume, state: Mutex::new(None) };
         let volumes = volumes.into_iter().map(held).collect();
-        let (windows, pages) = (Recent::new(MAX_WINDOWS), Recent::new(MAX_PAGES));
+        let contents = Arc::new(Contents::new(source, parser));
+        let read = Arc::clone(&contents);
+        let ahead = Ahead::new(Arc::new(move |bytes, offset, buf: &mut [u8]| read.read(bytes, offset, buf)));
+        let pages = Recent::new(MAX_PAGES);
         let (owner, made) = (owner(), now());
-        Ok(Self { source, disks, parser, volumes, opened, owner, made, windows, pages })
+        Ok(Self { contents, disks, volumes, opened, owner, made, pages, ahead })
     }
 
     /// The parser processes alive now.
     pub(crate) fn parsers(&self) -> Vec<u32> {
-        self.parser.processes()
+        self.contents.parser.processes()
     }
 
     /// What each volume holds, or why it cannot be read as files.
@@ -195,7 +199,7 @@ impl Tree {
     }
 
     fn ask(&self, held: &Held, question: Question) -> Result<Answer> {
-        self.parser.ask(&Request { volume: held.volume.range, question })
+        self.contents.parser.ask(&Request { volume: held.volume.range, question })
     }
 
     pub(crate) fn node(&self, place: Place) -> Result<Node> {
@@ -341,7 +345,9 @@ impl Tree {
         };
         let nodes = nodes.into_iter().map(|node| node.map(|node| self.outer(volume, node)));
         let entries = listing.entries.into_iter().map(outer).zip(nodes).collect();
-        Ok(Page { entries, next: listing.next })
+        let page = Page { entries, next: listing.next };
+        self.expect(self.held(volume)?, &page);
+        Ok(page)
     }
 
     pub(crate) fn link(&self, place: Place) -> Result<Vec<u8>> {
