@@ -3,6 +3,7 @@
 use crate::image::{FileSource, KernelMount, make_tree, mke2fs, noise, run, sh};
 use crate::seen::{Tree, assert_same, through_kernel, through_reader};
 use block::ByteOffset;
+use mount::guest;
 use mount::guest::ext4::Ext4;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -144,4 +145,33 @@ fn dirty_ext4_with_content_in_the_journal() {
 #[test]
 fn dirty_ext3() {
     compare_dirty("-t ext3 -b 1024", "rw");
+}
+
+/// Names in encrypted directories and content of encrypted files cannot be told without the guest's keys; all others can.
+#[test]
+fn encrypted_directories_of_ext4_are_said_to_be_so() {
+    let (dir, tree) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fs::create_dir(tree.path().join("secret")).unwrap();
+    fs::write(tree.path().join("secret/inside"), "inside").unwrap();
+    fs::write(tree.path().join("plain"), "plain").unwrap();
+    let image = mke2fs(dir.path(), 32 << 20, "-t ext4 -O encrypt", Some(tree.path()));
+    // the flags as the kernel sets them: extents and encrypted
+    for (path, flags) in [("/secret", 0x8_0800), ("/secret/inside", 0x8_0800)] {
+        sh(&format!("debugfs -w -R 'set_inode_field {path} flags {flags}' {} 2>&1", image.display()));
+    }
+    let fs = guest::open(FileSource::open(&image)).unwrap();
+    let find = |name: &[u8]| fs.lookup(fs.root(), name).unwrap().unwrap();
+    let secret = find(b"secret");
+    assert_eq!(fs.node(secret).unwrap().kind, guest::NodeKind::Directory);
+    for error in
+        [fs.list(secret, 0).map(|_| ()).unwrap_err(), fs.lookup(secret, b"inside").map(|_| ()).unwrap_err()]
+    {
+        assert_eq!(error.kind(), block::Kind::Unsupported);
+        assert!(error.to_string().contains("its names are encrypted"), "{error}");
+    }
+    let told = sh(&format!("debugfs -R 'stat /secret/inside' {} 2>/dev/null", image.display()));
+    let inside = told.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let error = fs.pieces(inside, 0, 6).unwrap_err();
+    assert!(error.to_string().contains("its content is encrypted"), "{error}");
+    assert!(fs.pieces(find(b"plain"), 0, 5).is_ok());
 }

@@ -209,6 +209,69 @@ fn ntfs_shows_what_windows_keeps_beside() {
     assert!(ours.remark().is_none(), "{:?}", ours.remark());
 }
 
+/// Content that Windows encrypted with a user's key.
+#[test]
+fn encrypted_files_of_ntfs_are_said_to_be_so() {
+    let dir = TempDir::new().unwrap();
+    let image = mkfs(dir.path(), 64 << 20, "");
+    let mounted = Reference::new(&image, "");
+    fs::write(mounted.path().join("secret"), "to be encrypted").unwrap();
+    fs::write(mounted.path().join("plain"), "plain").unwrap();
+    drop(mounted);
+    let mut bytes = fs::read(&image).unwrap();
+    let content = b"to be encrypted";
+    let at = bytes.windows(content.len()).position(|window| window == content).unwrap();
+    // the header of the attribute that holds it lies 24 bytes before, its flags 12 bytes into that
+    assert_eq!(bytes[at - 24], 0x80, "the content of a file");
+    bytes[at - 12 + 1] |= 0x40;
+    fs::write(&image, bytes).unwrap();
+    let ours = open(&image);
+    let find = |name: &[u8]| ours.lookup(ours.root(), name).unwrap().unwrap();
+    let error = ours.pieces(find(b"secret"), 0, 1).unwrap_err();
+    assert!(error.to_string().contains("its content is encrypted (EFS)"), "{error}");
+    assert!(ours.pieces(find(b"plain"), 0, 1).is_ok());
+    assert_eq!(ours.node(find(b"secret")).unwrap().size, 15);
+}
+
+/// Whatever was being done: ours is what ntfs-3g shows of what it left when it was killed.
+#[test]
+fn ntfs_killed_at_any_moment() {
+    use std::process::{Command, Stdio};
+    let rounds = if many(0) > 0 { 30 } else { 3 };
+    for round in 0..rounds {
+        let (dir, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let image = mkfs(dir.path(), 64 << 20, "");
+        let arguments = ["-o", "no_detach"].map(AsRef::<std::ffi::OsStr>::as_ref);
+        let mut server = Command::new("ntfs-3g")
+            .args(arguments)
+            .args([image.as_os_str(), at.path().as_os_str()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let path = at.path().display();
+        sh(&format!("until mountpoint -q {path}; do sleep 0.02; done"));
+        let line = format!(
+            "cd {path} && for i in $(seq 1 5000); do mkdir -p d$((i % 7)) && head -c $((i * 37 % 9000)) /dev/urandom > d$((i % 7))/file$i \
+             && [ $((i % 3)) -ne 0 ] || rm -f d$(((i - 3) % 7))/file$((i - 3)); done"
+        );
+        let mut writer = Command::new("sh").args(["-c", &line]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(400 + round * 90));
+        server.kill().unwrap();
+        server.wait().unwrap();
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        run("umount", &["-l".as_ref(), at.path().as_ref()]);
+        let reference = Reference::new(&image, "ro,streams_interface=xattr");
+        let mut theirs = through_kernel(reference.path());
+        let mut ours = through_ours(&image);
+        for seen in ours.values_mut().chain(theirs.values_mut()) {
+            seen.blocks = 0;
+        }
+        assert!(theirs.len() > 20, "{} files", theirs.len());
+        assert_same(&ours, &theirs);
+    }
+}
+
 /// An image taken while it was mounted says so.
 #[test]
 fn ntfs_in_use_is_told_of() {

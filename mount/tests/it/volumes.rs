@@ -189,7 +189,6 @@ fn lvm_volumes_over_two_disks() {
 fn lvm_that_cannot_be_put_together_says_why() {
     let disks = Disks::new(64 * MIB);
     let [first, second] = &disks.loops;
-    // two groups of one name: renamed behind the back of the tools, as when a machine got the disk of another
     disks.lvm("vgcreate", &format!("vg0 {}", first.0));
     disks.lvm("vgcreate", &format!("vg1 {}", second.0));
     for group in ["vg0", "vg1"] {
@@ -210,6 +209,39 @@ fn lvm_that_cannot_be_put_together_says_why() {
     let found = assemble(&source, &mut only).unwrap();
     let why = found[0].parts.as_ref().unwrap_err();
     assert!(why.contains("is not among those looked at"), "{why}");
+}
+
+/// A machine got the disk of another, and both call their groups alike, as those made from one template do.
+#[test]
+fn lvm_groups_of_one_name_are_told_apart() {
+    let [one, other] = [1, 2].map(|seed| {
+        let disks = Disks::new(64 * MIB);
+        disks.lvm("vgcreate", &format!("vg0 {}", disks.loops[0].0));
+        disks.lvm("lvcreate", "-an -Zn -Wn -y -n data -l 3 vg0");
+        disks.write("vg0/data", &noise(seed, 12 * MIB as usize));
+        disks
+    });
+    let half = |disks: &Disks| fs::read(&disks.image).unwrap()[..64 * MIB as usize].to_vec();
+    let image = one.dir.path().join("both");
+    fs::write(&image, [half(&one), half(&other)].concat()).unwrap();
+    let source = FileSource::open(&image);
+    let member = |start| Member { range: ByteRange::between(start, start + 64 * MIB), belongs: None };
+    let mut members = [member(0), member(64 * MIB)];
+    let found = assemble(&source, &mut members).unwrap();
+    let names: Vec<_> = found.iter().map(|found| found.name.as_str()).collect();
+    assert_eq!(names, ["vg0-data", "vg0-data.2"]);
+    let space = Space::new(source);
+    space.add(found.iter().map(|found| (found.range, found.parts.clone().unwrap())));
+    let read = |found: &Found| {
+        let mut bytes = vec![0; found.range.count().get() as usize];
+        space.read_at(ByteOffset::new(found.range.start()), &mut bytes).unwrap();
+        bytes
+    };
+    let mut contents = found.iter().map(read).collect::<Vec<_>>();
+    let mut expected = [1, 2].map(|seed| noise(seed, 12 * MIB as usize));
+    contents.sort();
+    expected.sort();
+    assert!(contents == expected, "each has its own bytes");
 }
 
 /// Whatever bytes of it are wrong, metadata is refused or put together, never followed off the disks.
