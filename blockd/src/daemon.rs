@@ -16,6 +16,7 @@ use crate::hydration::Hydration;
 use crate::identity::{LocalUser, Tokens};
 use crate::jobs::Jobs;
 use crate::keeper::{Keeper, Plans, expiry};
+use crate::machines::Machines;
 use crate::metrics;
 use crate::names::rfc3339;
 use crate::points::{Listings, Tiers};
@@ -52,6 +53,7 @@ pub struct Daemon {
     jobs: Arc<Jobs>,
     policies: Policies,
     plans: Plans,
+    machines: Machines,
     keeper: Keeper,
     tiers: Arc<Tiers>,
     space: Arc<Space>,
@@ -141,6 +143,7 @@ impl Daemon {
         let started = rfc3339(state.clock().now());
         let policies = Policies::open(state.media().clone(), tiers.disks.groups.clone())?;
         tiers.vaults.all().iter().try_for_each(|vault| policies.born(&vault.name))?;
+        let machines = Machines::open(state.media().clone())?;
         let daemon = Arc::new(Self {
             state,
             started,
@@ -153,6 +156,7 @@ impl Daemon {
             jobs,
             policies,
             plans: Plans::default(),
+            machines,
             keeper: Keeper::default(),
             tiers,
             space,
@@ -236,6 +240,11 @@ impl Daemon {
         &self.plans
     }
 
+    /// The protected machines.
+    pub fn machines(&self) -> &Machines {
+        &self.machines
+    }
+
     /// What acts by the policies.
     pub fn keeper(&self) -> &Keeper {
         &self.keeper
@@ -290,6 +299,7 @@ impl Daemon {
         warnings.extend(self.space.warning());
         warnings.extend(self.policies.warnings());
         warnings.extend(self.tiers.disks.groups.warnings());
+        warnings.extend(self.machine_warnings());
         warnings.extend(self.tiers.vaults.marks().warnings());
         let frozen = self.appliance_clock().freezes();
         warnings.extend(frozen.map(|why| format!("nothing is deleted: {why}; see `blockctl clock show`")));
@@ -469,9 +479,9 @@ impl Daemon {
     /// Recovery point now, of all these disks.
     ///
     /// # Errors
-    /// As [`Tiers::snapshot`].
+    /// As [`take_point`](Self::take_point).
     pub fn snapshot(&self, disks: &[String]) -> Result<Vec<Point>> {
-        let held = self.space.with_room(|| self.tiers.snapshot(disks))?;
+        let held = self.take_point(disks)?;
         self.tiers.show(&held)
     }
 

@@ -5,13 +5,13 @@ use crate::audit_log::{About, Said};
 use crate::config::ClientAccess;
 use crate::contexts::{ChangedSince, OfLive};
 use crate::disks::Attached;
-use crate::error::{Result, storage_kind};
+use crate::error::{Error, Result, storage_kind};
 use crate::identity::{Caller, LocalUser};
 use crate::names;
 use crate::points::Tiers;
 use crate::space::Space;
 use block::{BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, Provision, Stored, Visit};
-use control::{AuditOutcome, Role};
+use control::{AuditOutcome, Kind, Role};
 use nbd::{Access, Export, ExportInfo, Exports, Peer};
 use std::sync::Arc;
 
@@ -41,6 +41,12 @@ impl Served {
             ("", [only]) => only.clone(),
             _ => self.tiers.disks.get(name)?,
         };
+        if names::is_definition(&named.name) {
+            let why = "holds a machine's definition, which no client writes";
+            return Err(Error::said(Kind::Refused, format!("disk {}", named.name), why).with_help(
+                "`blockctl vm definition MACHINE@latest` shows it; its recovery points are exports",
+            ));
+        }
         let attached = named.attach()?;
         let contexts = OfLive(attached.disk.clone());
         let access = Access::ReadWrite(Arc::new(Writer(attached, self.space.clone())));

@@ -29,6 +29,7 @@ mod identity;
 mod jobs;
 mod keeper;
 mod lifetime;
+mod machines;
 mod marks;
 mod metrics;
 mod names;

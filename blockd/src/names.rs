@@ -115,6 +115,24 @@ fn parts(name: &str) -> Option<Parts> {
     }
 }
 
+/// The disk of a machine that holds what is kept of it beside its disks.
+pub const DEFINITION: &str = "definition";
+
+/// The name of a machine, of one word.
+pub fn machine(word: &str) -> String {
+    format!("{MACHINES}{word}")
+}
+
+/// The one word of a machine's name.
+pub fn machine_word(name: &str) -> &str {
+    name.strip_prefix(MACHINES).unwrap_or(name)
+}
+
+/// Whether a disk holds what is kept of a machine, which no guest is given.
+pub fn is_definition(disk: &str) -> bool {
+    disk.starts_with(MACHINES) && disk.rsplit('/').next() == Some(DEFINITION)
+}
+
 /// Whether this is the name of a machine, `vm/web`.
 pub fn is_machine(name: &str) -> bool {
     parts(name) == Some(Parts::Machine)

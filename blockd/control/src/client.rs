@@ -3,6 +3,7 @@
 mod access;
 mod approvals;
 mod archive;
+mod machines;
 mod policies;
 mod vaults;
 

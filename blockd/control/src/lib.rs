@@ -20,6 +20,7 @@ mod endpoint;
 mod error;
 mod events;
 mod kind;
+mod machines;
 mod objects;
 mod policies;
 mod requests;
@@ -35,6 +36,7 @@ pub use client::Client;
 pub use error::{Error, ErrorBody, with_causes};
 pub use events::{Event, EventKind};
 pub use kind::Kind;
+pub use machines::{Definition, Machine, MachineDisk, Machines, MachinesQuery, ProtectMachine};
 pub use objects::{
     Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskAudit, DiskClient, DiskScrub,
     DiskState, Export, ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points, Problem,

@@ -113,6 +113,8 @@ asked! {
     UnprotectQuery: |_it| Names::default();
     GroupMembers: |it| Names::items(&it.members.iter().map(String::as_str).collect::<Vec<_>>());
     HoldPoint: |_it| Names::default();
+    MachinesQuery: |_it| Names::default();
+    ProtectMachine: |_it| Names::default();
     WaitQuery: |_it| Names::default();
     CreateToken: |_it| Names::default();
     Verdict: |_it| Names::default();

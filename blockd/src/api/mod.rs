@@ -11,6 +11,7 @@ mod connections;
 mod door;
 mod events;
 mod groups;
+mod machines;
 mod once;
 mod openapi;
 mod policies;
@@ -38,6 +39,7 @@ fn verbs() -> Vec<Verb> {
         access::verbs(),
         approvals::verbs(),
         archive::verbs(),
+        machines::verbs(),
         events::verbs(),
     ];
     parts.into_iter().flatten().collect()

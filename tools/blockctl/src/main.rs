@@ -16,6 +16,7 @@ mod history;
 mod hook;
 mod inspect;
 mod job;
+mod machine;
 mod mounts;
 mod output;
 mod point;
@@ -105,6 +106,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Group(verb) => group::run(verb, &client()?, output),
         Verb::Protect(options) => policy::protect(&client()?, output, &options),
         Verb::Unprotect(options) => policy::unprotect(&client()?, output, &options),
+        Verb::Machine(verb) => machine::run(verb, &client()?, output),
         Verb::Job(verb) => job::run(verb, &client()?, output),
         Verb::Token(verb) => access::token(verb, &client()?, output),
         Verb::Approval(verb) => approval::run(verb, client, output),

@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blockd-sim", &["blockd-block"]),
     ("blockd-nbd", &["blockd-block"]),
     ("blockd-layers", &["blockd-block"]),
+    ("blockd-machines", &["blockd-block"]),
     // it judges what layers writes, so it shares nothing with it
     ("blockd-check", &["blockd-block"]),
     ("blockd-vault", &["blockd-block"]),
@@ -24,7 +25,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blockd-mount", &["blockd-block", "blockd-nbd"]),
     (
         "blockd",
-        &["blockd-block", "blockd-control", "blockd-formats", "blockd-layers", "blockd-nbd", "blockd-vault"],
+        &[
+            "blockd-block",
+            "blockd-control",
+            "blockd-formats",
+            "blockd-layers",
+            "blockd-machines",
+            "blockd-nbd",
+            "blockd-vault",
+        ],
     ),
     (
         "blockctl",

@@ -5,6 +5,7 @@ mod approval;
 mod disk;
 mod files;
 mod hook;
+mod machine;
 mod policy;
 mod run;
 mod vault;
@@ -15,6 +16,8 @@ pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesOptions, FilesVerb, FindOptions, KindName, PassphraseOptions, TarOptions};
 pub use hook::HookVerb;
 pub use policy::{GroupVerb, PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
+pub use machine::{MachineVerb, machine};
+pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 pub use run::{RestoreVerb, RunOptions, RunVerb};
 pub use vault::{
     ImmutabilityName, KeyArguments, KeyVerb, NewKey, ProtectArguments, RescueOptions, RescueVerb,
@@ -104,6 +107,9 @@ pub enum Verb {
     Protect(ProtectOptions),
     /// End or pause the protection of a disk, a machine or a group
     Unprotect(UnprotectOptions),
+    /// Machines: their disks as one item, their definitions
+    #[command(subcommand, name = "vm")]
+    Machine(MachineVerb),
     /// Backups, restores and checks, under way and past
     #[command(subcommand)]
     Job(JobVerb),

@@ -1,0 +1,28 @@
+//! A recovery point of items, some of which are machines: what is kept of each machine is brought up to date, then all disks are
+//! sealed at one instant.
+
+use crate::daemon::Daemon;
+use crate::error::Result;
+use crate::names::is_machine;
+use crate::points::Held;
+use block::sync::lock;
+
+impl Daemon {
+    /// Recovery point now, of all these disks and machines.
+    ///
+    /// # Errors
+    /// As [`Tiers::snapshot`](crate::points::Tiers::snapshot); a machine of which a disk would be missing.
+    pub(crate) fn take_point(&self, items: &[String]) -> Result<Vec<Held>> {
+        let mut machines = Vec::new();
+        let mut named: Vec<&String> = items.iter().filter(|item| is_machine(item)).collect();
+        // in one order, whoever asks, so that two never wait for each other
+        named.sort();
+        named.dedup();
+        for item in named {
+            machines.extend(self.machines().find(item)?);
+        }
+        let _one_at_a_time: Vec<_> = machines.iter().map(|machine| lock(&machine.sealing)).collect();
+        machines.iter().try_for_each(|machine| self.refresh(machine))?;
+        self.space().with_room(|| self.tiers().snapshot(items))
+    }
+}

@@ -1,0 +1,61 @@
+//! Whole machines.
+
+use clap::{Args, Subcommand};
+
+#[derive(Subcommand)]
+pub enum MachineVerb {
+    /// Protected machines, and those that libvirt has besides
+    List {
+        #[command(flatten)]
+        libvirt: Libvirt,
+    },
+    /// One protected machine
+    Show {
+        /// Its name, vm/web
+        #[arg(value_parser = machine)]
+        machine: String,
+    },
+    /// Protect a machine of libvirt: its disks are one item, and its definition is kept with each recovery point
+    Protect {
+        /// What libvirt calls it
+        domain: String,
+        /// Its name here, vm/NAME; else libvirt's
+        #[arg(long, value_parser = machine)]
+        name: Option<String>,
+        /// Only this disk, by target or serial; may be given several times
+        #[arg(long, value_name = "DISK")]
+        include: Vec<String>,
+        /// Not this disk, by target or serial; may be given several times
+        #[arg(long, value_name = "DISK")]
+        exclude: Vec<String>,
+        #[command(flatten)]
+        libvirt: Libvirt,
+    },
+    /// Forget a machine; its disks and recovery points stay
+    Unprotect {
+        /// Its name, vm/web
+        #[arg(value_parser = machine)]
+        machine: String,
+    },
+    /// The definition that a recovery point of a machine holds
+    Definition {
+        /// MACHINE@NUMBER, MACHINE@latest, or MACHINE@TIME
+        point: String,
+    },
+}
+
+#[derive(Args)]
+pub struct Libvirt {
+    /// The libvirt: qemu:///session, qemu+unix:///system?socket=PATH, qemu+ssh://root@HOST/system; else qemu:///system
+    #[arg(long, value_name = "URI")]
+    pub uri: Option<String>,
+}
+
+/// The name of a machine, with or without what begins it.
+pub fn machine(text: &str) -> Result<String, String> {
+    let word = text.strip_prefix("vm/").unwrap_or(text);
+    match word.is_empty() || word.contains(['/', '@']) {
+        true => Err("a machine is called like vm/web".to_owned()),
+        false => Ok(format!("vm/{word}")),
+    }
+}
