@@ -18,7 +18,10 @@ mod uri;
 mod virsh;
 
 pub use bundle::{BUNDLE_LIMIT_BYTES, Piece, pack, unpack};
-pub use domain::{Choice, Domain, DomainDisk, Medium, Source, choose};
+pub use domain::{
+    Choice, Domain, DomainDisk, Medium, RECONNECT_SECONDS, Reach, Renewal, ServedDisk, Source, Told, choose,
+    free_target, renew, with_disk,
+};
 pub use error::{Error, Result};
 pub use uri::Uri;
 pub use virsh::{Listed, Virsh};

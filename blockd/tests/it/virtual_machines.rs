@@ -117,6 +117,11 @@ fn a_machine_of_libvirt_is_an_item_and_its_points_hold_its_definition() {
     let daemon = state.start();
     let machine = daemon.client().machine("vm/web").expect("it outlives the daemon");
     assert_eq!((machine.domain.as_str(), machine.state), ("Web", None));
+    libvirt.restart();
+    let state_of = || daemon.client().machine("vm/web").expect("it").state;
+    assert_eq!(state_of().as_deref(), Some("shut off"));
+    libvirt.virsh(&["undefine", "Web"]);
+    assert_eq!(state_of(), None);
     daemon.client().unprotect_machine("vm/web").expect("forgotten");
     assert_eq!(failure(daemon.client().machine("vm/web")).0, Kind::NotFound);
     assert_eq!(daemon.client().points(Some("vm/web@3")).expect("points stay").points.len(), 3);

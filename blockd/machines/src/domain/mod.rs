@@ -1,8 +1,13 @@
 //! A machine's definition as libvirt writes it: read within bounds. What is not asked for here is not looked at.
 
 mod choice;
+mod edit;
+mod renewal;
+mod served;
 
 pub use choice::{Choice, choose};
+pub use renewal::{Renewal, renew};
+pub use served::{RECONNECT_SECONDS, Reach, ServedDisk, Told, free_target, with_disk};
 
 use crate::error::{Error, Result};
 use roxmltree::{Document, Node, ParsingOptions};
