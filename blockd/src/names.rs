@@ -128,6 +128,16 @@ pub fn machine_word(name: &str) -> &str {
     name.strip_prefix(MACHINES).unwrap_or(name)
 }
 
+/// The item of a point's name.
+pub fn item_of(point: &str) -> &str {
+    point.split('@').next().unwrap_or(point)
+}
+
+/// The machine of one of its disks.
+pub fn machine_of(disk: &str) -> &str {
+    disk.rsplit_once('/').map_or(disk, |(machine, _)| machine)
+}
+
 /// Whether a disk holds what is kept of a machine, which no guest is given.
 pub fn is_definition(disk: &str) -> bool {
     disk.starts_with(MACHINES) && disk.rsplit('/').next() == Some(DEFINITION)

@@ -36,7 +36,10 @@ pub use client::Client;
 pub use error::{Error, ErrorBody, with_causes};
 pub use events::{Event, EventKind};
 pub use kind::Kind;
-pub use machines::{Definition, Machine, MachineDisk, Machines, MachinesQuery, ProtectMachine};
+pub use machines::{
+    AttachDisk, Definition, DiskAttached, Machine, MachineDisk, MachineNetwork, MachineReplaced, Machines,
+    MachinesQuery, ProtectMachine, ReplaceMachine, RestoreMachine,
+};
 pub use objects::{
     Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskAudit, DiskClient, DiskScrub,
     DiskState, Export, ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points, Problem,

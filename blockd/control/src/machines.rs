@@ -88,3 +88,106 @@ pub struct ProtectMachine {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
 }
+
+/// `POST /v1/machines/attach`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachDisk {
+    /// What libvirt calls the machine.
+    pub domain: String,
+    /// The libvirt that has it, `qemu:///system` if not named. Naming one is for an admin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// The disk.
+    pub disk: String,
+    /// What it is called in the machine; the next free one of `vda`, `vdb`, … if not named. A disk that has it is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Only from its next start on, although it runs.
+    #[serde(default)]
+    pub at_next_start: bool,
+}
+
+/// A disk that was attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DiskAttached {
+    /// What libvirt calls the machine.
+    pub domain: String,
+    /// The disk.
+    pub disk: String,
+    /// What it is called in the machine.
+    pub target: String,
+    /// Whether libvirt only passes it on to qemu, because it cannot say how to reconnect.
+    pub passed_on: bool,
+    /// Whether the running machine has it now.
+    pub live: bool,
+    /// What a person should know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// `POST /v1/machines/restores`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreMachine {
+    /// The machine's recovery point, `vm/web@7`.
+    pub point: String,
+    /// The new machine's name as an item, `vm/web-2`; libvirt calls it by the word.
+    pub name: String,
+    /// Its disks run from the point at once, and it is started.
+    #[serde(default)]
+    pub run: bool,
+    /// Whether it has the network cards of the machine it is made of, with addresses of their own, or none.
+    #[serde(default)]
+    pub network: MachineNetwork,
+    /// Only these disks, by target; all if none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
+    /// The libvirt it is defined at; the one the machine was of if not named. Naming one is for an admin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Where a libvirt of another host reaches our exports over TLS, `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exports_at: Option<String>,
+}
+
+/// The network cards of a restored machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineNetwork {
+    /// It has none.
+    #[default]
+    None,
+    /// They are on the networks of the machine it is made of.
+    Same,
+}
+
+/// `POST /v1/machines/{item}/replace`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceMachine {
+    /// The machine's recovery point; empty with `undo`.
+    #[serde(default)]
+    pub point: String,
+    /// Put back what was there before the last one.
+    #[serde(default)]
+    pub undo: bool,
+    /// Only these disks, by target; all if none is named. The definition is left as it is then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
+    /// Read back what was written and compare it with the recovery point.
+    #[serde(default)]
+    pub verify: bool,
+}
+
+/// A machine whose content is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MachineReplaced {
+    /// The recovery point that is taking the place of what was there.
+    pub point: String,
+    /// The recovery point of what was there.
+    pub safety_point: String,
+    /// One job for each disk.
+    pub jobs: Vec<crate::Job>,
+    /// What a person should know, one sentence each.
+    pub notes: Vec<String>,
+}

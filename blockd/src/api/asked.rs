@@ -115,6 +115,9 @@ asked! {
     HoldPoint: |_it| Names::default();
     MachinesQuery: |_it| Names::default();
     ProtectMachine: |_it| Names::default();
+    AttachDisk: |it| Names::items(&[&it.disk]);
+    RestoreMachine: |it| Names::items(&[&it.point, &it.name]);
+    ReplaceMachine: |it| Names::items(&[&it.point]);
     WaitQuery: |_it| Names::default();
     CreateToken: |_it| Names::default();
     Verdict: |_it| Names::default();

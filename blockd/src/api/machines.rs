@@ -3,7 +3,7 @@
 use super::verb::{ADMINISTER, Call, LOOK, OPERATE, RESTORE, Verb, verb};
 use crate::error::Result;
 use axum::http::Method;
-use control::{MachinesQuery, ProtectMachine, Role};
+use control::{AttachDisk, MachinesQuery, ProtectMachine, ReplaceMachine, RestoreMachine, Role};
 
 /// Every verb.
 pub fn verbs() -> Vec<Verb> {
@@ -44,6 +44,33 @@ pub fn verbs() -> Vec<Verb> {
             RESTORE,
             "What a recovery point of a machine holds of it beside its disks",
             |daemon, call: &Call| daemon.definition(call.name("point")),
+        ),
+        verb(
+            Method::POST,
+            "/v1/machines/attach",
+            OPERATE,
+            "Gives a disk to a machine of libvirt",
+            |daemon, call: &Call<(), AttachDisk>| {
+                check_uri(call, call.body.uri.as_deref())?;
+                daemon.attach_disk(&call.body)
+            },
+        ),
+        verb(
+            Method::POST,
+            "/v1/machines/restores",
+            RESTORE,
+            "A recovery point of a machine as a new machine, as a job",
+            |daemon, call: &Call<(), RestoreMachine>| {
+                check_uri(call, call.body.uri.as_deref())?;
+                daemon.restore_machine(&call.body)
+            },
+        ),
+        verb(
+            Method::POST,
+            "/v1/machines/{item}/replace",
+            RESTORE,
+            "A recovery point of a machine in the place of what it holds, as a job for each disk",
+            |daemon, call: &Call<(), ReplaceMachine>| daemon.replace_machine(call.name("item"), &call.body),
         ),
         verb(
             Method::DELETE,

@@ -1,7 +1,7 @@
 //! What is kept of a machine beside its disks: a small disk of its own, `vm/NAME/definition`, that holds a tar archive. It is brought
 //! up to date just before a recovery point is made and sealed with the others, so it is in every tier that they are in.
 
-use super::record::Protected;
+use super::record::{Protected, Record};
 use crate::daemon::Daemon;
 use crate::disks::Named;
 use crate::error::{Doing, Error, Result};
@@ -115,6 +115,12 @@ pub fn xml(pieces: &[Piece], point: &str) -> Result<String> {
     text.ok_or_else(|| {
         Error::said(Kind::Corrupt, format!("definition {point}"), "holds no definition of a machine")
     })
+}
+
+/// The machine's record among what is kept, if it can be read.
+pub fn record(pieces: &[Piece]) -> Option<Record> {
+    let found = pieces.iter().find(|piece| piece.name == MACHINE_TOML)?;
+    toml::from_str(std::str::from_utf8(&found.bytes).ok()?).ok()
 }
 
 /// All that is kept.

@@ -1,8 +1,11 @@
 //! Whole machines: which are protected, what is kept of each with its recovery points, and how one is brought back. The crate
 //! `machines` speaks to libvirt and qemu; here its words and those of disks and points meet. `docs/machines.md` has the rules.
 
+mod attach;
 mod definition;
 mod record;
+mod replace;
+mod restore;
 mod sealing;
 
 pub use record::{Machines, Protected, Record};
@@ -183,16 +186,6 @@ impl Daemon {
             });
         }
         shown
-    }
-
-    /// The disk of ours that a machine's disk is.
-    fn ours<'a>(&self, source: &'a Source) -> Option<&'a str> {
-        match source {
-            Source::Nbd { socket, export } => {
-                is_same(socket, &self.tiers().nbd_socket).then_some(export.as_str())
-            }
-            _ => None,
-        }
     }
 
     /// Why a disk of a machine would not be in its recovery points.

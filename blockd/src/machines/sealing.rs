@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::names::is_machine;
 use crate::points::Held;
 use block::sync::lock;
+use std::collections::BTreeSet;
 
 impl Daemon {
     /// Recovery point now, of all these disks and machines.
@@ -14,11 +15,12 @@ impl Daemon {
     /// As [`Tiers::snapshot`](crate::points::Tiers::snapshot); a machine of which a disk would be missing.
     pub(crate) fn take_point(&self, items: &[String]) -> Result<Vec<Held>> {
         let mut machines = Vec::new();
-        let mut named: Vec<&String> = items.iter().filter(|item| is_machine(item)).collect();
-        // in one order, whoever asks, so that two never wait for each other
-        named.sort();
-        named.dedup();
-        for item in named {
+        // each once and in one order, whoever asks, so that two never wait for each other
+        let mut named = BTreeSet::new();
+        for item in items {
+            named.extend(self.tiers().disks.groups.parts(item)?);
+        }
+        for item in named.iter().filter(|item| is_machine(item)) {
             machines.extend(self.machines().find(item)?);
         }
         let _one_at_a_time: Vec<_> = machines.iter().map(|machine| lock(&machine.sealing)).collect();

@@ -11,8 +11,9 @@ mod whence;
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, Urgency, disk_key};
+use crate::points::{Held, Tiers};
 use crate::space::{Patient, Space};
-use block::{BlockDevice, BlockSource, ByteOffset, ByteRange};
+use block::{BlockDevice, BlockSource, ByteOffset, ByteRange, DiskId};
 use control::{Job, Kind, RestoreRequest, Restored};
 use pieces::{Pieces, in_parallel};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,20 +55,33 @@ impl Daemon {
         };
         let (tiers, to, verify) = (self.tiers().clone(), request.to.clone(), request.verify);
         let space = self.space().clone();
-        self.jobs().start(new, move |run| {
-            let source = Whence::of(&tiers, &point, run)?;
-            let doing = || format!("restore {} to {to}", point.name);
-            let made = tiers.disks.create(id, &to, point.size, |disk| {
-                fill(run, &source, &**disk, &space).doing(doing)?;
-                disk.flush().doing(doing)?;
-                if verify { verify_restored(run, &source, &**disk).doing(doing) } else { Ok(()) }
-            });
-            match &point.instant {
-                // whatever its layers say then, this is why
-                Some(named) if made.is_err() && named.is_deleted() => Err(named.deleted_while(doing())),
-                _ => made.map(|_| ()),
-            }
-        })
+        self.jobs().start(new, move |run| restore_to(run, &tiers, &space, &point, (id, &to), verify))
+    }
+}
+
+/// Makes a disk of a recovery point. It is there, whole and durable, when this returns.
+///
+/// # Errors
+/// What keeps the point from being read or the disk from being written. Nothing is left then.
+pub(crate) fn restore_to(
+    run: &Run,
+    tiers: &Tiers,
+    space: &Space,
+    point: &Held,
+    (id, to): (DiskId, &str),
+    verify: bool,
+) -> Result<()> {
+    let source = Whence::of(tiers, point, run)?;
+    let doing = || format!("restore {} to {to}", point.name);
+    let made = tiers.disks.create(id, to, point.size, |disk| {
+        fill(run, &source, &**disk, space).doing(doing)?;
+        disk.flush().doing(doing)?;
+        if verify { verify_restored(run, &source, &**disk).doing(doing) } else { Ok(()) }
+    });
+    match &point.instant {
+        // whatever its layers say then, this is why
+        Some(named) if made.is_err() && named.is_deleted() => Err(named.deleted_while(doing())),
+        _ => made.map(|_| ()),
     }
 }
 
@@ -75,15 +89,21 @@ fn account(run: &Run, change: impl FnOnce(&mut Restored)) {
     run.update(|job| change(job.restore.get_or_insert_default()));
 }
 
-/// Shows a job how far the pieces are, and ends them when it was cancelled.
-fn at(run: &Run, piece: ByteRange) -> block::Result<()> {
-    run.update(|job| job.bytes_done = job.bytes_done.max(piece.end()));
+/// Shows a job how far the pieces are behind what was done before, and ends them when it was cancelled.
+fn at(run: &Run, before: u64, piece: ByteRange) -> block::Result<()> {
+    run.update(|job| job.bytes_done = job.bytes_done.max(before + piece.end()));
     run.go_on().map_err(block::Error::other)
 }
 
 /// Copies everything that is not zero to a device of zeros, several pieces at a time.
 fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block::Result<()> {
-    run.update(|job| job.bytes_total = from.size().get());
+    let mut before = 0;
+    run.update(|job| {
+        // another disk of the same job
+        before = job.bytes_total;
+        job.bytes_done = before;
+        job.bytes_total += from.size().get();
+    });
     let target = Patient { disk: to, space };
     in_parallel(Pieces::of_data(from, ByteRange::whole(from.size())), &|piece, buf| {
         from.read_at(piece.offset(), buf)?;
@@ -94,7 +114,7 @@ fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block:
         })?;
         from.was_read(run, piece)?;
         account(run, |restore| restore.bytes_written += written);
-        at(run, piece)
+        at(run, before, piece)
     })
 }
 

@@ -45,19 +45,37 @@ impl Daemon {
                     .with_help("`blockctl point list` shows what it can be restored to"));
             }
         };
-        if self.jobs().is_busy(&disk_key(named.id)) {
-            return Err(Error::said(Kind::Conflict, format!("replace disk {name}"), "a job works with it")
-                .with_help("`blockctl job list` shows it; wait for it or cancel it"));
-        }
-        if !request.force_disconnect {
-            // before a safety point is made that nobody needs
-            tiers.disks.check_left_alone(&named)?;
-        }
+        self.check_replaceable(&named, request.force_disconnect)?;
         // what is neither the one nor the other is no content anybody wants back
         let safety = match former.filter(|former| !former.done) {
             Some(former) => former.safety,
             None => self.safety_point(&named)?,
         };
+        self.replace_by(&named, point, safety, (request.force_disconnect, request.verify))
+    }
+
+    /// Refuses to replace what a job or a client works with.
+    pub(crate) fn check_replaceable(&self, named: &Named, force_disconnect: bool) -> Result<()> {
+        if self.jobs().is_busy(&disk_key(named.id)) {
+            let name = &named.name;
+            return Err(Error::said(Kind::Conflict, format!("replace disk {name}"), "a job works with it")
+                .with_help("`blockctl job list` shows it; wait for it or cancel it"));
+        }
+        // before a safety point is made that nobody needs
+        if force_disconnect { Ok(()) } else { self.tiers().disks.check_left_alone(named) }
+    }
+
+    /// Puts a point in the place of what a disk holds, as a job, once `safety` is the state of a point of that.
+    ///
+    /// # Errors
+    /// `Conflict` while another one is under way, or a client is connected.
+    pub(crate) fn replace_by(
+        &self,
+        named: &Arc<Named>,
+        point: Held,
+        safety: String,
+        (force_disconnect, verify): (bool, bool),
+    ) -> Result<Job> {
         let record = ReplaceRecord {
             safety,
             disk: point.disk.to_string(),
@@ -65,8 +83,8 @@ impl Daemon {
             name: point.name.clone(),
             done: false,
         };
-        tiers.disks.begin_replacing(&named, &record, request.force_disconnect)?;
-        self.start_replacing(&named, point, record, request.verify)
+        self.tiers().disks.begin_replacing(named, &record, force_disconnect)?;
+        self.start_replacing(named, point, record, verify)
     }
 
     fn safety_point(&self, named: &Named) -> Result<String> {
@@ -189,7 +207,7 @@ impl Replacement<'_> {
                 ExtentKind::Data => self.put(piece)?,
                 ExtentKind::Zero | ExtentKind::Hole => self.empty(piece)?,
             }
-            at(self.run, piece)
+            at(self.run, 0, piece)
         })?;
         self.disk.flush()?;
         self.run.update(|job| job.bytes_done = size);

@@ -3,7 +3,7 @@
 use crate::cli::HookVerb;
 use crate::failure::{Failure, Result};
 use control::{Client, Disk, DiskState, Kind};
-use roxmltree::{Document, Node};
+use machines::{Domain, DomainDisk, Source};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -41,22 +41,17 @@ fn exports(client: &Client) -> Result<Vec<String>> {
         return Err(Failure::usage(format!("machine's definition: is longer than {LIMIT_BYTES} bytes")));
     }
     let socket = client.socket().with_file_name("nbd.sock");
-    let document =
-        Document::parse(&text).map_err(|error| Failure::usage(format!("machine's definition: {error}")))?;
-    let disks = document.descendants().filter(|node| node.has_tag_name("disk"));
-    Ok(disks.filter_map(|disk| export(disk, &socket)).collect())
+    exports_of(&text, &socket)
 }
 
-/// The name of the export, if a disk is one of ours.
-fn export(disk: Node<'_, '_>, socket: &Path) -> Option<String> {
-    let source = disk.children().find(|node| node.has_tag_name("source"))?;
-    let host = source.children().find(|node| node.has_tag_name("host"))?;
-    let is_ours = disk.attribute("type") == Some("network")
-        && source.attribute("protocol") == Some("nbd")
-        && host.attribute("transport") == Some("unix")
-        && host.attribute("socket").is_some_and(|path| is_same(Path::new(path), socket));
-    // as in a URI, the name may begin with a slash
-    is_ours.then(|| source.attribute("name").unwrap_or_default().trim_start_matches('/').to_owned())
+/// The exports of the daemon at this socket among a machine's disks, those too that libvirt only passes on to qemu.
+fn exports_of(xml: &str, socket: &Path) -> Result<Vec<String>> {
+    let domain = Domain::parse(xml).map_err(|error| Failure::usage(error.to_string()))?;
+    let export = |disk: DomainDisk| match disk.source {
+        Source::Nbd { socket: path, export } => is_same(&path, socket).then_some(export),
+        _ => None,
+    };
+    Ok(domain.disks.into_iter().filter_map(export).collect())
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
@@ -115,10 +110,9 @@ fn wait_until_free(client: &Client, guest: &str, name: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn exports_of(xml: &str) -> Vec<String> {
-        let document = Document::parse(xml).expect("XML");
-        let disks = document.descendants().filter(|node| node.has_tag_name("disk"));
-        disks.filter_map(|disk| export(disk, Path::new("/run/b/nbd.sock"))).collect()
+    fn of(devices: &str) -> Vec<String> {
+        let xml = format!("<domain><name>web</name><devices>{devices}</devices></domain>");
+        super::exports_of(&xml, Path::new("/run/b/nbd.sock")).expect("a definition")
     }
 
     #[test]
@@ -126,14 +120,13 @@ mod tests {
         let disk = |kind: &str, protocol: &str, transport: &str, socket: &str| {
             format!(
                 "<disk type='{kind}'><source protocol='{protocol}' name='/vm/web/vda'>\
-                 <host transport='{transport}' socket='{socket}'/></source></disk>"
+                 <host transport='{transport}' socket='{socket}'/></source><target dev='vda'/></disk>"
             )
         };
-        let of = |disk: String| exports_of(&format!("<domain><devices>{disk}</devices></domain>"));
-        assert_eq!(of(disk("network", "nbd", "unix", "/run/b/nbd.sock")), ["vm/web/vda"]);
-        assert_eq!(of(disk("network", "rbd", "unix", "/run/b/nbd.sock")), [""; 0]);
-        assert_eq!(of(disk("network", "nbd", "tcp", "/run/b/nbd.sock")), [""; 0]);
-        assert_eq!(of(disk("network", "nbd", "unix", "/run/c/nbd.sock")), [""; 0]);
-        assert_eq!(of("<disk type='file'><source file='/x.qcow2'/></disk>".to_owned()), [""; 0]);
+        assert_eq!(of(&disk("network", "nbd", "unix", "/run/b/nbd.sock")), ["vm/web/vda"]);
+        assert_eq!(of(&disk("network", "rbd", "unix", "/run/b/nbd.sock")), [""; 0]);
+        assert_eq!(of(&disk("network", "nbd", "tcp", "/run/b/nbd.sock")), [""; 0]);
+        assert_eq!(of(&disk("network", "nbd", "unix", "/run/c/nbd.sock")), [""; 0]);
+        assert_eq!(of("<disk type='file'><source file='/x.qcow2'/><target dev='vda'/></disk>"), [""; 0]);
     }
 }

@@ -1,9 +1,14 @@
 //! `blockctl vm …`: whole machines.
 
-use crate::cli::MachineVerb;
+use crate::cli::{AttachOptions, MachineVerb, NetworkName, RestoreMachineOptions};
 use crate::failure::{Failure, Result};
+use crate::job;
 use crate::output::{Output, sheet, table};
-use control::{Client, Machine, MachineDisk, MachinesQuery, ProtectMachine};
+use crate::size;
+use control::{
+    AttachDisk, Client, DiskAttached, Job, JobState, Machine, MachineDisk, MachineNetwork, MachineReplaced,
+    MachinesQuery, ProtectMachine, ReplaceMachine, RestoreMachine,
+};
 
 /// Runs the verb.
 pub fn run(verb: MachineVerb, client: &Client, output: &Output) -> Result<()> {
@@ -26,10 +31,80 @@ pub fn run(verb: MachineVerb, client: &Client, output: &Output) -> Result<()> {
             .answer(&client.unprotect_machine(&machine)?, |machine| {
                 format!("{} is no longer protected; its disks and recovery points stay", name(machine))
             }),
+        MachineVerb::Attach(AttachOptions { domain, disk, target, at_next_start, libvirt }) => {
+            let request = AttachDisk { domain, uri: libvirt.uri, disk, target, at_next_start };
+            output.answer(&client.attach_disk(&request)?, attached)
+        }
         MachineVerb::Definition { point } => {
             output.answer(&client.definition(&point)?, |definition| definition.domain_xml.clone())
         }
     }
+}
+
+/// `blockctl restore vm …`.
+pub fn restore(options: RestoreMachineOptions, client: &Client, output: &Output) -> Result<()> {
+    let RestoreMachineOptions { point, target, disks, undo, verify, yes, .. } = options;
+    let point = point.unwrap_or_default();
+    if let Some(machine) = target.replace {
+        let what = if undo { "what it held before" } else { &point };
+        output.confirm(
+            &format!("replace machine {machine} by {what}: what it holds now stays in a recovery point only"),
+            yes,
+        )?;
+        let mut begun = client.replace_machine(&machine, &ReplaceMachine { point, undo, disks, verify })?;
+        for one in &mut begun.jobs {
+            *one = job::follow(client, output, one)?;
+        }
+        output.answer(&begun, |done| replaced(&machine, done))?;
+        return match begun.jobs.iter().find(|job| job.state != JobState::Done) {
+            Some(failed) => Err(job::failure(failed)),
+            None => Ok(()),
+        };
+    }
+    let network = match options.network {
+        NetworkName::None => MachineNetwork::None,
+        NetworkName::Same => MachineNetwork::Same,
+    };
+    let name = target.name.unwrap_or_default();
+    let (uri, exports_at) = (options.uri, options.exports_at);
+    let request = RestoreMachine { point, name, run: options.run, network, disks, uri, exports_at };
+    let done = job::follow(client, output, &client.restore_machine(&request)?)?;
+    job::answer(output, &done, |job| restored(job, request.run))
+}
+
+fn restored(job: &Job, runs: bool) -> String {
+    let (point, target) = (job.point.as_deref().unwrap_or("?"), job.target.as_deref().unwrap_or("?"));
+    let seconds = job.duration_ms as f64 / 1000.0;
+    let mut text = match runs {
+        true => format!("{point} runs as machine {target}, {seconds:.2} s"),
+        false => format!(
+            "{point} restored as machine {target}: {} written, {seconds:.2} s",
+            size::show(job.bytes_done)
+        ),
+    };
+    if let Some(note) = &job.note {
+        text += &format!("\nnote: {note}");
+    }
+    text
+}
+
+fn replaced(machine: &str, done: &MachineReplaced) -> String {
+    let (point, safety) = (&done.point, &done.safety_point);
+    let disks = size::count(done.jobs.len() as u64, "disk");
+    let mut text = format!(
+        "{point} restored in the place of machine {machine}, {disks}\nwhat was there before: {safety}; `restore vm --replace {machine} --undo` \
+         puts it back"
+    );
+    done.notes.iter().for_each(|note| text += &format!("\nnote: {note}"));
+    text
+}
+
+fn attached(done: &DiskAttached) -> String {
+    let when = if done.live { "now and from now on" } else { "from its next start on" };
+    let how = if done.passed_on { ", past libvirt, which cannot tell qemu to reconnect" } else { "" };
+    let mut text = format!("machine {} has disk {} as {}, {when}{how}", done.domain, done.disk, done.target);
+    done.notes.iter().for_each(|note| text += &format!("\nnote: {note}"));
+    text
 }
 
 /// The name of a machine that libvirt calls so.

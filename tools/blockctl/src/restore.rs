@@ -17,7 +17,12 @@ use std::sync::Arc;
 
 /// Runs the verb.
 pub fn run(client: &Client, output: &Output, verb: RestoreVerb) -> Result<()> {
-    let RestoreVerb::Disk { point, target, image, undo, force_disconnect, verify, preflight, yes } = verb;
+    let (point, target, image, undo, force_disconnect, verify, preflight, yes) = match verb {
+        RestoreVerb::Machine(options) => return crate::machine::restore(options, client, output),
+        RestoreVerb::Disk { point, target, image, undo, force_disconnect, verify, preflight, yes } => {
+            (point, target, image, undo, force_disconnect, verify, preflight, yes)
+        }
+    };
     let point = point.unwrap_or_default();
     if let Some(to) = target.output {
         let point = client.point(&point)?.name;

@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "blockd-control",
             "blockd-formats",
             "blockd-layers",
+            "blockd-machines",
             "blockd-mount",
             "blockd-nbd",
             "blockd-vault",

@@ -1,7 +1,10 @@
 //! The calls about whole machines.
 
 use super::{Client, NOTHING, encode, query_text};
-use crate::{Definition, Error, Machine, Machines, MachinesQuery, ProtectMachine};
+use crate::{
+    AttachDisk, Definition, DiskAttached, Error, Job, Machine, MachineReplaced, Machines, MachinesQuery,
+    ProtectMachine, ReplaceMachine, RestoreMachine,
+};
 use hyper::Method;
 
 impl Client {
@@ -36,6 +39,30 @@ impl Client {
     /// As [`status`](Self::status); `not-found`.
     pub fn definition(&self, point: &str) -> Result<Definition, Error> {
         self.send(Method::POST, &format!("/v1/definitions/{}", encode(point)), NOTHING)
+    }
+
+    /// Gives a disk to a machine.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `not-found` for machine or disk.
+    pub fn attach_disk(&self, request: &AttachDisk) -> Result<DiskAttached, Error> {
+        self.send(Method::POST, "/v1/machines/attach", Some(request))
+    }
+
+    /// A recovery point of a machine as a new machine, as a job.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if the name is taken.
+    pub fn restore_machine(&self, request: &RestoreMachine) -> Result<Job, Error> {
+        self.send(Method::POST, "/v1/machines/restores", Some(request))
+    }
+
+    /// A recovery point of a machine in the place of what it holds, as a job for each disk.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `refused` while the machine runs.
+    pub fn replace_machine(&self, item: &str, request: &ReplaceMachine) -> Result<MachineReplaced, Error> {
+        self.send(Method::POST, &format!("/v1/machines/{}/replace", encode(item)), Some(request))
     }
 
     /// Forgets a machine; its disks and recovery points stay.

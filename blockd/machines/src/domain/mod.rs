@@ -65,6 +65,8 @@ pub struct DomainDisk {
     pub transient: bool,
     /// Whether several machines write to it.
     pub shareable: bool,
+    /// Whether qemu tries to reach its server again for a while.
+    pub reconnects: bool,
     /// Whether libvirt only passes it on to qemu.
     pub is_passed_on: bool,
 }
@@ -182,6 +184,7 @@ fn disk(node: Node<'_, '_>) -> Option<DomainDisk> {
         readonly: element(node, "readonly").is_some(),
         transient: element(node, "transient").is_some(),
         shareable: element(node, "shareable").is_some(),
+        reconnects: element(node, "source").is_some_and(|source| element(source, "reconnect").is_some()),
         is_passed_on: false,
     })
 }
@@ -239,6 +242,7 @@ fn passed_on(root: Node<'_, '_>) -> Vec<DomainDisk> {
                 readonly: false,
                 transient: false,
                 shareable: false,
+                reconnects: node["reconnect-delay"].as_u64().is_some_and(|seconds| seconds > 0),
                 is_passed_on: true,
             })
         })

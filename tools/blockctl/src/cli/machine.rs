@@ -37,11 +37,29 @@ pub enum MachineVerb {
         #[arg(value_parser = machine)]
         machine: String,
     },
+    /// Give a disk to a machine: in its definition, and now if it runs
+    Attach(AttachOptions),
     /// The definition that a recovery point of a machine holds
     Definition {
         /// MACHINE@NUMBER, MACHINE@latest, or MACHINE@TIME
         point: String,
     },
+}
+
+#[derive(Args)]
+pub struct AttachOptions {
+    /// What libvirt calls the machine
+    pub domain: String,
+    /// The disk
+    pub disk: String,
+    /// What it is called in the machine; else the next free one of vda, vdb, … A disk that has the name is replaced
+    #[arg(long)]
+    pub target: Option<String>,
+    /// Only from the machine's next start on, although it runs
+    #[arg(long)]
+    pub at_next_start: bool,
+    #[command(flatten)]
+    pub libvirt: Libvirt,
 }
 
 #[derive(Args)]

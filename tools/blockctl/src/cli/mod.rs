@@ -15,10 +15,9 @@ pub use approval::{ApprovalVerb, ClockVerb};
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesOptions, FilesVerb, FindOptions, KindName, PassphraseOptions, TarOptions};
 pub use hook::HookVerb;
+pub use machine::{AttachOptions, MachineVerb, machine};
 pub use policy::{GroupVerb, PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
-pub use machine::{MachineVerb, machine};
-pub use policy::{PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
-pub use run::{RestoreVerb, RunOptions, RunVerb};
+pub use run::{NetworkName, RestoreMachineOptions, RestoreVerb, RunOptions, RunVerb};
 pub use vault::{
     ImmutabilityName, KeyArguments, KeyVerb, NewKey, ProtectArguments, RescueOptions, RescueVerb,
     StoreArguments, VaultVerb,

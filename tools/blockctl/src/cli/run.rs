@@ -72,6 +72,61 @@ pub enum RestoreVerb {
         #[arg(long)]
         yes: bool,
     },
+    /// A recovery point of a machine as a new machine, or in the place of what the machine holds
+    #[command(name = "vm")]
+    Machine(RestoreMachineOptions),
+}
+
+#[derive(Args)]
+pub struct RestoreMachineOptions {
+    /// MACHINE@NUMBER, MACHINE@latest, or MACHINE@TIME: vm/web@7
+    #[arg(required_unless_present = "undo")]
+    pub point: Option<String>,
+    #[command(flatten)]
+    pub target: RestoreMachineTarget,
+    /// With --name: its disks run from the point at once, and it is started
+    #[arg(long, requires = "name")]
+    pub run: bool,
+    /// With --name: no network cards, or the same networks with addresses of its own
+    #[arg(long, requires = "name", value_enum, default_value = "none")]
+    pub network: NetworkName,
+    /// Only these disks, by target: vda,vdb
+    #[arg(long, value_name = "TARGET", value_delimiter = ',')]
+    pub disks: Vec<String>,
+    /// With --name: the libvirt it is defined at; else the machine's own
+    #[arg(long, requires = "name", value_name = "URI")]
+    pub uri: Option<String>,
+    /// With --name and a libvirt of another host: where that reaches our exports over TLS
+    #[arg(long, requires = "name", value_name = "HOST:PORT")]
+    pub exports_at: Option<String>,
+    /// With --replace: put back what the machine held before it was replaced last
+    #[arg(long, requires = "replace", conflicts_with = "point")]
+    pub undo: bool,
+    /// With --replace: read back what was written and compare it with the recovery point
+    #[arg(long, requires = "replace")]
+    pub verify: bool,
+    /// With --replace: do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct RestoreMachineTarget {
+    /// The new machine's name
+    #[arg(long, value_parser = super::machine)]
+    pub name: Option<String>,
+    /// Instead: the machine whose content is replaced; it is shut off, and what it holds stays in a recovery point
+    #[arg(long, value_name = "MACHINE", value_parser = super::machine)]
+    pub replace: Option<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum NetworkName {
+    /// No network cards
+    None,
+    /// The networks of the machine it is made of
+    Same,
 }
 
 #[derive(Args)]
