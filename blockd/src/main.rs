@@ -81,10 +81,14 @@ enum Verb {
     },
 }
 
+/// Heaps of the C library: one for each core of a small host.
+const HEAPS: u16 = 2;
+
 fn main() -> ExitCode {
     // nothing this process makes is readable by others unless it is opened on purpose
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     descriptors::raise_limit();
+    block::linux::share_heaps(HEAPS);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return misused(&error),

@@ -1,6 +1,6 @@
 //! Reading a source ahead: several threads read, the caller sees the pieces in their order.
 
-use crate::{BlockSource, ByteOffset, ByteRange, ExtentKind, Result};
+use crate::{BLOCK_SIZE, BlockSource, ByteOffset, ByteRange, ExtentKind, Result};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,6 +15,8 @@ const WINDOW: u64 = 1 << 30;
 const GAP: u64 = 256 << 10;
 /// Threads that read. More than the cores of small hosts: while one waits for the source another copies.
 const READERS: usize = 3;
+/// Threads that read and act: while one waits for a medium to take a piece, others decode theirs.
+const AT_ONCE: usize = 4;
 /// Pieces read and not yet taken, those under way included.
 const AHEAD: usize = 6;
 
@@ -29,7 +31,18 @@ struct Plan<'a> {
     ended: bool,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    fn of(source: &'a dyn BlockSource) -> Mutex<Self> {
+        let (total, found) = (source.size().get(), VecDeque::new());
+        Mutex::new(Self { source, at: 0, total, found, number: 0, ended: false })
+    }
+
+    /// Nothing more is handed out.
+    fn end(&mut self) {
+        self.ended = true;
+        self.found.clear();
+    }
+
     fn next(&mut self) -> Option<Result<(u64, ByteRange)>> {
         while self.found.is_empty() {
             if self.ended || self.at == self.total {
@@ -88,9 +101,7 @@ pub(crate) fn each_piece(
     source: &dyn BlockSource,
     visit: &mut dyn FnMut(ByteRange, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let total = source.size().get();
-    let plan = Plan { source, at: 0, total, found: VecDeque::new(), number: 0, ended: false };
-    let plan = Mutex::new(plan);
+    let plan = Plan::of(source);
     let ((give, buffers), (done, pieces)) = (channel::<Vec<u8>>(), channel::<Read>());
     let buffers = Mutex::new(buffers);
     (0..AHEAD).for_each(|_| drop(give.send(Vec::new())));
@@ -103,6 +114,64 @@ pub(crate) fn each_piece(
         // dropped at the end, which ends readers that wait for a buffer
         in_order(pieces, give, visit)
     })
+}
+
+/// What is done with a piece by the thread that read it.
+pub(crate) type Act<'a> = dyn Fn(ByteRange, &[u8]) -> Result<()> + Sync + 'a;
+
+/// The same pieces in whatever order: each is acted on by the thread that read it, so that reading some goes on beside acting on others.
+/// `told` hears of each that is done.
+///
+/// # Errors
+/// The first failure of the source, of `act` or of `told`, after which no piece is begun.
+pub(crate) fn each_piece_at_once(
+    source: &dyn BlockSource,
+    act: &Act<'_>,
+    told: &mut dyn FnMut(ByteRange) -> Result<()>,
+) -> Result<()> {
+    let plan = Plan::of(source);
+    let (done, pieces) = channel::<Result<ByteRange>>();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            let (plan, done) = (&plan, done.clone());
+            scope.spawn(move || act_on(source, plan, act, &done));
+        }
+        drop(done);
+        let mut ended = Ok(());
+        for piece in pieces {
+            let heard = piece.and_then(&mut *told);
+            if heard.is_err() {
+                held(&plan).end();
+                ended = ended.and(heard);
+            }
+        }
+        ended
+    })
+}
+
+fn act_on(source: &dyn BlockSource, plan: &Mutex<Plan<'_>>, act: &Act<'_>, done: &Sender<Result<ByteRange>>) {
+    let mut room = Vec::new();
+    loop {
+        let next = held(plan).next();
+        let piece = match next {
+            None => return,
+            Some(Err(error)) => Err(error),
+            Some(Ok((_, piece))) => {
+                // blocks that lie as blocks do can be written from where they are
+                room.resize(room.len().max((piece.count().get() + BLOCK_SIZE) as usize), 0);
+                let start = room.as_ptr().align_offset(BLOCK_SIZE as usize).min(BLOCK_SIZE as usize);
+                let buf = &mut room[start..start + piece.count().get() as usize];
+                let read = source.read_at(ByteOffset::new(piece.start()), buf);
+                read.and_then(|()| act(piece, buf)).map(|()| piece)
+            }
+        };
+        if piece.is_err() {
+            held(plan).end();
+        }
+        if done.send(piece).is_err() {
+            return;
+        }
+    }
 }
 
 /// Reads pieces until there are none, each into a buffer it waits for first: so the oldest piece under way always has one.

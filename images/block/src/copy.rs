@@ -1,7 +1,8 @@
 //! Walking and copying over the block seams: what is not zero goes over, and nothing else does.
 
-use crate::ahead::each_piece;
-use crate::{BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, MediaFile, Result};
+use crate::ahead::{each_piece, each_piece_at_once};
+use crate::{BLOCK_SIZE, BlockDevice, BlockSource, ByteCount, ByteOffset, ByteRange, MediaFile, Result};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How far a walk has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,31 +45,39 @@ pub fn each_run(
 /// # Errors
 /// As [`each_run`], and what the device reports.
 pub fn copy(from: &dyn BlockSource, to: &dyn BlockDevice, pace: &mut Pace<'_>) -> Result<ByteCount> {
-    walk(from, pace, &mut |at, run| to.write_at(at, run))
+    let mut written = 0;
+    let mut visit = |at, run: &[u8]| {
+        written += run.len() as u64;
+        to.write_at(at, run)
+    };
+    each_run(from, &mut visit, pace)?;
+    Ok(ByteCount::new(written))
 }
 
-/// Copies a source to an empty file, which becomes as long as the source and sparse. Gives the bytes written.
+/// Copies a source to an empty file, which becomes as long as the source and sparse; several pieces at a time, past the host's memory
+/// where it can. Gives the bytes written.
 /// Nothing is promised to be durable before the file is synced.
 ///
 /// # Errors
 /// As [`each_run`], and what the file reports.
 pub fn copy_to_file(from: &dyn BlockSource, to: &dyn MediaFile, pace: &mut Pace<'_>) -> Result<ByteCount> {
-    to.set_len(from.size().get())?;
-    walk(from, pace, &mut |at, run| to.write_at(at.get(), run))
-}
-
-fn walk(
-    from: &dyn BlockSource,
-    pace: &mut Pace<'_>,
-    write: &mut dyn FnMut(ByteOffset, &[u8]) -> Result<()>,
-) -> Result<ByteCount> {
-    let mut written = 0;
-    let mut visit = |at, run: &[u8]| {
-        written += run.len() as u64;
-        write(at, run)
+    let total = from.size().get();
+    to.set_len(total)?;
+    let written = AtomicU64::new(0);
+    let write = |piece: ByteRange, bytes: &[u8]| {
+        runs_of(piece.offset(), bytes, &mut |at, run| {
+            written.fetch_add(run.len() as u64, Ordering::Relaxed);
+            to.write_past(at.get(), run)
+        })
     };
-    each_run(from, &mut visit, pace)?;
-    Ok(ByteCount::new(written))
+    let (mut read, mut done) = (0, 0);
+    each_piece_at_once(from, &write, &mut |piece| {
+        read += piece.count().get();
+        done = piece.end().max(done);
+        pace(Walked { done, total, read })
+    })?;
+    pace(Walked { done: total, total, read })?;
+    Ok(ByteCount::new(written.into_inner()))
 }
 
 /// Visits the runs of `bytes`, which lie at `at`, that hold something else than zeros, beginning and ending where a
@@ -104,7 +113,8 @@ pub fn runs_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, Kind, MemoryDisk};
+    use crate::linux::LinuxMedia;
+    use crate::{Error, Kind, Media, MemoryDisk, OpenHow};
 
     /// Every third block from an odd place on, and a last byte alone.
     fn striped() -> MemoryDisk {
@@ -155,5 +165,35 @@ mod tests {
         let to = MemoryDisk::new(ByteCount::new(11 * BLOCK_SIZE));
         let stop = &mut |_| Err(Error::refused(Kind::Cancelled, "copy", "was cancelled"));
         assert_eq!(copy(&striped(), &to, stop).map_err(|error| error.kind()), Err(Kind::Cancelled));
+        let dir = tempfile::tempdir().expect("a directory");
+        let media = LinuxMedia::new(dir.path(), dir.path()).expect("a media");
+        let file = media.open("file", OpenHow::Create).expect("a file");
+        let stopped = copy_to_file(&striped(), &*file, stop);
+        assert_eq!(stopped.map_err(|error| error.kind()), Err(Kind::Cancelled));
+    }
+
+    /// Pieces with data and without, more than threads.
+    #[test]
+    fn a_file_gets_all_that_is_not_zero() {
+        let from = MemoryDisk::new(ByteCount::new((90 << 20) + 77));
+        for mib in [0, 1, 7, 8, 30, 31, 32, 33, 34, 89] {
+            from.write_at(ByteOffset::new((mib << 20) + 100 * mib), &vec![mib as u8 + 1; 900_000])
+                .expect("written");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let media = LinuxMedia::new(dir.path(), dir.path()).expect("a media");
+        let file = media.open("file", OpenHow::Create).expect("a file");
+        let mut last = None;
+        let pace = &mut |walked: Walked| {
+            last = Some(walked);
+            Ok(())
+        };
+        let written = copy_to_file(&from, &*file, pace).expect("copied").get();
+        assert!((9_000_000..9_100_000).contains(&written), "{written}");
+        let mut back = vec![0; file.size().expect("a size") as usize];
+        file.read_at(0, &mut back).expect("read");
+        assert!(back == read(&from));
+        let total = from.size().get();
+        assert!(last.is_some_and(|last| (last.done, last.total) == (total, total) && last.read >= written));
     }
 }

@@ -197,6 +197,15 @@ pub trait MediaFile: Send + Sync {
     /// `NoSpace` heals once space is freed; a part may have been written.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()>;
 
+    /// As [`write_at`](Self::write_at), for much that nobody reads soon: past the host's memory to the medium where the host can,
+    /// which spares it a copy and what it holds for others. As durable as any other write: after [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    fn write_past(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.write_at(offset, buf)
+    }
+
     /// Makes every completed write and length change of this file durable (`fdatasync`).
     ///
     /// # Errors

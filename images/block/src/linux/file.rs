@@ -7,11 +7,14 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::sync::OnceLock;
 
 /// An open file of the host.
 pub(super) struct LinuxFile {
     pub(super) file: File,
     pub(super) path: String,
+    /// The same file for writes past memory, once there was one; none where that cannot be.
+    pub(super) direct: OnceLock<Option<File>>,
 }
 
 impl LinuxFile {
@@ -63,6 +66,13 @@ impl MediaFile for LinuxFile {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         self.file.write_all_at(buf, offset).map_err(|source| self.failed("write", Some(offset), source))
+    }
+
+    fn write_past(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let direct = self.direct.get_or_init(|| super::direct::reopen(&self.file));
+        let front = direct.as_ref().map_or(Ok(0), |direct| super::direct::write_front(direct, offset, buf));
+        let front = front.map_err(|source| self.failed("write", Some(offset), source))?;
+        self.write_at(offset + front as u64, &buf[front..])
     }
 
     fn sync(&self) -> Result<()> {

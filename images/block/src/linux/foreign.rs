@@ -74,7 +74,7 @@ impl ForeignFile {
     /// `Conflict` if another program has it open for writing; `Invalid` if it is no regular file; `Unsupported` if its
     /// filesystem has no such locks.
     pub fn hold(path: &Path) -> Result<Self> {
-        let LinuxFile { file, path } = open_file(path)?;
+        let LinuxFile { file, path, .. } = open_file(path)?;
         let held = Self { file, path };
         if !held.file.metadata().map_err(|source| held.failed("look at", source))?.is_file() {
             return Err(Error::refused(Kind::Invalid, &held.path, "is not a regular file"));

@@ -76,7 +76,7 @@ impl Media for LinuxMedia {
             OpenHow::Truncate => options.write(true).create(true).truncate(true).pick("create"),
         };
         let file = options.open(&full).map_err(|source| Error::host(op, show(&full), None, source))?;
-        Ok(Arc::new(LinuxFile { file, path: show(&full) }))
+        Ok(Arc::new(LinuxFile { file, path: show(&full), direct: OnceLock::new() }))
     }
 
     fn shelve(&self, file: &dyn MediaFile) -> Option<Box<dyn Shelved>> {

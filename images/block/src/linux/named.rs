@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 /// Opens a file that a person named, for reading: a regular file or a block device, by any path.
 ///
@@ -48,7 +49,7 @@ fn open(at: impl AsFd, name: &Path, shown: &Path, resolve: ResolveFlags) -> Resu
         file.metadata().map_err(|source| Error::host("look at", show(shown), None, source))?.file_type();
     let is_device = kind.is_block_device() && resolve.is_empty();
     if kind.is_file() || is_device {
-        return Ok(LinuxFile { file, path: show(shown) });
+        return Ok(LinuxFile { file, path: show(shown), direct: OnceLock::new() });
     }
     let why = if kind.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
     Err(Error::refused(Kind::Invalid, show(shown), why))
