@@ -1,21 +1,21 @@
 //! Checking a whole vault: every object is read, opened, decoded and compared with what others say of it.
 
+mod packs;
+
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use block::{ByteCount, ByteRange};
+use block::ByteCount;
 
+use self::packs::Proof;
 use crate::index::PackRow;
 use crate::info::Info;
 use crate::inner::Inner;
 use crate::manifest::{Ref, Shape};
 use crate::moved::MAX_MOVES;
-use crate::name::{Address, ApplianceId, BlobId, Fingerprint, INFO_NAME, Shelf, Spot};
-use crate::pack::{
-    FOOTER_LEN, MAX_PACK_LEN, PackHead, hooks, open_entry, prove_frame, read_head, read_prints,
-};
+use crate::name::{Address, ApplianceId, BlobId, INFO_NAME, Shelf, Spot};
 use crate::progress::Progress;
 use crate::{Error, ManifestId, Result};
 
@@ -273,86 +273,40 @@ impl Check<'_> {
         coming: &mut dyn FnMut(&Address) -> Result<()>,
         passed: &mut dyn FnMut(&Address, u64) -> Result<()>,
     ) -> Result<()> {
-        let total = packs.iter().map(|(_, len)| len).sum();
-        for &(address, len) in packs {
+        let (vault, total) = (self.vault, packs.iter().map(|(_, len)| len).sum());
+        let mut coming = |pack: &Address| stop_if(progress).and_then(|()| coming(pack));
+        packs::each_proven(vault, packs, &mut coming, &mut |(pack, len), proof| {
             stop_if(progress)?;
-            coming(&address)?;
-            let before = self.report.damage_count;
-            let listed = self.report.damage.len();
-            match self.pack(address, len) {
-                // swept since it was listed; of a point that needs it all the same, that is said
-                Ok(()) | Err(Error::Missing { .. }) => {}
-                Err(error) => self.note(error, &address.name(Shelf::Packs))?,
-            }
-            if self.moved.contains(&address) && self.report.damage_count > before {
-                self.report.damage_count = before;
-                self.report.damage.truncate(listed);
-                self.vault.distrust.add(address);
-                progress.at(self.report.bytes_read, ByteCount::new(total));
-                passed(&address, len)?;
-                continue;
-            }
-            match self.report.damage_count == before {
-                true => self.vault.distrust.remove(&address),
-                false => {
-                    self.vault.distrust.add(address);
-                    self.report.damaged_packs.push(address.name(Shelf::Packs));
-                }
-            }
+            self.take(*pack, proof)?;
             progress.at(self.report.bytes_read, ByteCount::new(total));
-            passed(&address, len)?;
-        }
-        Ok(())
+            passed(pack, *len)
+        })
     }
 
-    fn pack(&mut self, address: Address, len: u64) -> Result<()> {
-        let name = address.name(Shelf::Packs);
-        let bytes = self.vault.fetch(&name, MAX_PACK_LEN)?;
-        self.report.packs += 1;
-        self.report.bytes_read = ByteCount::new(self.report.bytes_read.get() + len);
-        let slice = |range: ByteRange| {
-            let part = bytes.get(range.start() as usize..range.end() as usize);
-            part.map(<[u8]>::to_vec)
-                .ok_or_else(|| Error::damaged(&name, "length", "it is shorter than it says"))
-        };
-        let head = read_head(&self.vault.keys, self.vault.id, address, bytes.len() as u64, &slice)?;
-        let prints = read_prints(&head, &slice)?;
-        let before = self.report.damage_count;
-        let bad = self.entries(&head, &prints, &bytes)?;
-        let body = &bytes[..bytes.len() - FOOTER_LEN];
-        if before == self.report.damage_count && crc32fast::hash(body) != head.footer.body_crc {
-            self.damage(Damage::of(&Error::damaged(&name, "footer", "the body's checksum disagrees"), &name));
-        }
-        let chunks = |entry: &crate::pack::Entry| {
-            (entry.record.kind == crate::chunk::Kind::Frame).then_some(entry.record.chunks() as u8)
-        };
-        let found = Found {
-            row: PackRow::of(address, bytes.len() as u64, &head.table, &prints),
-            hooks: HookSum::of(hooks(&prints, |at| head.table.begins_frame(at as u32)).map(Fingerprint::key)),
-            entries: head.table.entries().map(chunks).collect(),
-            bad,
-        };
-        self.packs.insert(address, found);
-        Ok(())
-    }
-
-    /// Opens and compares all entries of a pack. Gives those that are damaged.
-    fn entries(&mut self, head: &PackHead, prints: &[Fingerprint], bytes: &[u8]) -> Result<HashSet<u32>> {
-        let mut bad = HashSet::new();
-        for (entry, number) in head.table.entries().zip(0..) {
-            let end = entry.offset as usize + entry.record.stored as usize;
-            let mut sealed = bytes.get(entry.offset as usize..end).unwrap_or_default().to_vec();
-            let proven = open_entry(&head.key, &head.address, number, &entry.record, &mut sealed)
-                .and_then(|raw| prove_frame(&self.vault.keys, head, prints, number, &raw));
-            match proven {
-                Ok(()) => self.report.entries += u64::from(entry.record.chunks().max(1)),
-                Err(error) => {
-                    bad.insert(number);
-                    self.note(error, &head.address.name(Shelf::Packs))?;
-                }
+    /// Takes in what was found in a pack.
+    fn take(&mut self, pack: Address, proof: Result<Proof>) -> Result<()> {
+        let proof = match proof {
+            // swept since it was listed; of a point that needs it all the same, that is said
+            Err(Error::Missing { .. }) => Proof::default(),
+            Err(error) if error.is_damage() => {
+                Proof { damage: vec![Damage::of(&error, &pack.name(Shelf::Packs))], ..Proof::default() }
             }
+            proof => proof?,
+        };
+        self.report.packs += u64::from(proof.bytes > 0);
+        self.report.bytes_read = ByteCount::new(self.report.bytes_read.get() + proof.bytes);
+        self.report.entries += proof.entries;
+        self.packs.extend(proof.found.map(|found| (pack, found)));
+        if proof.damage.is_empty() {
+            self.vault.distrust.remove(&pack);
+            return Ok(());
         }
-        Ok(bad)
+        self.vault.distrust.add(pack);
+        if !self.moved.contains(&pack) {
+            self.report.damaged_packs.push(pack.name(Shelf::Packs));
+            proof.damage.into_iter().for_each(|damage| self.damage(damage));
+        }
+        Ok(())
     }
 
     fn indexes(&mut self, indexes: &[Address], progress: &dyn Progress) -> Result<()> {
