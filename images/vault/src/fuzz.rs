@@ -9,7 +9,7 @@ pub use crate::info::fuzz_info as info;
 pub use crate::manifest::{fuzz_node as node, fuzz_point as point};
 pub use crate::moved::fuzz_moved as moved;
 pub use crate::slots::fuzz_slot as slot;
-pub use crate::stores::{fuzz_card as card, fuzz_sums as sums};
+pub use crate::stores::{fuzz_card as card, fuzz_parity as parity, fuzz_sums as sums};
 pub use crate::sweep::fuzz_quarantine as quarantine;
 pub use crate::writers::fuzz_writer as writer;
 
@@ -68,9 +68,9 @@ pub fn sheet(bytes: &[u8]) {
 }
 
 /// Every decoder of this crate.
-pub const ALL: [fn(&[u8]); 17] = [
+pub const ALL: [fn(&[u8]); 18] = [
     frame, table, quarantine, moved, arrived, hooks, run, index, info, node, point, key_file, sheet, slot,
-    card, sums, writer,
+    card, sums, parity, writer,
 ];
 
 #[cfg(test)]

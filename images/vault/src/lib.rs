@@ -98,8 +98,8 @@ pub use reach::{Reach, Share};
 pub use repair::{ChunkRepair, DiskSources, Sources};
 pub use slots::{KeyMaterial, MAX_SECRET, Slot, SlotKind, unlock};
 pub use stores::{
-    Bucket, Cloud, CopyState, CopyStatus, GivenCopy, MAX_COPIES, ObjectStore, Place, Repaired,
-    ReplicatedStore, StoreOptions,
+    Bucket, Cloud, CopyState, CopyStatus, GivenCopy, MAX_COPIES, ObjectStore, ParityStatus, ParityStore,
+    Place, Repaired, ReplicatedStore, Scheme, StoreOptions,
 };
 pub use sweep::{SweepReport, SweepRun};
 pub use vault::{Env, Options, Survey, Usage, Vault};

@@ -12,6 +12,7 @@ mod history;
 mod image;
 mod keys;
 mod object;
+mod parity;
 mod planted;
 mod power;
 mod proxy;

@@ -4,12 +4,10 @@ mod member;
 mod members;
 mod merge;
 mod repair;
-mod sums;
 
 pub use self::member::{MAX_COPIES, fuzz_card};
 pub use self::members::{CopyState, CopyStatus, GivenCopy};
 pub use self::repair::Repaired;
-pub use self::sums::fuzz_sums;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -19,6 +17,7 @@ use block::{BlobStore, ByteCount, ByteRange, Entropy, Error, Kind, Result, check
 
 use self::member::{Card, MEMBER, OWN, buried, bury};
 use self::members::{Copy, Members};
+use super::sums;
 
 /// Every blob in several stores: `local:N`. A put returns when every copy that is in service has it, and reading falls back.
 pub struct ReplicatedStore {

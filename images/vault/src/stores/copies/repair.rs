@@ -6,7 +6,8 @@ use block::sync::lock;
 use block::{BlobStore, ByteCount, Error, Kind, Result};
 
 use super::member::{OWN, forget, unmark_behind};
-use super::{ReplicatedStore, merge, sums};
+use super::{ReplicatedStore, merge};
+use crate::stores::sums;
 
 /// Blobs no copy has, by name, that one report lists; more are only counted.
 const MAX_LISTED: usize = 1000;
@@ -29,7 +30,7 @@ pub struct Repaired {
 }
 
 impl Repaired {
-    fn note(&mut self, name: &str, error: &Error) {
+    pub(in crate::stores) fn note(&mut self, name: &str, error: &Error) {
         self.hopeless_count += 1;
         if self.hopeless.len() < MAX_LISTED {
             self.hopeless.push((name.to_owned(), error.to_string()));

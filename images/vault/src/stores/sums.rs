@@ -107,19 +107,45 @@ pub(super) fn get(store: &dyn BlobStore, name: &str, range: ByteRange) -> Result
     if range.end() > len {
         return Err(Error::OutOfRange { offset: range.start(), count: range.count().get(), size: len });
     }
+    get_proven(store, (name, name), len, range)
+}
+
+/// A range of what lies under the first name, by the sums behind what lies under the second; both have this length.
+fn get_proven(
+    store: &dyn BlobStore,
+    (name, sums): (&str, &str),
+    len: u64,
+    range: ByteRange,
+) -> Result<Vec<u8>> {
     if range.is_empty() {
         return Ok(Vec::new());
     }
     let (first, behind) = (range.start() / BLOCK, range.end().div_ceil(BLOCK));
     let (start, end) = (first * BLOCK, (behind * BLOCK).min(len));
     let mut bytes = store.get(name, ByteRange::between(start, end))?;
-    let sums = store.get(name, ByteRange::between(len + first * SUM_LEN, len + behind * SUM_LEN))?;
+    let sums = store.get(sums, ByteRange::between(len + first * SUM_LEN, len + behind * SUM_LEN))?;
     prove(&bytes, &sums).map_err(|at| {
         Error::corrupt(format!("the copy of blob {name}"), Some(start + at), "its checksum disagrees")
     })?;
     bytes.truncate((range.end() - start) as usize);
     bytes.drain(..(range.start() - start) as usize);
     Ok(bytes)
+}
+
+/// A range of a blob that lies in a store as it is, proven by the sums of its twin.
+pub(super) fn get_beside(store: &dyn BlobStore, name: &str, twin: &str, range: ByteRange) -> Result<Vec<u8>> {
+    let (len, lies) = (size(store, twin)?, store.size(name)?.get());
+    if lies != len {
+        return Err(Error::corrupt(
+            format!("blob {name}"),
+            None,
+            format!("{lies} bytes long, {len} were put"),
+        ));
+    }
+    if range.end() > len {
+        return Err(Error::OutOfRange { offset: range.start(), count: range.count().get(), size: len });
+    }
+    get_proven(store, (name, twin), len, range)
 }
 
 /// A whole blob in a store, proven, and what is stored of it.
