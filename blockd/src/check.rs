@@ -5,7 +5,7 @@ use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, Urgency};
 use crate::names::rfc3339;
 use crate::points::{Stored, Tiers};
-use crate::repair::repair;
+use crate::repair::{follow, repair};
 use crate::transfer::Follow;
 use crate::vaults::NamedVault;
 use block::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use block::{ByteCount, Time};
 use control::{Job, Kind, LastCheck, Problem, ScrubVault, VaultCheck};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use vault::{CheckReport, CopyState, CopyStatus, ReplicatedStore, Scrub, VaultPoint};
+use vault::{CheckReport, CopyState, CopyStatus, ParityStore, ReplicatedStore, Scrub, VaultPoint};
 
 impl Daemon {
     /// Reads and verifies everything in a vault, as a job.
@@ -35,9 +35,10 @@ impl Daemon {
         let (tiers, clock) = (self.tiers().clone(), self.clock());
         self.jobs().start(new, move |run| {
             let vault = named.vault()?;
-            let of_copies = match named.copies()? {
-                Some(copies) => check_copies(run, &named, copies)?,
-                None => Vec::new(),
+            let of_copies = match (named.copies()?, named.parity()?) {
+                (Some(copies), _) => check_copies(run, &named, copies)?,
+                (_, Some(parity)) => check_parity(run, &named, parity)?,
+                (None, None) => Vec::new(),
             };
             let before = vault.survey().doing(|| format!("list vault {}", named.name))?;
             let report = vault.check(&Follow::new(run)).doing(|| format!("check vault {}", named.name))?;
@@ -75,6 +76,25 @@ fn check_copies(run: &Run, named: &NamedVault, copies: &ReplicatedStore) -> Resu
     }
     problems.extend(of_copies(named, &before, copies));
     Ok(problems)
+}
+
+/// Reads every blob, parity and twin, and puts right what can be; says what was wrong.
+fn check_parity(run: &Run, named: &NamedVault, parity: &ParityStore) -> Result<Vec<Problem>> {
+    let doing = || format!("check the parity of vault {}", named.name);
+    let before = parity.status().mended;
+    let report = parity.repair(true, &mut follow(run)).doing(doing)?;
+    if run.is_cancelled() {
+        return Err(Error::said(Kind::Cancelled, doing(), "somebody asked to stop"));
+    }
+    let hopeless = report.hopeless.into_iter().map(|(what, why)| Problem { what, why });
+    Ok(of_parity(parity, before).into_iter().chain(hopeless).collect())
+}
+
+/// What parity has put right since it had mended so many blobs.
+fn of_parity(parity: &ParityStore, before: u64) -> Option<Problem> {
+    let mended = parity.status().mended - before;
+    let why = format!("{mended} blobs were missing or damaged, and were put right from their parity or twin");
+    (mended > 0).then(|| Problem { what: "the store".to_owned(), why })
 }
 
 /// What was wrong with each copy since `before`, mended or not.
@@ -123,6 +143,8 @@ impl Daemon {
             let place = ScrubPlace::of(&tiers, &named, request.restart)?;
             let copies = named.copies()?;
             let before_copies = copies.map(|copies| copies.status());
+            let parity = named.parity()?;
+            let before_parity = parity.map_or(0, |parity| parity.status().mended);
             let scrub = Scrub {
                 after: place.after(),
                 bytes_per_second: request.bytes_per_second.and_then(NonZeroU64::new),
@@ -139,10 +161,11 @@ impl Daemon {
             place.keep(ended.is_ok())?;
             named.keep_damaged(&tiers.catalog)?;
             let report = ended?;
-            let problems = match (copies, &before_copies) {
+            let mut problems = match (copies, &before_copies) {
                 (Some(copies), Some(before)) => of_copies(&named, before, copies),
                 _ => Vec::new(),
             };
+            problems.extend(parity.and_then(|parity| of_parity(parity, before_parity)));
             let checked = Checked { points: &before.points, report: &report };
             conclude(run, &tiers, &named, &checked, problems, clock.now())
         })

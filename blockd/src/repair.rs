@@ -27,9 +27,10 @@ impl Daemon {
     pub fn repair_vault(&self, name: &str, request: &RepairVault) -> Result<Job> {
         let doing = || format!("repair vault {name}");
         let named = self.tiers().vaults.get(name)?;
-        if named.copies()?.is_none() && (request.copy.is_some() || request.all) {
+        let has_more = named.copies()?.is_some() || (named.parity()?.is_some() && request.copy.is_none());
+        if !has_more && (request.copy.is_some() || request.all) {
             return Err(Error::said(Kind::Invalid, doing(), "it has one copy of everything")
-                .with_help("`blockctl vault create --store DIR --copy DIR` makes a vault that has more"));
+                .with_help("`blockctl vault create --store DIR --copy DIR`, or `--parity 8+2`, makes a vault that has more"));
         }
         match (request.copy, &request.store) {
             (None, None) => {}
@@ -49,9 +50,10 @@ impl Daemon {
         let (all, tiers) = (request.all, self.tiers().clone());
         self.jobs().start(new, move |run| {
             let doing = || format!("repair vault {}", named.name);
-            let of_copies = match named.copies()? {
-                Some(copies) => repair(run, copies, all).doing(doing)?,
-                None => Repaired::default(),
+            let of_copies = match (named.copies()?, named.parity()?) {
+                (Some(copies), _) => repair(run, copies, all).doing(doing)?,
+                (_, Some(parity)) => parity.repair(all, &mut follow(run)).doing(doing)?,
+                (None, None) => Repaired::default(),
             };
             run.go_on()?;
             let vault = named.vault()?;
@@ -105,10 +107,15 @@ fn forget_healed(run: &Run, tiers: &Tiers, named: &NamedVault) -> Result<()> {
 
 /// Repairs copies; the job shows how far that is, and ends it if it is cancelled.
 pub fn repair(run: &Run, copies: &ReplicatedStore, all: bool) -> block::Result<Repaired> {
-    copies.repair(all, &mut |report: &Repaired| {
+    copies.repair(all, &mut follow(run))
+}
+
+/// Shows a job how far a repair is, and ends it if it was cancelled.
+pub fn follow(run: &Run) -> impl FnMut(&Repaired) -> ControlFlow<()> {
+    |report| {
         run.update(|job| job.bytes_read = report.bytes_read);
         if run.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })
+    }
 }
 
 fn show(vault: &str, report: Repaired, chunks: ChunkRepair) -> VaultRepair {

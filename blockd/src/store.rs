@@ -16,7 +16,7 @@ pub const VAULTS: &str = "vaults";
 const SHOWN_STRANGERS: usize = 3;
 
 /// What a vault's own making may have left in a directory that holds no vault yet.
-const BEGUN: [&str; 2] = ["copies", "keys"];
+const BEGUN: [&str; 3] = ["copies", "keys", "parity"];
 
 /// Where a vault lies.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -613,7 +613,7 @@ pub struct Vault {
     pub points: Option<u64>,
     /// Bytes it takes; absent while locked. Of a bucket, when it was last counted.
     pub stored: Option<u64>,
-    /// Copies of every blob: `none`, or `local:N`.
+    /// What protects its blobs from their medium: `none`, `local:N` (N copies), or `parity:K+M`.
     #[serde(default)]
     pub redundancy: String,
     /// Each copy, if there are several.

@@ -202,6 +202,9 @@ pub struct CreateVault {
     /// Further directories that each keep a copy of everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<String>,
+    /// Parity in the one directory: `K+M`, M for K packs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parity: Option<String>,
     /// How to reach a bucket: lines `name = value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_options: Option<String>,

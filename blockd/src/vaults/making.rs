@@ -14,7 +14,7 @@ use control::{CreateVault, Kind, OpenVault};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vault::{ApplianceId, KeyMaterial, StoreOptions, Vault, VaultKey, unlock};
+use vault::{ApplianceId, KeyMaterial, Scheme, StoreOptions, Vault, VaultKey, unlock};
 
 /// The table while it is changed.
 type Table = BTreeMap<String, Arc<NamedVault>>;
@@ -24,6 +24,7 @@ struct New<'a> {
     name: &'a str,
     location: Location,
     options: StoreOptions,
+    parity: Option<Scheme>,
     /// What is to open it; else a key file in the state.
     passphrase: Option<&'a str>,
     term_days: Option<u32>,
@@ -42,7 +43,9 @@ impl Vaults {
         let options = Self::parse_options(&location, request.store_options.as_deref())?;
         let (passphrase, term_days) = (request.passphrase.as_deref(), request.soft_delete_days);
         let (name, archive) = (&request.name, request.archive);
-        self.make(New { name, location, options, passphrase, term_days, archive })
+        let parity = request.parity.as_deref().map(str::parse).transpose();
+        let parity = parity.doing(|| format!("make vault {name}"))?;
+        self.make(New { name, location, options, parity, passphrase, term_days, archive })
     }
 
     /// Makes the vault of the first start.
@@ -50,7 +53,8 @@ impl Vaults {
         let location = Location::Directories(vec![self.root.join(DIR).join(MAIN)]);
         let options = StoreOptions::default();
         let (passphrase, term_days, archive) = (None, None, false);
-        self.make(New { name: MAIN, location, options, passphrase, term_days, archive }).map(|_| ())
+        self.make(New { name: MAIN, location, options, parity: None, passphrase, term_days, archive })
+            .map(|_| ())
     }
 
     fn make(&self, new: New<'_>) -> Result<(Arc<NamedVault>, Option<String>)> {
@@ -64,7 +68,7 @@ impl Vaults {
         }
         let location = self.place_for(new.location, &table)?;
         let doing = || format!("make vault {name} in {location}");
-        let store = self.new_store(&location, &new.options)?;
+        let store = self.new_store(&location, &new.options, new.parity)?;
         let taken = |id: VaultId| {
             Error::said(Kind::Conflict, doing(), format!("it holds vault {id} already"))
                 .with_help("choose an empty place; `blockctl vault open` brings in a vault that exists")

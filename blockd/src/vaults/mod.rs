@@ -30,8 +30,8 @@ use terms::Protected;
 pub use terms::Terms;
 pub use touched::Touched;
 use vault::{
-    ApplianceId, Env, FrameCache, KeyMaterial, Options, ReplicatedStore, Usage, Vault, VaultKey, Writer,
-    unlock,
+    ApplianceId, Env, FrameCache, KeyMaterial, Options, ParityStore, ReplicatedStore, Usage, Vault, VaultKey,
+    Writer, unlock,
 };
 
 /// The vault that is made at the first start.
@@ -141,6 +141,14 @@ impl NamedVault {
     /// As [`vault`](Self::vault).
     pub fn copies(&self) -> Result<Option<&Arc<ReplicatedStore>>> {
         Ok(self.opened()?.store.copies.as_ref())
+    }
+
+    /// Its store, if that keeps parity.
+    ///
+    /// # Errors
+    /// As [`vault`](Self::vault).
+    pub fn parity(&self) -> Result<Option<&Arc<ParityStore>>> {
+        Ok(self.opened()?.store.parity.as_ref())
     }
 
     /// What the catalog knows it by: its id, which another vault under the same name would not have.

@@ -79,7 +79,7 @@ impl Vaults {
             soft_delete_days: named.term_days(),
             immutability: named.terms.now().immutability,
             immutable_days: named.terms.now().immutable_days,
-            redundancy: if copies.is_empty() { "none".to_owned() } else { format!("local:{}", copies.len()) },
+            redundancy: redundancy(named, copies.len()),
             copies,
             read_only: named.open.as_ref().ok().and_then(|opened| opened.vault.read_only()),
             writers: Vec::new(),
@@ -180,6 +180,15 @@ impl Vaults {
                 .extend(named.copy_states().into_iter().filter_map(|copy| copy_warning(&named.name, copy)));
         }
         warnings
+    }
+}
+
+/// How a vault is protected from its own medium.
+fn redundancy(named: &NamedVault, copies: usize) -> String {
+    match (named.parity(), copies) {
+        (Ok(Some(parity)), _) => format!("parity:{}", parity.status().scheme),
+        (_, 0) => "none".to_owned(),
+        (_, copies) => format!("local:{copies}"),
     }
 }
 

@@ -7,10 +7,11 @@ use block::linux::LinuxMedia;
 use block::sync::lock;
 use block::{BlobStore, Media};
 use control::Kind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vault::{
-    Bucket, DirectoryStore, Exclusion, GivenCopy, ObjectStore, ReplicatedStore, StoreOptions, Vault, VaultKey,
+    Bucket, DirectoryStore, Exclusion, GivenCopy, ObjectStore, ParityStore, ReplicatedStore, Scheme,
+    StoreOptions, Vault, VaultKey,
 };
 
 /// Attempts while a vault is being opened: what is away is said soon, and tried again later.
@@ -24,6 +25,8 @@ pub(super) struct OpenStore {
     pub(super) exclusion: Exclusion,
     /// The same store, if it keeps several copies.
     pub(super) copies: Option<Arc<ReplicatedStore>>,
+    /// The same store, if it keeps parity.
+    pub(super) parity: Option<Arc<ParityStore>>,
 }
 
 impl Vaults {
@@ -36,9 +39,23 @@ impl Vaults {
     }
 
     /// Opens an empty store for a vault that is to be made, or one whose making was cut off.
-    pub(super) fn new_store(&self, location: &Location, options: &StoreOptions) -> Result<OpenStore> {
+    pub(super) fn new_store(
+        &self,
+        location: &Location,
+        options: &StoreOptions,
+        parity: Option<Scheme>,
+    ) -> Result<OpenStore> {
         let doing = || format!("make a vault in {location}");
-        let Location::Directories(paths) = location else { return self.open_store(location, options) };
+        let paths = match location {
+            Location::Directories(paths) if parity.is_none() || paths.len() == 1 => paths,
+            _ if parity.is_some() => {
+                let why = "parity is kept in one directory; copies and buckets are protected in another way";
+                return Err(
+                    Error::said(Kind::Invalid, doing(), why).with_help("leave out --parity, or --copy")
+                );
+            }
+            _ => return self.open_store(location, options),
+        };
         let mut stores = Vec::new();
         for path in paths {
             let directory = directory(path, true)?;
@@ -47,7 +64,13 @@ impl Vaults {
             stores.push((path.display().to_string(), store));
         }
         if let [(_, only)] = &stores[..] {
-            return Ok(alone(only.clone()));
+            return match parity {
+                Some(scheme) if Vault::describe(&**only).is_err() => {
+                    let made = ParityStore::create(only.clone(), scheme, self.env.entropy.clone());
+                    Ok(with_parity(made.doing(doing)?))
+                }
+                _ => self.alone(only.clone()),
+            };
         }
         let holds_one = stores.iter().any(|(_, store)| Vault::describe(&**store).is_ok())
             || ReplicatedStore::open(
@@ -62,7 +85,7 @@ impl Vaults {
         Ok(several(set.doing(doing)?))
     }
 
-    fn open_directories(&self, paths: &[std::path::PathBuf]) -> Result<OpenStore> {
+    fn open_directories(&self, paths: &[PathBuf]) -> Result<OpenStore> {
         let open = |path: &Path| -> Result<Arc<dyn BlobStore>> {
             let doing = || format!("open the directory {}", path.display());
             open_directory(directory(path, false)?, doing)
@@ -71,11 +94,11 @@ impl Vaults {
             let store = open(path)?;
             // one copy of several is what is left after a disaster
             return match ReplicatedStore::is_copy(&*store).doing(|| format!("open {}", path.display()))? {
-                false => Ok(alone(store)),
+                false => self.alone(store),
                 true => self.set_of(vec![(path.display().to_string(), Ok(store))]),
             };
         }
-        let given = |path: &std::path::PathBuf| -> GivenCopy {
+        let given = |path: &PathBuf| -> GivenCopy {
             let opened = self.holds_copy(path).and_then(|()| open(path));
             (path.display().to_string(), opened.map_err(|error| error.body().message))
         };
@@ -138,6 +161,15 @@ impl Vaults {
         self.write_file(name, &file)
     }
 
+    /// A store that holds the one copy, with parity if it says so.
+    fn alone(&self, blobs: Arc<dyn BlobStore>) -> Result<OpenStore> {
+        let doing = || "open the parity of a vault".to_owned();
+        match ParityStore::has_parity(&*blobs).doing(doing)? {
+            true => Ok(with_parity(ParityStore::open(blobs, self.env.entropy.clone()).doing(doing)?)),
+            false => Ok(OpenStore { blobs, exclusion: Exclusion::Locked, copies: None, parity: None }),
+        }
+    }
+
     fn set_of(&self, copies: Vec<GivenCopy>) -> Result<OpenStore> {
         let set = ReplicatedStore::open(copies).doing(|| "open the copies of a vault".to_owned())?;
         for copy in set.status() {
@@ -169,7 +201,7 @@ impl Vaults {
             );
         }
         let exclusion = if refuses { Exclusion::Refusing } else { Exclusion::Nothing };
-        Ok(OpenStore { blobs: Arc::new(store), exclusion, copies: None })
+        Ok(OpenStore { blobs: Arc::new(store), exclusion, copies: None, parity: None })
     }
 
     /// The options of a vault's bucket, as kept beside its key.
@@ -218,13 +250,14 @@ fn options_path(name: &str) -> String {
     format!("keys/{name}.store")
 }
 
-fn alone(blobs: Arc<dyn BlobStore>) -> OpenStore {
-    OpenStore { blobs, exclusion: Exclusion::Locked, copies: None }
+fn with_parity(store: ParityStore) -> OpenStore {
+    let store = Arc::new(store);
+    OpenStore { blobs: store.clone(), exclusion: Exclusion::Locked, copies: None, parity: Some(store) }
 }
 
 fn several(set: ReplicatedStore) -> OpenStore {
     let set = Arc::new(set);
-    OpenStore { blobs: set.clone(), exclusion: Exclusion::Locked, copies: Some(set) }
+    OpenStore { blobs: set.clone(), exclusion: Exclusion::Locked, copies: Some(set), parity: None }
 }
 
 /// Opens a directory to be written. One daemon at a time has it.

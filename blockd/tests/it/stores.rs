@@ -1,6 +1,7 @@
 //! Vaults in buckets and in several directories, and what opens them.
 
-use crate::fixture::{Daemon, State, failure, noise};
+use crate::fixture::{Daemon, Dice, State, failure, noise};
+use block::{BlockDevice, BlockSource, ByteOffset};
 use control::{AddKey, BackupRequest, CreateVault, Job, Kind, OpenVault, RepairVault, Vault};
 use sim::server::{BUCKET, Server};
 use std::fs;
@@ -131,6 +132,66 @@ fn a_bucket_that_is_away_at_the_start_comes_back() {
     assert_eq!(backup(&daemon, "web", "far").error, None, "it opened by itself");
 }
 
+/// A guest writes and reads while the store of a running backup answers nothing, and its 99th percentile is as without. The long form
+/// prints it (`--nocapture`) and holds it to a fifth.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "latency is what this measures")]
+fn a_guest_notices_nothing_of_a_store_that_hangs() {
+    let soak = std::env::var_os("BLOCKD_SOAK").is_some();
+    let (rounds, requests, most) = if soak { (9, 20_000, 1.2) } else { (3, 2_000, 4.0) };
+    let server = Server::moto();
+    let state = State::new();
+    let daemon = state.start();
+    let request = CreateVault {
+        name: "far".into(),
+        store: format!("s3://{BUCKET}/slow"),
+        store_options: Some(options(server.port())),
+        ..CreateVault::default()
+    };
+    daemon.client().create_vault(&request).expect("a vault");
+    daemon.create("web", 32 << 20);
+    daemon.write("web", 0, &noise(1, 32 << 20));
+    let device = daemon.export("web");
+    let mut chance = Dice::new(3);
+    let mut p99 = || {
+        let mut took: Vec<u128> = Vec::new();
+        let mut buf = vec![7; 4096];
+        for number in 0..requests {
+            let at = ByteOffset::new(chance.below(8192) * 4096);
+            let began = std::time::Instant::now();
+            match number % 3 {
+                0 => device.read_at(at, &mut buf).expect("read"),
+                _ => device.write_at(at, &buf).expect("written"),
+            }
+            took.push(began.elapsed().as_nanos());
+        }
+        took.sort_unstable();
+        took[took.len() * 99 / 100] as f64 / 1000.0
+    };
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        daemon.snapshot("web");
+        let without = p99();
+        server.pause();
+        let begun =
+            daemon.client().backup(&BackupRequest { vault: Some("far".into()), ..daemon_request("web") });
+        let job = begun.expect("a job");
+        let with = p99();
+        let is_running = daemon.client().job(&job.id).expect("the job").ended.is_none();
+        server.resume();
+        assert!(is_running, "the store hangs");
+        assert_eq!(daemon.finished(&job).error, None);
+        println!(
+            "99th percentile of 4 KiB reads and writes: {without:.1} µs, with a store that hangs {with:.1} µs"
+        );
+        ratios.push(with / without);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (least, middle, longest) = (ratios[0], ratios[rounds / 2], ratios[rounds - 1]);
+    println!("{middle:.2} ({least:.2}-{longest:.2}) times");
+    assert!(middle < most, "{ratios:?}");
+}
+
 fn copies(state: &State) -> [String; 2] {
     ["a", "b"].map(|name| state.path().with_file_name(name).display().to_string())
 }
@@ -225,6 +286,53 @@ fn a_vault_with_two_copies() {
     let daemon = state.start();
     assert_eq!(daemon.read("web@1"), content, "the new copy alone has everything");
     assert_eq!(shown(&daemon, "safe").store, format!("{new}, {b}"));
+}
+
+/// One directory with parity: what is flipped or lost in it reads as it was and comes back, and says so.
+#[test]
+fn a_vault_with_parity() {
+    let state = State::new();
+    let daemon = state.start();
+    let content = disk(&daemon, "web", 1);
+    let [a, b] = copies(&state);
+    let request = CreateVault {
+        name: "safe".into(),
+        store: a.clone(),
+        parity: Some("4+2".into()),
+        ..CreateVault::default()
+    };
+    let with_copy = CreateVault { copies: vec![b], ..request.clone() };
+    let too_much = CreateVault { parity: Some("1+9".into()), ..request.clone() };
+    for wrong in [with_copy, too_much] {
+        assert_eq!(failure(daemon.client().create_vault(&wrong)).0, Kind::Invalid);
+    }
+    let made = daemon.client().create_vault(&request).expect("a vault");
+    assert_eq!((made.redundancy.as_str(), made.copies.len()), ("parity:4+2", 0));
+    assert_eq!(backup(&daemon, "web", "safe").error, None);
+    drop_from_instant(&daemon, "web@1");
+    assert!(daemon.stop().success());
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).expect("a blob");
+        bytes[130] ^= 1;
+        fs::write(path, bytes).expect("written");
+    };
+    hurt(&format!("{a}/packs"), "", |path| fs::remove_file(path).expect("removed"));
+    hurt(&format!("{a}/points"), "", flip);
+    let daemon = state.start();
+    assert_eq!(shown(&daemon, "safe").redundancy, "parity:4+2");
+    assert_eq!(daemon.read("web@1"), content, "from its parity");
+    hurt(&format!("{a}/parity/twin/points"), "", |path| fs::remove_file(path).expect("removed"));
+    let request = RepairVault { all: true, ..RepairVault::default() };
+    let done = daemon.finished(&daemon.client().repair_vault("safe", &request).expect("a job"));
+    assert_eq!(done.error, None);
+    assert!(done.repair.is_some_and(|repair| repair.hopeless == 0 && repair.repaired > 0), "its twin");
+    hurt(&format!("{a}/packs"), "", flip);
+    let check =
+        || daemon.finished(&daemon.client().check_vault("safe").expect("a job")).check.expect("found");
+    let found = check();
+    assert!(found.problems.iter().any(|problem| problem.why.contains("parity")), "{:?}", found.problems);
+    let again = check();
+    assert!(again.ok && again.problems.is_empty(), "{:?}", again.problems);
 }
 
 /// Key files, passphrases and commands open a vault; a rotated key file opens nothing.

@@ -14,8 +14,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, absolute};
 use std::sync::Arc;
 use vault::{
-    DirectoryStore, Env, GivenCopy, KeyMaterial, ObjectStore, Place, ReplicatedStore, StoreOptions, Survey,
-    Vault, VaultKey, VaultPoint, unlock,
+    DirectoryStore, Env, GivenCopy, KeyMaterial, ObjectStore, ParityStore, Place, ReplicatedStore,
+    StoreOptions, Survey, Vault, VaultKey, VaultPoint, unlock,
 };
 
 /// Digits of an id that name a point.
@@ -169,6 +169,9 @@ fn open_directories(paths: &[std::path::PathBuf]) -> Result<Arc<dyn BlobStore>> 
     };
     if let [path] = paths {
         let store = open(path)?;
+        if ParityStore::has_parity(&*store)? {
+            return Ok(Arc::new(ParityStore::open(store, Arc::new(KernelEntropy))?));
+        }
         if !ReplicatedStore::is_copy(&*store)? {
             return Ok(store);
         }

@@ -16,14 +16,22 @@ use std::path::{Path, absolute};
 /// Runs the verb.
 pub fn run(verb: VaultVerb, client: &Client, output: &Output) -> Result<()> {
     match verb {
-        VaultVerb::Create { name, place, passphrase_file, sheet, soft_delete_days, lab } => {
+        VaultVerb::Create { name, place, parity, passphrase_file, sheet, soft_delete_days, lab } => {
             let archive = place.archive;
             let (store, copies, store_options) = places(place)?;
             let passphrase = passphrase_file.as_deref().map(secret::passphrase).transpose()?;
             let soft_delete_days = Some(if lab { 0 } else { soft_delete_days });
             sheet.as_deref().map_or(Ok(()), secret::must_be_new)?;
-            let request =
-                CreateVault { name, store, copies, store_options, passphrase, soft_delete_days, archive };
+            let request = CreateVault {
+                name,
+                store,
+                copies,
+                parity,
+                store_options,
+                passphrase,
+                soft_delete_days,
+                archive,
+            };
             let mut vault = client.create_vault(&request)?;
             if let (Some(text), Some(file)) = (vault.recovery_sheet_text.take(), &sheet) {
                 secret::write_new(file, &text)?;
@@ -158,7 +166,7 @@ fn repair(client: &Client, output: &Output, name: &str, request: &RepairVault) -
 
 fn repaired(repair: &VaultRepair) -> String {
     let mut text = format!(
-        "vault {}: {} looked at, {} read, {} made right in a copy\n",
+        "vault {}: {} looked at, {} read, {} made right in the store\n",
         repair.vault,
         size::count(repair.blobs, "blob"),
         size::show(repair.bytes_read),

@@ -13,6 +13,9 @@ pub enum VaultVerb {
         name: String,
         #[command(flatten)]
         place: StoreArguments,
+        /// Keep parity in the one directory: M for every K packs, so that any M of them may be damaged or lost; costs M/K of the room
+        #[arg(long, value_name = "K+M", conflicts_with = "copy")]
+        parity: Option<String>,
         /// Open it by a passphrase, the first line of this file (- asks on the terminal), instead of a key file on the daemon's host
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "sheet")]
         passphrase_file: Option<PathBuf>,
@@ -90,11 +93,11 @@ pub enum VaultVerb {
         #[arg(long)]
         restart: bool,
     },
-    /// Give each copy of a vault what it lacks, and heal what is known to be damaged from other packs and from the disks
+    /// Give each copy of a vault what it lacks, restore what is damaged from parity, and heal what is known to be damaged from other packs and from the disks
     Repair {
         /// Its name
         name: String,
-        /// Read and prove every byte of every copy, instead of comparing names and lengths
+        /// Read and prove every byte of every copy, or of the parity, instead of comparing names and lengths
         #[arg(long)]
         all: bool,
         /// The number of a copy that is lost, and is to be made again in the directory of --store
