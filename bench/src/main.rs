@@ -8,6 +8,7 @@ mod appliance;
 mod bare;
 mod fio;
 mod fold;
+mod increments;
 mod many_points;
 mod mount;
 mod nbd;
@@ -53,6 +54,9 @@ enum Workload {
     /// The server without checks or a data path that stands beside others in the workload nbd
     #[command(name = "bare-server", hide = true)]
     BareServer(bare::Options),
+    /// Increments of a large, sparse disk beside those of a small one
+    #[command(name = "increments")]
+    Increments(increments::Options),
     /// Backups into a vault beside restic, borg and qemu-img
     #[command(name = "vault")]
     Vault(vault::Options),
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Workload::Mount(options) => mount::run(&options),
         Workload::Tracking(options) => tracking::run(&options),
         Workload::BareServer(options) => bare::run(&options),
+        Workload::Increments(options) => increments::run(&options),
         Workload::Vault(options) => vault::run(&options),
     };
     match outcome {

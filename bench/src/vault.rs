@@ -32,7 +32,7 @@ pub struct Options {
     /// Folder whose files the image holds
     #[arg(long, default_value = "/usr")]
     tree: PathBuf,
-    /// A raw image to take instead; it is copied
+    /// A raw image to take instead, which is only read
     #[arg(long)]
     image: Option<PathBuf>,
     /// Rounds, of which the medians are reported
@@ -46,8 +46,8 @@ pub struct Options {
 /// A way to back a file up.
 trait Subject {
     fn name(&self) -> &'static str;
-    /// An empty store in a folder of its own.
-    fn prepare(&mut self, image: &Path, place: &Path) -> Result<()>;
+    /// An empty store in a folder of its own. `original` holds the same as `image`, and stays as it is.
+    fn prepare(&mut self, image: &Path, original: &Path, place: &Path) -> Result<()>;
     /// The image changed and these blocks of it are others now.
     fn change(&mut self, _blocks: &[u64]) -> Result<()> {
         Ok(())
@@ -80,11 +80,10 @@ struct Taken {
 /// A program is missing or fails, or a restore gives other bytes.
 pub fn run(options: &Options) -> Result<()> {
     let place = tempfile::TempDir::with_prefix_in("blockd-bench-", &options.dir)?;
-    let image = place.path().join("disk.raw");
-    match &options.image {
-        Some(given) => drop(run_program(Command::new("cp").arg("--sparse=always").arg(given).arg(&image))?),
-        None => make_image(&options.tree, &image)?,
-    }
+    let image = match &options.image {
+        Some(given) => given.canonicalize()?,
+        None => make_image(&options.tree, place.path().join("disk.raw"))?,
+    };
     let size = fs::metadata(&image)?.len();
     let data = fs::metadata(&image)?.blocks() * 512;
     println!("- image: {size} bytes, of which {data} are allocated");
@@ -121,7 +120,7 @@ fn measure(
     let raw = place.join("disk.raw");
     run_program(Command::new("cp").arg("--sparse=always").arg(image).arg(&raw))?;
     run_program(Command::new("sync").arg("--file-system").arg(place))?;
-    subject.prepare(&raw, place)?;
+    subject.prepare(&raw, image, place)?;
     taken.full_s.push(timed(|| subject.backup())?);
     taken.full_bytes = stored(&subject.store())?;
     overwrite(&raw, blocks)?;
@@ -157,13 +156,14 @@ fn sync(file: &Path) -> Result<()> {
     run_program(Command::new("sync").arg(file)).map(drop)
 }
 
-fn make_image(tree: &Path, image: &Path) -> Result<()> {
+fn make_image(tree: &Path, image: PathBuf) -> Result<PathBuf> {
     let used =
         run_program(Command::new("du").args(["--summarize", "--bytes", "--one-file-system"]).arg(tree))?;
     let used: u64 =
         used.split_whitespace().next().and_then(|n| n.parse().ok()).context("du gave no number")?;
-    fs::File::create(image)?.set_len((used + used / 2).next_multiple_of(1 << 30))?;
-    run_program(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(tree).arg(image)).map(drop)
+    fs::File::create(&image)?.set_len((used + used / 2).next_multiple_of(1 << 30))?;
+    run_program(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(tree).arg(&image))?;
+    Ok(image)
 }
 
 /// Every so many blocks one, anywhere among them.
@@ -286,12 +286,12 @@ impl Subject for Blockd {
         "blockd"
     }
 
-    fn prepare(&mut self, image: &Path, place: &Path) -> Result<()> {
+    fn prepare(&mut self, _image: &Path, original: &Path, place: &Path) -> Result<()> {
         self.server = None;
         self.state = place.join("state");
         fs::create_dir(&self.state)?;
         self.server = Some(Server::blockd(&self.bin_dir.join("blockd"), &self.state, "disk")?);
-        self.ctl(&["disk", "create", "disk", "--from", &image.display().to_string(), "--format", "raw"])?;
+        self.ctl(&["disk", "adopt", "disk", &original.display().to_string()])?;
         self.server.as_ref().context("the daemon is gone")?.wait_until_idle()?;
         self.rest_bytes = self.memory("VmRSS:")?;
         Ok(())
@@ -346,7 +346,7 @@ impl Subject for Restic {
         "restic"
     }
 
-    fn prepare(&mut self, image: &Path, place: &Path) -> Result<()> {
+    fn prepare(&mut self, image: &Path, _original: &Path, place: &Path) -> Result<()> {
         (self.image, self.repository) = (image.to_owned(), place.join("restic"));
         self.run(&["init"])
     }
@@ -393,7 +393,7 @@ impl Subject for Borg {
         "borg"
     }
 
-    fn prepare(&mut self, image: &Path, place: &Path) -> Result<()> {
+    fn prepare(&mut self, image: &Path, _original: &Path, place: &Path) -> Result<()> {
         (self.image, self.repository, self.number) = (image.to_owned(), place.join("borg"), 0);
         self.run(place, &["init", "--encryption=repokey-blake2", &self.repository.display().to_string()])
     }
@@ -434,7 +434,7 @@ impl Subject for QemuImg {
         "qemu-img"
     }
 
-    fn prepare(&mut self, image: &Path, place: &Path) -> Result<()> {
+    fn prepare(&mut self, image: &Path, _original: &Path, place: &Path) -> Result<()> {
         (self.image, self.folder, self.number) = (image.to_owned(), place.join("qcow2"), 0);
         Ok(fs::create_dir(&self.folder)?)
     }
