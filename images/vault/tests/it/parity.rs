@@ -250,8 +250,7 @@ fn crashes_lose_nothing() {
     world.known.truncate(9);
     world.known.push(last);
     let step = if std::env::var_os("BLOCKD_SOAK").is_some() { 1 } else { 7 };
-    let mut crashes = 0;
-    for calls in (0..).step_by(step) {
+    for (crashes, calls) in (0..).step_by(step).enumerate() {
         let mut world = world.clone();
         let store = start.fork();
         let pack = named(&store, "packs/").remove(0);
@@ -265,7 +264,6 @@ fn crashes_lose_nothing() {
             }
             Err(error) => assert!(is_power_off(&error) || store.is_off(), "{error}"),
         }
-        crashes += 1;
         let store = store.crash();
         let parity = again(&store);
         let vault = open(parity.clone(), &env()).expect("opens");
