@@ -102,7 +102,7 @@ impl<'a> Stage<'a> {
         appliance.configure(&format!("cache-bytes = {SMALL_CACHE}\n"))?;
         let uri = appliance.create(DISK, options.disk_gib << 30)?.uri;
         fill(&raw, &uri)?;
-        let request = BackupRequest { item: DISK.to_owned(), vault: None, full: false, keep_seconds: None };
+        let request = BackupRequest { item: DISK.to_owned(), ..BackupRequest::default() };
         let job = appliance.client().backup(&request)?;
         finished(&appliance, &job.id)?;
         appliance.snapshot(DISK)?;

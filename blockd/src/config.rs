@@ -4,6 +4,9 @@ use crate::error::{Doing, Error, Result};
 use crate::events::Alert;
 use crate::identity::LocalUser;
 use crate::jobs::{HoursKeys, Limits};
+use crate::names::{is_word, machine};
+use crate::quiesce::MachineKeys;
+use crate::rehearsal::RehearsalKeys;
 use crate::space::{self, LEAST_RESERVE};
 use block::linux::SystemClock;
 use block::{Clock, Media};
@@ -90,6 +93,12 @@ pub struct Config {
     /// What prints a secret that opens a vault, by the vault's name.
     #[serde(default)]
     key_commands: BTreeMap<String, Vec<String>>,
+    /// Guest agents of machines and programs that run around their points, by the machine's name.
+    #[serde(default)]
+    machine: BTreeMap<String, MachineKeys>,
+    /// How rehearsals run their machines.
+    #[serde(default)]
+    pub rehearsal: RehearsalKeys,
 }
 
 /// The files of TLS, in PEM; relative names lie in the state directory.
@@ -179,6 +188,15 @@ impl Config {
         if let Some((name, _)) = config.key_commands.iter().find(|(_, words)| words.is_empty()) {
             return Err(wrong(format!("key-commands.{name} names no program")));
         }
+        for (name, hooks) in &config.machine {
+            let why = match is_word(name) {
+                true => hooks.check().err(),
+                false => Some("is no machine's name, such as web of vm/web".to_owned()),
+            };
+            if let Some(why) = why {
+                return Err(wrong(format!("machine.{name}: {why}")));
+            }
+        }
         if let Some(why) = config.alert.iter().find_map(|alert| alert.check().err()) {
             return Err(wrong(why));
         }
@@ -218,6 +236,11 @@ impl Config {
     /// Programs with their arguments that print what opens a vault, by the vault's name.
     pub fn key_commands(&self) -> &BTreeMap<String, Vec<String>> {
         &self.key_commands
+    }
+
+    /// Guest agents of machines and programs that run around their points, by `vm/NAME`.
+    pub fn machines(&self) -> BTreeMap<String, MachineKeys> {
+        self.machine.iter().map(|(name, hooks)| (machine(name), hooks.clone())).collect()
     }
 
     /// How much the instant tier may take.

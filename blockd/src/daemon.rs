@@ -16,11 +16,13 @@ use crate::hydration::Hydration;
 use crate::identity::{LocalUser, Tokens};
 use crate::jobs::Jobs;
 use crate::keeper::{Keeper, Plans, expiry};
-use crate::machines::Machines;
+use crate::machines::{DIR as MACHINES, Machines};
 use crate::metrics;
 use crate::names::rfc3339;
 use crate::points::{Listings, Tiers};
 use crate::policies::Policies;
+use crate::quiesce::Quiesce;
+use crate::rehearsal::{Evidence, RehearsalKeys};
 use crate::space::Space;
 use crate::state::State;
 use crate::upkeep::Upkeep;
@@ -28,7 +30,7 @@ use crate::vaults::Vaults;
 use block::{ByteCount, Clock};
 use control::{
     CreateVault, DeletePointQuery, Disk, Job, OpenVault, Point, PointDeleted, Points, PointsQuery,
-    RecoverQuery, ResizeDisk, Status, Vault, VaultProtection,
+    RecoverQuery, ResizeDisk, SnapshotRequest, Status, Vault, VaultProtection,
 };
 use nbd::{Limits, Listener, Server};
 use std::os::fd::OwnedFd;
@@ -55,6 +57,9 @@ pub struct Daemon {
     plans: Plans,
     machines: Machines,
     keeper: Keeper,
+    quiesce: Quiesce,
+    evidence: Evidence,
+    rehearsal_keys: RehearsalKeys,
     tiers: Arc<Tiers>,
     space: Arc<Space>,
     consolidation: Consolidation,
@@ -141,9 +146,11 @@ impl Daemon {
         let hydration = Hydration::start(tiers.clone(), state.clock(), config)?;
         let upkeep = Upkeep::start(tiers.clone(), state.clock())?;
         let started = rfc3339(state.clock().now());
+        let evidence = Evidence::open(state.media().clone(), state.dir())?;
         let policies = Policies::open(state.media().clone(), tiers.disks.groups.clone())?;
         tiers.vaults.all().iter().try_for_each(|vault| policies.born(&vault.name))?;
         let machines = Machines::open(state.media().clone())?;
+        let quiesce = Quiesce::new(state.path(MACHINES), config.machines());
         let daemon = Arc::new(Self {
             state,
             started,
@@ -158,6 +165,9 @@ impl Daemon {
             plans: Plans::default(),
             machines,
             keeper: Keeper::default(),
+            quiesce,
+            evidence,
+            rehearsal_keys: config.rehearsal.clone(),
             tiers,
             space,
             consolidation,
@@ -167,6 +177,7 @@ impl Daemon {
             notices,
         });
         daemon.keeper.start(&daemon)?;
+        daemon.discard_cut_off();
         daemon.resume_replacements();
         daemon.resume_jobs();
         Ok(daemon)
@@ -243,6 +254,21 @@ impl Daemon {
     /// The protected machines.
     pub fn machines(&self) -> &Machines {
         &self.machines
+    }
+
+    /// What holds machines still.
+    pub(crate) fn quiesce(&self) -> &Quiesce {
+        &self.quiesce
+    }
+
+    /// What rehearsals came to.
+    pub(crate) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// How rehearsals run their machines.
+    pub(crate) fn rehearsal_keys(&self) -> &RehearsalKeys {
+        &self.rehearsal_keys
     }
 
     /// What acts by the policies.
@@ -465,8 +491,10 @@ impl Daemon {
     pub fn point(&self, name: &str) -> Result<Point> {
         let held = self.tiers.find(name)?;
         let expiry = expiry(self, &held);
+        let rehearsals = self.evidence.of(held.state);
         let mut shown = self.tiers.show(&[held])?;
         let mut point = shown.pop().ok_or_else(|| Error::not_found(format!("point {name}")))?;
+        point.rehearsals = rehearsals;
         match expiry {
             Ok(Some((policy, kept))) => (point.policy, point.kept) = (Some(policy.to_string()), kept),
             Ok(None) => {}
@@ -479,9 +507,9 @@ impl Daemon {
     /// Recovery point now, of all these disks.
     ///
     /// # Errors
-    /// As [`take_point`](Self::take_point).
-    pub fn snapshot(&self, disks: &[String]) -> Result<Vec<Point>> {
-        let held = self.take_point(disks)?;
+    /// As [`take_point`](Self::take_point); `Refused` if it would be less consistent than is asked.
+    pub fn snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Point>> {
+        let held = self.take_point(&request.disks, request.require)?;
         self.tiers.show(&held)
     }
 

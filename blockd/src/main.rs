@@ -38,7 +38,9 @@ mod points;
 mod policies;
 mod policy;
 mod protection;
+mod quiesce;
 mod recover;
+mod rehearsal;
 mod repair;
 mod restore;
 mod resume;
@@ -73,6 +75,9 @@ struct Arguments {
 enum Verb {
     /// Serve the disks of a state directory, in the foreground.
     Serve(serve::Options),
+    /// Hold a guest's filesystems still for a recovery point; started by the daemon, which it outlives.
+    #[command(hide = true)]
+    Watchdog,
     /// Print the man page, or write one for every verb to a directory.
     Man {
         /// The directory, which is made if it does not exist.
@@ -95,6 +100,7 @@ fn main() -> ExitCode {
     };
     let done = match arguments.verb {
         Verb::Serve(options) => serve::run(&options),
+        Verb::Watchdog => quiesce::watchdog::run(),
         Verb::Man { dir } => man(dir.as_deref()),
     };
     match done {

@@ -4,7 +4,7 @@
 use crate::error::{Doing, Error, Result};
 use block::sync::{Mutex, lock};
 use block::{Media, OpenHow, StateId};
-use control::Kind;
+use control::{Consistency, Kind};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -37,6 +37,23 @@ pub struct Mark {
     /// Vaults it was brought back to from an archive, by their ids, and until when each holds it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rehydrated: BTreeMap<String, Timestamp>,
+    /// How whole it is to its guest; as after a power cut where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesced: Option<Quiesced>,
+}
+
+/// What was reached of consistency when a point was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Quiesced {
+    /// The level.
+    pub level: Consistency,
+    /// How long the guest's filesystems were held still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_ms: Option<u64>,
+    /// Why it is not more, if more was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Somebody's word that a point must stay.
@@ -78,6 +95,7 @@ impl Mark {
             && self.suspect.is_none()
             && self.deleted.is_empty()
             && self.rehydrated.is_empty()
+            && self.quiesced.is_none()
     }
 
     /// A mark that cannot be read is taken for a hold: what it said may have been one.

@@ -166,6 +166,12 @@ pub fn has_members(name: &str) -> bool {
     is_machine(name) || is_group(name)
 }
 
+/// The machine that a disk of this name belongs to, if it is a machine's.
+pub fn machine_of_disk(disk: &str) -> Option<String> {
+    let (machine, _) = disk.strip_prefix(MACHINES)?.split_once('/')?;
+    Some(format!("{MACHINES}{machine}"))
+}
+
 /// Whether a disk of this name is what an item names: the disk itself, or a disk of the machine.
 pub fn is_of(item: &str, disk: &str) -> bool {
     disk == item || (is_machine(item) && disk.strip_prefix(item).is_some_and(|rest| rest.starts_with('/')))

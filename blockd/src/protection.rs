@@ -6,7 +6,7 @@ use crate::gate::stamp;
 use crate::keeper::Newest;
 use crate::points::{By, Held};
 use crate::policies::{PolicyName, Protection};
-use control::{Item, Kind, Point, Policy, UnprotectQuery};
+use control::{Item, Kind, Point, Policy, Rehearsal, UnprotectQuery};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -80,8 +80,11 @@ impl Daemon {
         Ok(items.iter().map(|(item, protection)| self.item(item, protection, &newest, speed)).collect())
     }
 
-    /// How long a restore of all disks of an item takes at so many bytes a second.
+    /// How long it takes until an item is back: as its last rehearsal that passed measured, else all its bytes at so many a second.
     fn estimate(&self, item: &str, speed: Option<u64>) -> Option<Duration> {
+        if let (_, Some(Rehearsal { up_ms: Some(measured), .. })) = self.evidence().newest(item) {
+            return Some(Duration::from_millis(measured));
+        }
         let speed = speed?;
         let disks = self.tiers().disks.of(item).ok()?;
         let bytes: u64 = disks.iter().filter_map(|named| named.stored()).sum();

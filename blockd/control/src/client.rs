@@ -228,7 +228,15 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status).
     pub fn snapshot(&self, disks: &[String]) -> Result<Vec<Point>, Error> {
-        self.send(Method::POST, "/v1/snapshots", Some(&SnapshotRequest { disks: disks.to_vec() }))
+        self.snapshot_with(&SnapshotRequest { disks: disks.to_vec(), require: None })
+    }
+
+    /// The same, and how consistent it has to be.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `refused` if it cannot be.
+    pub fn snapshot_with(&self, request: &SnapshotRequest) -> Result<Vec<Point>, Error> {
+        self.send(Method::POST, "/v1/snapshots", Some(request))
     }
 
     /// Recovery points, of one item or of all.
@@ -280,6 +288,14 @@ impl Client {
     /// As [`status`](Self::status); `unavailable` if the vault is locked.
     pub fn backup(&self, request: &BackupRequest) -> Result<Job, Error> {
         self.send(Method::POST, "/v1/backups", Some(request))
+    }
+
+    /// Starts a recovery point as a machine of its own, as a job, to see whether it would.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn rehearse(&self, request: &crate::RehearseRequest) -> Result<Job, Error> {
+        self.send(Method::POST, "/v1/rehearsals", Some(request))
     }
 
     /// A disk that runs from a recovery point, at once.

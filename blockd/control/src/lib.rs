@@ -23,6 +23,7 @@ mod kind;
 mod machines;
 mod objects;
 mod policies;
+mod rehearsals;
 mod requests;
 mod runs;
 mod state_dir;
@@ -41,14 +42,16 @@ pub use machines::{
     MachinesQuery, ProtectMachine, ReplaceMachine, RestoreMachine,
 };
 pub use objects::{
-    Base, Change, ChangeKind, Changes, Consolidation, Daemon, Disk, DiskAudit, DiskClient, DiskScrub,
-    DiskState, Export, ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points, Problem,
-    Shed, Space, SpaceState, Status, SweepRun, Tier, TransferKind, Vault, VaultCheck, VaultSweep, VaultUsage,
+    Base, Change, ChangeKind, Changes, Consistency, Consolidation, Daemon, Disk, DiskAudit, DiskClient,
+    DiskScrub, DiskState, Export, ExportCommand, Hurt, Job, JobState, LastCheck, Point, PointDeleted, Points,
+    Problem, Shed, Space, SpaceState, Status, SweepRun, Tier, TransferKind, Vault, VaultCheck, VaultSweep,
+    VaultUsage,
 };
 pub use policies::{
     Group, GroupMembers, HoldPoint, Item, KeptBy, PlannedPoint, Policy, PolicyPlan, PolicyText, Protect,
     UnprotectQuery,
 };
+pub use rehearsals::{CheckedVolume, Probe, Rehearsal, RehearseRequest};
 pub use requests::{
     BackupRequest, ChangesQuery, CreateDisk, CreateVault, DeleteDiskQuery, DeletePointQuery, NewBase,
     OpenVault, PageQuery, PointsQuery, RecoverQuery, RenameDisk, ResizeDisk, ScrubVault, ShareDisk,

@@ -321,6 +321,32 @@ impl Tier {
     }
 }
 
+/// How whole a recovery point is to the guest. The later, the more.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// As after a power cut of the guest.
+    #[default]
+    Crash,
+    /// The guest's filesystems were written out and held still meanwhile.
+    Filesystem,
+    /// Its applications were too, as they or a hook of the host said.
+    Application,
+}
+
+impl Consistency {
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Filesystem => "filesystem",
+            Self::Application => "application",
+        }
+    }
+}
+
 /// A disk's content at a seal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Point {
@@ -346,8 +372,14 @@ pub struct Point {
     /// Until when a vault holds it again, if it was rehydrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehydrated_until: Option<String>,
-    /// What the guest can expect: `crash`, as after a power cut of the guest.
-    pub consistency: String,
+    /// What the guest can expect of it.
+    pub consistency: Consistency,
+    /// Why it is not more, if more was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency_why: Option<String>,
+    /// How long the guest's filesystems were held still for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_ms: Option<u64>,
     /// Whether a check has read every byte of it in a vault and found it right.
     pub verified: bool,
     /// The vaults whose copy of it is damaged, as their last check or a read since the daemon started found.
@@ -370,6 +402,9 @@ pub struct Point {
     /// Why it does not look like those before it, if it does not and nobody has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<String>,
+    /// Its rehearsals, the newest last; told of one point, not in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rehearsals: Vec<crate::Rehearsal>,
     /// The policy its disk stands under; told of one point, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -545,6 +580,9 @@ pub struct Job {
     /// What a repair of a vault's copies did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<VaultRepair>,
+    /// What a rehearsal came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<crate::Rehearsal>,
     /// What a sweep of a vault did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<VaultSweep>,

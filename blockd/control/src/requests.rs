@@ -1,6 +1,6 @@
 //! Bodies and queries of requests. Unknown fields are refused, so that a misspelt one does not pass unseen.
 
-use crate::Tier;
+use crate::{Consistency, Tier};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,9 @@ pub struct ChangesQuery {
 pub struct SnapshotRequest {
     /// The disks, machines and groups, all sealed at one instant.
     pub disks: Vec<String>,
+    /// Make no point that is less consistent than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require: Option<Consistency>,
 }
 
 /// `GET /v1/points`
@@ -162,7 +165,7 @@ impl DeletePointQuery {
 }
 
 /// `POST /v1/backups`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupRequest {
     /// What to back up.
@@ -176,6 +179,9 @@ pub struct BackupRequest {
     /// Keep the point for so many seconds at least, whatever a policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_seconds: Option<u64>,
+    /// Make no point that is less consistent than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require: Option<Consistency>,
 }
 
 /// `POST /v1/vaults/{name}/scrub`

@@ -40,15 +40,31 @@ pub enum Error {
         /// What the host says.
         source: std::io::Error,
     },
+    /// Nobody is at a socket.
+    #[error("{what} cannot be reached")]
+    Unreachable {
+        /// Who.
+        what: String,
+        /// What the host says.
+        source: std::io::Error,
+    },
+    /// What is answered cannot be.
+    #[error("{what} {why}")]
+    Garbage {
+        /// Who.
+        what: String,
+        /// What it did.
+        why: String,
+    },
 }
 
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Definition(_) => Kind::Corrupt,
+            Self::Definition(_) | Self::Garbage { .. } => Kind::Corrupt,
             Self::Invalid(_) => Kind::Invalid,
             Self::Said { kind, .. } => *kind,
-            Self::TimedOut { .. } => Kind::Unavailable,
+            Self::TimedOut { .. } | Self::Unreachable { .. } => Kind::Unavailable,
             Self::Host { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::Unsupported,
             Self::Host { .. } => Kind::Io,
         }

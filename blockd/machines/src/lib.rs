@@ -10,10 +10,14 @@
 //! # Ok::<(), machines::Error>(())
 //! ```
 
+pub mod agent;
 mod bundle;
 pub mod command;
 mod domain;
 mod error;
+mod lines;
+pub mod qmp;
+pub mod report;
 mod uri;
 mod virsh;
 

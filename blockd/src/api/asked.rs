@@ -96,6 +96,7 @@ asked! {
     DeletePointQuery: |_it| Names::default();
     BackupRequest: |it| Names::items(&[&it.item]).and_vault(it.vault.as_deref().unwrap_or(MAIN));
     RestoreRequest: |it| Names::items(&[&it.point, &it.to, given(&it.replace)]);
+    RehearseRequest: |it| Names::items(&[&it.point]);
     RunRequest: |it| Names::items(&[&it.point, &it.name]);
     ArchivePoint: |it| Names::default().and_vault(&it.to);
     RehydratePoint: |it| Names::default().and_vault(it.vault.as_deref().unwrap_or(MAIN));
@@ -172,7 +173,7 @@ mod tests {
         let base = Some(NewBase::Point("web@3".into()));
         let disk = CreateDisk { name: "new".into(), base, ..CreateDisk::default() };
         assert_eq!(disk.names().items, ["new", "web@3"]);
-        let backup = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
+        let backup = BackupRequest { item: "web".into(), ..BackupRequest::default() };
         assert_eq!(backup.names(), Names { items: vec!["web".into()], vaults: vec!["main".into()] });
         let restore = RestoreRequest { point: "a@1".into(), replace: Some("b".into()), ..Default::default() };
         assert_eq!(restore.names().items, ["a@1", "b"]);

@@ -3,12 +3,13 @@
 use super::verb::{ADMINISTER, Call, LOOK, OPERATE, RESTORE, Verb, critical, raw, verb};
 use crate::error::Error;
 use crate::identity::Caller;
+use crate::jobs::Urgency;
 use axum::http::Method;
 use axum::response::IntoResponse;
 use control::{
     BackupRequest, ChangesQuery, CreateDisk, DeleteDiskQuery, DeletePointQuery, Job, Kind, NewBase,
-    PageQuery, PointsQuery, RecoverQuery, RenameDisk, ResizeDisk, RestoreRequest, Role, RunRequest,
-    ShareDisk, SnapshotRequest, Tier, WaitQuery,
+    PageQuery, PointsQuery, RecoverQuery, RehearseRequest, RenameDisk, ResizeDisk, RestoreRequest, Role,
+    RunRequest, ShareDisk, SnapshotRequest, Tier, WaitQuery,
 };
 use std::time::Duration;
 
@@ -150,8 +151,8 @@ fn points() -> Vec<Verb> {
             Method::POST,
             "/v1/snapshots",
             OPERATE,
-            "Recovery point now, of all named disks at one instant",
-            |daemon, call: &Call<(), SnapshotRequest>| daemon.snapshot(&call.body.disks),
+            "Recovery point now, of all named disks at one instant, as consistent as their machines can be had",
+            |daemon, call: &Call<(), SnapshotRequest>| daemon.snapshot(&call.body),
         ),
         verb(
             Method::GET,
@@ -196,6 +197,13 @@ fn points() -> Vec<Verb> {
             OPERATE,
             "Recovery point, then its transfer to a vault, as a job",
             |daemon, call: &Call<(), BackupRequest>| daemon.backup(&call.body),
+        ),
+        verb(
+            Method::POST,
+            "/v1/rehearsals",
+            OPERATE,
+            "Starts a recovery point as a machine that reaches nothing, to see whether it would, as a job",
+            |daemon, call: &Call<(), RehearseRequest>| daemon.rehearse(&call.body, Urgency::ByHand),
         ),
         verb(
             Method::POST,

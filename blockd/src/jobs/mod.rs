@@ -49,7 +49,7 @@ pub struct Jobs {
 /// What a new job is about.
 #[derive(Debug, Clone, Default)]
 pub struct NewJob {
-    /// `backup`, `restore`, `check` or `scrub`.
+    /// `backup`, `restore`, `check`, `scrub` or `rehearse`.
     pub operation: &'static str,
     /// What it is about.
     pub item: String,
@@ -82,6 +82,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// The job's id.
+    pub fn id(&self) -> String {
+        lock(&self.jobs.active).jobs.get(&self.number).map_or_else(String::new, |entry| entry.job.id.clone())
+    }
+
     /// Whether somebody asked to stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
@@ -245,6 +250,7 @@ impl Jobs {
             scrub: None,
             restore: None,
             repair: None,
+            rehearsal: None,
         })
     }
 

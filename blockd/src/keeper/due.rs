@@ -99,7 +99,8 @@ impl Tries {
             item: item.to_owned(),
             vault: Some(name.vault.clone()),
             full: false,
-            keep_seconds: None,
+            require: policy.consistency,
+            ..BackupRequest::default()
         };
         let about =
             About::from([("item".to_owned(), item.into()), ("vault".to_owned(), name.vault.as_str().into())]);

@@ -7,6 +7,7 @@ mod judge;
 mod newest;
 mod plan;
 mod prune;
+mod rehearse;
 #[cfg(test)]
 mod scale;
 mod watch;
@@ -98,7 +99,7 @@ impl Rounds {
     }
 
     /// Whether a backup ended since the last one.
-    fn round(&mut self, daemon: &Daemon) -> bool {
+    fn round(&mut self, daemon: &Arc<Daemon>) -> bool {
         daemon.appliance_clock().tick();
         let now = daemon.now();
         let has_made_points = self.tries.round(daemon, now);
@@ -107,6 +108,7 @@ impl Rounds {
         if has_made_points || is_time {
             self.pruned = Some(now);
             prune::round(daemon, now);
+            rehearse::round(daemon, now);
         }
         has_made_points
     }

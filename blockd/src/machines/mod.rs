@@ -8,7 +8,7 @@ mod replace;
 mod restore;
 mod sealing;
 
-pub use record::{Machines, Protected, Record};
+pub use record::{DIR, Machines, Protected, Record};
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};

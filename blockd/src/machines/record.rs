@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const DIR: &str = "machines";
+pub const DIR: &str = "machines";
 /// A record larger than this is not one: a thousand disks with long serials.
 const LIMIT_BYTES: u64 = 1 << 20;
 

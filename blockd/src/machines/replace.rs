@@ -41,7 +41,7 @@ impl Daemon {
         }
         let definition = self.definition_point(&point)?;
         let xml = definition::xml(&self.kept(&definition)?, &definition.name)?;
-        let safety = self.take_point(&[name.to_owned()])?;
+        let safety = self.take_point(&[name.to_owned()], None)?;
         let safety_of = |named: &Named| {
             let found = safety.iter().find(|held| held.disk == named.id);
             found

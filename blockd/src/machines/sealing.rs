@@ -1,19 +1,20 @@
 //! A recovery point of items, some of which are machines: what is kept of each machine is brought up to date, then all disks are
-//! sealed at one instant.
+//! sealed at one instant, as consistent as their machines can be had.
 
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::names::is_machine;
 use crate::points::Held;
 use block::sync::lock;
+use control::Consistency;
 use std::collections::BTreeSet;
 
 impl Daemon {
     /// Recovery point now, of all these disks and machines.
     ///
     /// # Errors
-    /// As [`Tiers::snapshot`](crate::points::Tiers::snapshot); a machine of which a disk would be missing.
-    pub(crate) fn take_point(&self, items: &[String]) -> Result<Vec<Held>> {
+    /// As [`Daemon::quiesced`]; a machine of which a disk would be missing.
+    pub(crate) fn take_point(&self, items: &[String], require: Option<Consistency>) -> Result<Vec<Held>> {
         let mut machines = Vec::new();
         // each once and in one order, whoever asks, so that two never wait for each other
         let mut named = BTreeSet::new();
@@ -25,6 +26,6 @@ impl Daemon {
         }
         let _one_at_a_time: Vec<_> = machines.iter().map(|machine| lock(&machine.sealing)).collect();
         machines.iter().try_for_each(|machine| self.refresh(machine))?;
-        self.space().with_room(|| self.tiers().snapshot(items))
+        self.quiesced(items, require)
     }
 }

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::names::rfc3339;
 use crate::vaults::{NamedVault, Vaults};
 use block::{BlockSource, ByteCount, DiskId, Epoch, StateId, Time};
-use control::{Kind, Point, Tier};
+use control::{Consistency, Kind, Point, Tier};
 use nbd::Uri;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -181,6 +181,7 @@ impl Tiers {
         let (verified, hurt) = (self.catalog.verified()?, self.hurt()?);
         let show = |held: &Held| {
             let mark = self.vaults.marks().of(held.state);
+            let quiesced = mark.quiesced.as_ref();
             Point {
                 name: held.name.clone(),
                 disk: held.item.clone(),
@@ -192,7 +193,9 @@ impl Tiers {
                 vaults: held.copies.iter().map(|(vault, _)| vault.name.clone()).collect(),
                 archives: held.archived.iter().map(|(vault, _)| vault.name.clone()).collect(),
                 rehydrated_until: self.rehydrated_until(held).map(|until| until.to_string()),
-                consistency: "crash".to_owned(),
+                consistency: quiesced.map_or(Consistency::Crash, |quiesced| quiesced.level),
+                consistency_why: quiesced.and_then(|quiesced| quiesced.why.clone()),
+                frozen_ms: quiesced.and_then(|quiesced| quiesced.frozen_ms),
                 verified: held.stored().any(|(vault, manifest)| {
                     verified.contains(&(vault.name.clone(), manifest.to_string()))
                         && !hurt.has(vault, manifest)
@@ -205,6 +208,7 @@ impl Tiers {
                 hold: mark.hold.map(|hold| hold.reason),
                 keep_until: mark.keep_until.map(|until| until.to_string()),
                 suspect: mark.suspect.map(|suspicion| suspicion.why),
+                rehearsals: Vec::new(),
                 policy: None,
                 kept: Vec::new(),
             }

@@ -57,7 +57,7 @@ impl Tiers {
     ///
     /// # Errors
     /// What the host reports; the point is still there then.
-    pub(super) fn delete_instant(&self, held: &Held) -> Result<()> {
+    pub(crate) fn delete_instant(&self, held: &Held) -> Result<()> {
         let Some(named) = &held.instant else { return Ok(()) };
         let doing = format!("delete {}", held.name);
         named.disk()?.delete_point(held.state).map_err(|error| named.failed(doing, error))

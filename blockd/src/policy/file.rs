@@ -3,10 +3,11 @@
 use super::retention::{Class, Reason, Retention};
 use super::schedule::Schedule;
 use super::windows::{Cuts, Days};
-use super::{ArchiveRule, Policy};
+use super::{ArchiveRule, Policy, RehearsalRule};
 use crate::error::{Error, Result};
 use crate::names;
-use control::Kind;
+use crate::rehearsal::Sign;
+use control::{Consistency, Kind, RehearseRequest};
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -32,6 +33,17 @@ struct File {
     #[serde(default)]
     objectives: ObjectiveKeys,
     archive: Option<ArchiveKeys>,
+    rehearsal: Option<RehearsalFileKeys>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RehearsalFileKeys {
+    every_days: u32,
+    wait: Option<String>,
+    timeout_seconds: Option<u64>,
+    probe: Option<String>,
+    memory_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +119,7 @@ struct ArchiveKeys {
 struct ObjectiveKeys {
     rpo_hours: Option<u32>,
     rto_minutes: Option<u32>,
+    consistency: Option<Consistency>,
 }
 
 /// Reads a policy.
@@ -131,7 +144,19 @@ pub fn parse(text: &str) -> Result<Policy> {
         instant_points,
         rpo: rpo.map(|hours| Duration::from_secs(hours as u64 * 3600)),
         rto: rto.map(|minutes| Duration::from_secs(minutes as u64 * 60)),
+        consistency: file.objectives.consistency,
+        rehearsal: file.rehearsal.map(rehearsal).transpose()?,
     })
+}
+
+fn rehearsal(keys: RehearsalFileKeys) -> Result<RehearsalRule> {
+    if let Some(wait) = &keys.wait {
+        Sign::parse(wait).map_err(|error| wrong(format!("rehearsal.wait: {}", error.body().message)))?;
+    }
+    let every_days = within("rehearsal.every-days", keys.every_days)? as u32;
+    let RehearsalFileKeys { wait, timeout_seconds, probe, memory_bytes, .. } = keys;
+    let request = RehearseRequest { point: String::new(), wait, timeout_seconds, probe, memory_bytes };
+    Ok(RehearsalRule { every_days, request })
 }
 
 fn archive(keys: ArchiveKeys, retention: &Retention) -> Result<ArchiveRule> {
@@ -345,10 +370,15 @@ mod tests {
         [objectives]
         rpo-hours = 26
         rto-minutes = 90
+        consistency = "filesystem"
         [archive]
         to = "cold"
         after-days = 90
         classes = ["monthly", "yearly"]
+        [rehearsal]
+        every-days = 7
+        wait = "console:login:"
+        timeout-seconds = 900
     "#;
 
     #[test]
@@ -363,6 +393,10 @@ mod tests {
         assert_eq!((policy.instant_days, policy.instant_points), (3, Some(20)));
         assert_eq!(policy.rpo, Some(Duration::from_secs(26 * 3600)));
         assert_eq!(policy.rto, Some(Duration::from_secs(90 * 60)));
+        assert_eq!(policy.consistency, Some(Consistency::Filesystem));
+        let rule = policy.rehearsal.expect("a rule");
+        assert_eq!((rule.every_days, rule.request.timeout_seconds), (7, Some(900)));
+        assert_eq!(rule.request.wait.as_deref(), Some("console:login:"));
         let rule = policy.archive.expect("a rule");
         assert_eq!((rule.to.as_str(), rule.after_days), ("cold", 90));
         assert_eq!(rule.classes, [Reason::Monthly, Reason::Yearly]);
@@ -394,6 +428,9 @@ mod tests {
         refused("month = 1", "month = 13", "retention.yearly.month");
         refused("floor = 2", "floor = 0", "retention.floor");
         refused("days = 3", "days = 0", "instant.days");
+        refused("every-days = 7", "every-days = 0", "rehearsal.every-days");
+        refused("console:login:", "ssh", "rehearsal.wait");
+        refused("\"filesystem\"", "\"perfect\"", "perfect");
         refused("after-days = 90", "after-days = 0", "archive.after-days");
         refused("\"cold\"", "\"Cold/er\"", "archive.to");
         refused("[\"monthly\", \"yearly\"]", "[\"hourly\"]", "archive.classes");

@@ -11,6 +11,7 @@ pub use retention::{Candidate, Kept, Reason, Retention, judge};
 pub use schedule::Schedule;
 pub use windows::Days;
 
+use control::{Consistency, RehearseRequest};
 use std::time::Duration;
 
 /// What is said of when and how long.
@@ -30,8 +31,21 @@ pub struct Policy {
     pub rpo: Option<Duration>,
     /// How long a restore may take.
     pub rto: Option<Duration>,
+    /// What no backup may be less consistent than.
+    pub consistency: Option<Consistency>,
+    /// When and how the newest point is rehearsed.
+    pub rehearsal: Option<RehearsalRule>,
     /// Which points go to an archive.
     pub archive: Option<ArchiveRule>,
+}
+
+/// How often the newest point of an item is rehearsed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RehearsalRule {
+    /// Days between two.
+    pub every_days: u32,
+    /// What is asked for; the point is not named.
+    pub request: RehearseRequest,
 }
 
 /// Which points leave the vault for an archive.

@@ -82,7 +82,7 @@ impl Daemon {
                 .with_help("back up to a vault; `blockctl point archive` moves the point"));
         }
         let until = request.keep_seconds.map(|seconds| self.tiers().keep_until(seconds)).transpose()?;
-        let points = self.take_point(std::slice::from_ref(&request.item))?;
+        let points = self.take_point(std::slice::from_ref(&request.item), request.require)?;
         let Some(first) = points.first() else { return Err(Error::not_found("recovery point")) };
         if let Some(until) = until {
             self.tiers().keep(&points, until)?;

@@ -134,8 +134,7 @@ fn a_scope_hides_what_lies_outside_of_it() {
     assert!(client.jobs().expect("jobs").iter().all(|job| job.item == "web"));
     assert_eq!(daemon.client().jobs().expect("jobs").len(), 2);
     assert!(client.snapshot(&["web".into()]).is_ok());
-    let backup =
-        |item: &str| BackupRequest { item: item.into(), vault: None, full: false, keep_seconds: None };
+    let backup = |item: &str| BackupRequest { item: item.into(), ..BackupRequest::default() };
     let other =
         daemon.client().jobs().expect("jobs").into_iter().find(|job| job.item == "db").expect("a job");
     for (what, error) in [
@@ -167,7 +166,7 @@ fn what_was_done_is_written_down_before_it_is_acknowledged() {
     daemon.create("web", 1 << 20);
     daemon.write("web", 0, &noise(1, 1 << 20));
     let (operator, _) = client_of(&daemon, &asked("ops", Role::Operator));
-    let backup = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
+    let backup = BackupRequest { item: "web".into(), ..BackupRequest::default() };
     let job = operator.backup(&backup).expect("a job");
     daemon.finished(&job);
     assert_eq!(

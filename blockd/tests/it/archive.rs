@@ -172,8 +172,7 @@ fn what_may_not_leave_stays() {
     daemon.snapshot("web");
     let (kind, said) = failure(client.archive_point("web@3", &to("cold")));
     assert!(kind == Kind::Conflict && said.contains("no vault holds it"), "{said}");
-    let backup =
-        BackupRequest { item: "web".into(), vault: Some("cold".into()), full: false, keep_seconds: None };
+    let backup = BackupRequest { item: "web".into(), vault: Some("cold".into()), ..BackupRequest::default() };
     assert_eq!(failure(client.backup(&backup)).0, Kind::Invalid);
     let request = RehydratePoint { seconds: 60, vault: None };
     assert_eq!(failure(client.rehydrate_point("web@1", &request)).0, Kind::Conflict);
@@ -259,7 +258,7 @@ fn nothing_is_lost_or_written_where_nothing_is_mounted_any_longer() {
     client.create_vault(&request).expect("a vault");
     let backup = || {
         let request =
-            BackupRequest { item: "web".into(), vault: Some("far".into()), full: false, keep_seconds: None };
+            BackupRequest { item: "web".into(), vault: Some("far".into()), ..BackupRequest::default() };
         daemon.finished(&client.backup(&request).expect("begun"))
     };
     assert_eq!(backup().error, None);

@@ -21,7 +21,7 @@ fn unknown_names_are_named() {
         item: item.into(),
         vault: Some(vault.into()),
         full: false,
-        keep_seconds: None,
+        ..BackupRequest::default()
     };
     let since = ChangesQuery { since: Some("web@9".into()), until: None };
     let restore = RestoreRequest { point: "web@9".into(), to: "new".into(), ..Default::default() };
@@ -182,7 +182,7 @@ fn a_vault_without_its_key_is_locked_and_the_disks_serve() {
     daemon.write("web", 0, b"written while locked");
     let vault = daemon.client().vault("main").expect("a vault");
     assert!(vault.locked);
-    let request = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
+    let request = BackupRequest { item: "web".into(), ..BackupRequest::default() };
     let (kind, message) = failure(daemon.client().backup(&request));
     assert!(
         kind == Kind::Unavailable && message.contains("main.key") && message.contains("locked"),
@@ -463,7 +463,7 @@ fn a_full_disk_says_so_and_heals_when_there_is_room() {
     export.flush().expect("a flush works on a full filesystem");
     let warnings = daemon.client().status().expect("status").warnings;
     assert!(warnings.iter().any(|warning| warning.contains("nearly full")), "{warnings:?}");
-    let request = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
+    let request = BackupRequest { item: "web".into(), ..BackupRequest::default() };
     let job = daemon.client().backup(&request).expect("a job");
     let job = daemon.finished(&job);
     assert_eq!(job.state, JobState::Done, "the reserve is there for it, as it stores a piece only: {job:?}");

@@ -118,7 +118,7 @@ fn stored(config: &str) -> (State, Daemon) {
     daemon.create("root", 1 << 30);
     let uri = daemon.client().disk("root").expect("a disk").uri;
     sh(Path::new("/"), &format!("nbdcopy --flush {} '{uri}'", image().display()));
-    let request = BackupRequest { item: "root".into(), vault: None, full: false, keep_seconds: None };
+    let request = BackupRequest { item: "root".into(), ..BackupRequest::default() };
     let job = daemon.client().backup(&request).expect("a job");
     assert_eq!(daemon.finished(&job).error, None);
     daemon.client().delete_disk("root").expect("only the vault has it");

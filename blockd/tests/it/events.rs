@@ -86,7 +86,7 @@ fn a_job_is_followed_as_it_goes_on_and_counted_when_it_ended() {
     let daemon = state.start();
     daemon.create("web", 8 << 20);
     daemon.write("web", 0, &noise(1, 8 << 20));
-    let request = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
+    let request = BackupRequest { item: "web".into(), ..BackupRequest::default() };
     let job = daemon.client().backup(&request).expect("a job");
     // ends by itself once the job has
     let lines = listen(&daemon, &format!("/v1/jobs/{}/events", job.id), |_| false);

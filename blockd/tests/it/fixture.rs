@@ -171,7 +171,7 @@ impl Daemon {
     }
 
     pub fn backup(&self, name: &str) -> Job {
-        let request = BackupRequest { item: name.to_owned(), vault: None, full: false, keep_seconds: None };
+        let request = BackupRequest { item: name.to_owned(), ..BackupRequest::default() };
         let job = self.client.backup(&request).expect("a job");
         self.finished(&job)
     }

@@ -40,7 +40,7 @@ pub fn sh(dir: &Path, script: &str) {
 }
 
 /// The unpacked kernel package.
-fn kernel() -> PathBuf {
+pub fn kernel() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guest");
     fs::create_dir_all(&dir).expect("a directory");
     // one test fetches, the others wait
@@ -59,7 +59,7 @@ fn kernel() -> PathBuf {
     dir.join("kernel")
 }
 
-fn find(dir: &Path, name: &str) -> PathBuf {
+pub fn find(dir: &Path, name: &str) -> PathBuf {
     let found = Command::new("find").arg(dir).args(["-name", name]).output().expect("find");
     let found = String::from_utf8_lossy(&found.stdout).lines().next().unwrap_or_default().to_owned();
     assert!(!found.is_empty(), "{name} is not in {}", dir.display());
@@ -73,7 +73,7 @@ pub fn script(path: &Path, text: &str) {
 }
 
 /// A directory with busybox under the names of its tools.
-fn busybox(root: &Path) {
+pub fn busybox(root: &Path) {
     for dir in ["bin", "dev", "proc", "sys", "root", "data", "sbin", "etc"] {
         fs::create_dir_all(root.join(dir)).expect("a directory");
     }

@@ -235,8 +235,12 @@ fn a_damaged_change_map_costs_a_whole_read_and_nothing_else() {
 
     // a full backup, which asks for all that was ever written
     let expected = change(6);
-    let request =
-        control::BackupRequest { item: "web".to_owned(), vault: None, full: true, keep_seconds: None };
+    let request = control::BackupRequest {
+        item: "web".to_owned(),
+        vault: None,
+        full: true,
+        ..control::BackupRequest::default()
+    };
     let job = daemon.finished(&daemon.client().backup(&request).expect("a job"));
     assert_eq!((job.state, job.base.as_deref()), (JobState::Done, None), "{:?}", job.error);
     assert!(job.note.is_some_and(|note| note.contains(".map")));

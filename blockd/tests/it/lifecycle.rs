@@ -103,7 +103,7 @@ fn several_disks_are_sealed_at_one_instant_or_not_at_all() {
     ["a", "b"].into_iter().for_each(|name| daemon.create(name, 1 << 20));
     let points = daemon.client().snapshot(&["a".into(), "b".into()]).expect("two points");
     assert_eq!([&points[0].name, &points[1].name], ["a@1", "b@1"]);
-    assert_eq!(points[0].consistency, "crash");
+    assert_eq!(points[0].consistency, control::Consistency::Crash);
     for bad in [vec!["a".to_owned(), "nope".to_owned()], vec!["a".to_owned(), "a".to_owned()], vec![]] {
         assert!(daemon.client().snapshot(&bad).is_err(), "{bad:?}");
     }
@@ -146,8 +146,12 @@ fn each_vault_has_its_own_bases() {
     daemon.create("web", 1 << 20);
     daemon.write("web", 0, &noise(1, 1 << 20));
     let to = |vault: &str, full: bool| {
-        let request =
-            BackupRequest { item: "web".into(), vault: Some(vault.to_owned()), full, keep_seconds: None };
+        let request = BackupRequest {
+            item: "web".into(),
+            vault: Some(vault.to_owned()),
+            full,
+            ..BackupRequest::default()
+        };
         daemon.finished(&daemon.client().backup(&request).expect("a job"))
     };
     assert_eq!(to("main", false).kind, Some(TransferKind::Full));

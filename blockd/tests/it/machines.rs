@@ -99,7 +99,7 @@ fn a_machine_is_backed_up_as_one_and_each_disk_restores() {
     // points of a machine none of whose disks lives
     let listed = daemon.client().points(Some("vm/db@2")).expect("points").points;
     assert_eq!(names(&listed), ["vm/db/vda@2", "vm/db/vdb@2"]);
-    let request = BackupRequest { item: "vm/none".into(), vault: None, full: false, keep_seconds: None };
+    let request = BackupRequest { item: "vm/none".into(), ..BackupRequest::default() };
     assert_eq!(failure(daemon.client().backup(&request)).0, Kind::NotFound);
 }
 

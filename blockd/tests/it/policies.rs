@@ -109,14 +109,19 @@ fn the_gate_says_no_where_a_point_is_held_or_was_made_to_be_kept() {
     state.make_lab();
     assert!(daemon.stop().success());
     let daemon = state.start();
-    let kept = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: Some(3600) };
+    let kept = BackupRequest {
+        item: "web".into(),
+        vault: None,
+        keep_seconds: Some(3600),
+        ..BackupRequest::default()
+    };
     let kept = daemon.finished(&daemon.client().backup(&kept).expect("a job")).point.expect("a point");
     backups(&daemon, 1);
     assert!(failure(delete(&daemon, &kept)).1.contains("made to be kept until"));
     assert!(daemon.client().point(&kept).expect("a point").keep_until.is_some());
     for seconds in [0, u64::MAX] {
         let request =
-            BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: Some(seconds) };
+            BackupRequest { item: "web".into(), keep_seconds: Some(seconds), ..BackupRequest::default() };
         assert_eq!(failure(daemon.client().backup(&request)).0, Kind::Invalid);
     }
     assert_eq!(points(&daemon).len(), 2, "no point is made then");

@@ -69,7 +69,7 @@ fn a_backup_that_was_cut_off_goes_on_and_sends_nothing_twice() {
     daemon.write("first", 0, &content);
     daemon.write("second", 0, &noise(8, MIB as usize));
     let begin = |name: &str| {
-        let request = BackupRequest { item: name.to_owned(), vault: None, full: false, keep_seconds: None };
+        let request = BackupRequest { item: name.to_owned(), ..BackupRequest::default() };
         daemon.client().backup(&request).expect("a job")
     };
     let (first, second) = (begin("first"), begin("second"));

@@ -115,7 +115,8 @@ fn a_copied_state_and_its_original_do_not_take_each_other_for_a_base() {
     let store = store.path().join("shared").display().to_string();
     let backup = |daemon: &Daemon| {
         let vault = Some("shared".to_owned());
-        let request = control::BackupRequest { item: "web".into(), vault, full: false, keep_seconds: None };
+        let request =
+            control::BackupRequest { item: "web".into(), vault, ..control::BackupRequest::default() };
         daemon.finished(&daemon.client().backup(&request).expect("a job"))
     };
     let daemon = one.start();

@@ -126,8 +126,7 @@ fn overwrite(daemon: &Daemon, epoch: u64) {
 }
 
 fn backup_to(daemon: &Daemon, vault: &str) -> Job {
-    let request =
-        BackupRequest { item: "web".into(), vault: Some(vault.into()), full: false, keep_seconds: None };
+    let request = BackupRequest { item: "web".into(), vault: Some(vault.into()), ..BackupRequest::default() };
     daemon.finished(&daemon.client().backup(&request).expect("a job"))
 }
 
@@ -254,8 +253,12 @@ fn a_host_that_is_full_to_the_last_block_fails_clearly_and_heals() {
             assert!(job_failure(&job).0 == Kind::NoSpace && help.contains("free space"), "{help}");
         }
     }
-    let request =
-        BackupRequest { item: "web".into(), vault: Some("main".into()), full: true, keep_seconds: None };
+    let request = BackupRequest {
+        item: "web".into(),
+        vault: Some("main".into()),
+        full: true,
+        ..BackupRequest::default()
+    };
     match daemon.client().backup(&request) {
         Err(error) => assert_eq!(error.kind(), Kind::NoSpace, "{error}"),
         Ok(job) => assert_eq!(job_failure(&daemon.finished(&job)).0, Kind::NoSpace),

@@ -14,7 +14,7 @@ fn backup(daemon: &Daemon, disk: &str, vault: &str) -> Job {
 }
 
 fn daemon_request(disk: &str) -> BackupRequest {
-    BackupRequest { item: disk.to_owned(), vault: None, full: false, keep_seconds: None }
+    BackupRequest { item: disk.to_owned(), ..BackupRequest::default() }
 }
 
 /// A disk of noise, and the noise.

@@ -18,8 +18,7 @@ fn transfers_keep_to_the_limit_together_and_end_at_once_when_cancelled() {
         daemon.create(name, 1 << 40);
         daemon.write(name, 0, &noise(1, 2 * MIB as usize));
     }
-    let request =
-        |item: &str| BackupRequest { item: item.into(), vault: None, full: false, keep_seconds: None };
+    let request = |item: &str| BackupRequest { item: item.into(), ..BackupRequest::default() };
     let begun = Instant::now();
     let jobs = ["web", "db"].map(|item| daemon.client().backup(&request(item)).expect("begun"));
     jobs.iter().for_each(|job| assert_eq!(daemon.finished(job).state, JobState::Done));

@@ -47,7 +47,7 @@ fn a_wrong_key_locks_and_a_damaged_one_is_named() {
         let daemon = state.start();
         let client = daemon.client();
         assert!(client.vault("main").expect("a vault").locked, "{says}");
-        let backup = BackupRequest { item: "web".into(), vault: None, full: false, keep_seconds: None };
+        let backup = BackupRequest { item: "web".into(), ..BackupRequest::default() };
         let restore = RestoreRequest { point: "web@1".into(), to: "new".into(), ..Default::default() };
         let errors = [
             client.backup(&backup).expect_err("locked"),
@@ -328,7 +328,7 @@ fn what_was_found_damaged_is_stored_anew_by_the_next_full_backup() {
         let daemon = state.start();
         let full = |daemon: &crate::fixture::Daemon| {
             let item = "web".to_owned();
-            let request = BackupRequest { item, vault: None, full: true, keep_seconds: None };
+            let request = BackupRequest { item, vault: None, full: true, ..BackupRequest::default() };
             let job = daemon.finished(&daemon.client().backup(&request).expect("a job"));
             assert_eq!(job.error, None);
             job

@@ -21,6 +21,7 @@ mod mounts;
 mod output;
 mod point;
 mod policy;
+mod rehearse;
 mod rescue;
 mod restore;
 mod run;
@@ -92,11 +93,12 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Verb::Demo(options) => demo::run(&options, output),
         Verb::Status => status::show(&client()?, output),
         Verb::Disk(verb) => disk::run(verb, &client()?, output),
-        Verb::Snapshot { disks } => point::snapshot(&client()?, output, &disks),
+        Verb::Snapshot { disks, require } => point::snapshot(&client()?, output, disks, require),
         Verb::Point(verb) => point::run(verb, &client()?, output),
         Verb::Backup(options) => point::backup(&client()?, output, &options),
         Verb::Restore(verb) => restore::run(&client()?, output, verb),
         Verb::Run(options) => run::run(options, &client()?, output),
+        Verb::Rehearse(options) => rehearse::run(&client()?, output, options),
         Verb::Mount(options) => mounts::mount(&client()?, output, &options),
         Verb::Umount { dir } => mounts::umount(output, &dir),
         Verb::Files(verb) => files::run(verb, &client()?, output),

@@ -1,23 +1,32 @@
 //! `blockctl snapshot`, `point …` and `backup`.
 
 use crate::archive;
-use crate::cli::{BackupOptions, PointVerb, TierName};
+use crate::cli::{BackupOptions, Level, PointVerb, TierName};
 use crate::disk;
 use crate::failure::Result;
 use crate::history;
 use crate::job;
 use crate::output::{Output, sheet, table};
 use crate::policy::reasons;
+use crate::rehearse;
 use crate::size;
 use control::{
-    BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, RehydratePoint, Tier, TransferKind,
+    BackupRequest, ChangesQuery, Client, DeletePointQuery, Job, Point, RehydratePoint, SnapshotRequest, Tier,
+    TransferKind,
 };
 
 /// `blockctl snapshot`.
-pub fn snapshot(client: &Client, output: &Output, disks: &[String]) -> Result<()> {
-    output.answer(&client.snapshot(disks)?, |points| {
-        points.iter().map(|point| point.name.clone() + "\n").collect()
-    })
+pub fn snapshot(client: &Client, output: &Output, disks: Vec<String>, require: Option<Level>) -> Result<()> {
+    let request = SnapshotRequest { disks, require: require.map(Level::wanted) };
+    let points = client.snapshot_with(&request)?;
+    points.iter().filter_map(less).for_each(|warning| output.warn(&warning));
+    output.answer(&points, |points| points.iter().map(|point| point.name.clone() + "\n").collect())
+}
+
+/// Why a point is less consistent than it was to be.
+fn less(point: &Point) -> Option<String> {
+    let why = point.consistency_why.as_ref()?;
+    Some(format!("{} is {}-consistent: {why}", point.name, point.consistency.name()))
 }
 
 /// `blockctl point …`.
@@ -84,6 +93,7 @@ pub fn backup(client: &Client, output: &Output, options: &BackupOptions) -> Resu
         vault: Some(options.vault.clone()),
         full: options.full,
         keep_seconds: options.keep,
+        require: options.require.map(Level::wanted),
     };
     let begun = client.backup(&request)?;
     let done = job::follow(client, output, &begun)?;
@@ -120,11 +130,26 @@ fn list(points: &[Point]) -> String {
             point.time.clone(),
             size::show(point.size),
             tiers(&point.tiers),
-            point.consistency.clone(),
+            point.consistency.name().to_owned(),
             verified(point).to_owned(),
         ]
     };
     table(&["point", "time", ">size", "tiers", "consistency", "verified"], points.iter().map(row).collect())
+}
+
+fn rehearsed(point: &Point) -> String {
+    match point.rehearsals.last() {
+        None => "no".to_owned(),
+        Some(last) => rehearse::show(last).replace('\n', "; "),
+    }
+}
+
+/// How whole it is to the guest, and why it is not more.
+fn consistency(point: &Point) -> String {
+    let frozen =
+        point.frozen_ms.map_or_else(String::new, |ms| format!(", filesystems held still for {ms} ms"));
+    let why = point.consistency_why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+    format!("{}{frozen}{why}", point.consistency.name())
 }
 
 /// What is known of its copies in vaults, in a word: damage before anything else.
@@ -154,7 +179,7 @@ fn show(point: &Point) -> String {
             "rehydrated",
             point.rehydrated_until.as_ref().map_or("no".to_owned(), |until| format!("until {until}")),
         ),
-        ("consistency", point.consistency.clone()),
+        ("consistency", consistency(point)),
         ("verified", is_verified),
         ("writes held", held),
         ("state", point.state.clone()),
@@ -167,5 +192,6 @@ fn show(point: &Point) -> String {
         ),
         ("policy", point.policy.clone().unwrap_or_else(|| "none".to_owned())),
         ("kept by it", reasons(&point.kept)),
+        ("rehearsed", rehearsed(point)),
     ])
 }

@@ -17,12 +17,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blockd-sim", &["blockd-block"]),
     ("blockd-nbd", &["blockd-block"]),
     ("blockd-layers", &["blockd-block"]),
-    ("blockd-machines", &["blockd-block"]),
     // it judges what layers writes, so it shares nothing with it
     ("blockd-check", &["blockd-block"]),
     ("blockd-vault", &["blockd-block"]),
     ("blockd-formats", &["blockd-block"]),
     ("blockd-mount", &["blockd-block", "blockd-nbd"]),
+    ("blockd-machines", &["blockd-block"]),
     (
         "blockd",
         &[

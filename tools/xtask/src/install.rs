@@ -67,6 +67,11 @@ impl Place {
         self.copy(&hooks.join("systemd/blockd.sysusers"), &group, 0o644)?;
         let hook = self.sysconfdir.join("libvirt/hooks/qemu.d/blockd");
         self.copy(&hooks.join("libvirt/qemu"), &hook, 0o755)?;
+        let guest = hooks.join("guest");
+        let share = self.prefix.join("share/blockd/guest");
+        for script in ["fsfreeze-hook", "fsfreeze-hook.d/postgresql", "fsfreeze-hook.d/mysql"] {
+            self.copy(&guest.join(script), &share.join(script), 0o755)?;
+        }
         self.documents()
     }
 

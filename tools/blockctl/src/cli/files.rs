@@ -44,6 +44,12 @@ pub enum FilesVerb {
     },
     /// Every file below a directory that fits
     Find(FindOptions),
+    /// Read every name and attribute of every filesystem of recovery points; ends with 6 if one cannot be read
+    Check {
+        /// POINT of a disk, or of a machine (vm/web@3: those of all its disks)
+        #[arg(required = true, value_name = "POINT")]
+        points: Vec<String>,
+    },
     /// An archive of a directory or file, which keeps everything whoever makes it
     Tar(TarOptions),
 }

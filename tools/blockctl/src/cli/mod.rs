@@ -25,6 +25,7 @@ pub use vault::{
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueHint};
+use control::Consistency;
 use std::path::PathBuf;
 
 /// Disks that are backed up: recovery points in milliseconds, a deduplicated vault, restores, files.
@@ -71,6 +72,9 @@ pub enum Verb {
         /// Names of disks (web, vm/web/vda), machines (vm/web: all its disks) or groups (group/shop: all its members)
         #[arg(required = true, value_name = "NAME")]
         disks: Vec<String>,
+        /// Make no point that is less consistent than this
+        #[arg(long, value_name = "LEVEL")]
+        require: Option<Level>,
     },
     /// Recovery points
     #[command(subcommand)]
@@ -82,6 +86,8 @@ pub enum Verb {
     Restore(RestoreVerb),
     /// A writable disk that reads from a recovery point, at once; the rest is brought in the background
     Run(RunOptions),
+    /// Start a recovery point as a machine that reaches nothing, to see whether it would, and keep what it showed; follows the job
+    Rehearse(RehearseOptions),
     /// A recovery point as a tree of files, disk.raw, partitions/N.raw, files/N/; or all points of a disk or machine,
     /// by-time/ and by-file/
     Mount(MountOptions),
@@ -340,6 +346,50 @@ pub struct BackupOptions {
     /// Keep the point for so long at least, whatever a policy says: 12h, 30d, 8w
     #[arg(long, value_name = "SPAN", value_parser = crate::span::parse)]
     pub keep: Option<u64>,
+    /// Make no point that is less consistent than this
+    #[arg(long, value_name = "LEVEL")]
+    pub require: Option<Level>,
+}
+
+#[derive(Args)]
+pub struct RehearseOptions {
+    /// DISK@NUMBER or, for all disks of a machine, vm/web@NUMBER; also @latest and @TIME
+    pub point: String,
+    /// What shows that the machine is up: agent, its guest agent answers; console:TEXT, its serial console shows TEXT
+    #[arg(long, value_name = "SIGN", default_value = "agent")]
+    pub wait: String,
+    /// How long that may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
+    /// A command that the guest's agent runs in its shell then, and that has to end well
+    #[arg(long, value_name = "CMD")]
+    pub probe: Option<String>,
+    /// The machine's memory
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse)]
+    pub memory: u64,
+}
+
+/// How consistent a point has to be.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Level {
+    /// As after a power cut of the guest
+    Crash,
+    /// The guest's filesystems written out and held still
+    Filesystem,
+    /// Its applications too
+    #[value(alias = "application")]
+    App,
+}
+
+impl Level {
+    /// As the API says it.
+    pub const fn wanted(self) -> Consistency {
+        match self {
+            Self::Crash => Consistency::Crash,
+            Self::Filesystem => Consistency::Filesystem,
+            Self::App => Consistency::Application,
+        }
+    }
 }
 
 #[derive(Args)]

@@ -119,8 +119,7 @@ impl Stage {
             Ok((point, text))
         })?;
         let vault = story.step(|output| {
-            let request =
-                BackupRequest { item: DISK.to_owned(), vault: None, full: false, keep_seconds: None };
+            let request = BackupRequest { item: DISK.to_owned(), ..BackupRequest::default() };
             let done = finish(job::follow(client, output, &client.backup(&request)?)?)?;
             let changed = size::show(done.bytes_changed);
             let text = match &done.base {

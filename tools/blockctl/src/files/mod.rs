@@ -1,6 +1,7 @@
 //! `blockctl files …`: files of a recovery point, without a mount and without root.
 
 mod bytes;
+mod check;
 mod copy;
 mod find;
 mod glob;
@@ -39,6 +40,7 @@ pub fn run(options: FilesOptions, client: &Client, output: &Output) -> Result<()
             let passphrases = access.passphrases.clone();
             crate::history::versions(client, output, item, volume, &named.path, passphrases)
         }
+        FilesVerb::Check { points } => check::run(access, output, &points),
         FilesVerb::Find(options) => find::run(access, output, &options),
         FilesVerb::Tar(options) => bytes::tar(access, output, &options),
     }
