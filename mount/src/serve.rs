@@ -3,10 +3,10 @@
 use crate::history::History;
 use crate::luks::Passphrases;
 use crate::points::PointsFrom;
-use crate::tree::Tree;
 use crate::tree::fuse::Served;
 use crate::tree::item::Item as ItemTree;
 use crate::tree::shown::Shown;
+use crate::tree::{FETCHERS, Tree};
 use crate::umount::{Unmounter, resolve};
 use crate::{Error, Result};
 use block::{BlockSource, Failure};
@@ -21,8 +21,8 @@ use std::thread::JoinHandle;
 pub(crate) const SOURCE: &str = "blockd:";
 /// Event loops: one for each core would do for content, and a slow question must not stop the rest.
 const LOOPS: usize = 4;
-/// Connections to the server of the recovery point: one for each event loop.
-const CONNECTIONS: usize = LOOPS;
+/// Connections to the server of the recovery point: one for each event loop, and for each thread that reads ahead.
+const CONNECTIONS: usize = LOOPS + FETCHERS;
 
 /// What to mount, and where.
 #[derive(Debug, Clone)]

@@ -25,7 +25,7 @@ const FRONT: u64 = 256 << 10;
 const KEPT: u64 = 12 << 20;
 const FILES: usize = 64;
 /// Threads that fetch.
-const FETCHERS: usize = 2;
+pub(crate) const FETCHERS: usize = 2;
 /// Requests of the kernel's own read-ahead overtake one another by so much.
 const SLACK: u64 = BLOCK;
 

@@ -19,6 +19,7 @@ use crate::parser::wire::{Answer, FIRST_OPENED, MAX_DISKS, PER_DISK, Question, R
 use crate::volume::{Joined, Space as Addresses};
 use crate::{Error, Result};
 use ahead::Ahead;
+pub(crate) use ahead::FETCHERS;
 use block::linux::SystemClock;
 use block::sync::{Mutex, lock};
 use block::{BlockSource, ByteRange, Clock, Kind};

@@ -8,6 +8,7 @@ use block::{Failure, Kind};
 use mount::{Mount, Options};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,7 +35,8 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("nbdkit is needed by this test");
-        eventually("nbdkit to listen", || socket.exists());
+        // the socket is there a moment before anybody listens at it
+        eventually("nbdkit to listen", || UnixStream::connect(&socket).is_ok());
         Self { process, socket }
     }
 
