@@ -1,6 +1,6 @@
 //! Small filesystems to change bytes of. Shared by the tests and by the fuzz targets.
 
-use crate::image::{KernelMount, empty, luks1, luks2, mke2fs, noise, sh};
+use crate::image::{KernelMount, empty, luks1, luks2, many, mke2fs, noise, sh};
 use crate::{ntfs, volumes};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, Visit, check_range};
 use std::fs;
@@ -40,7 +40,7 @@ fn xfs_v5(dirty: bool) -> Base {
 /// Small NTFS filesystems: with everything, and with records of their own for attributes.
 pub static NTFS: LazyLock<Vec<Base>> = LazyLock::new(|| {
     let dir = TempDir::new().unwrap();
-    let image = ntfs::mkfs(dir.path(), 24 << 20, "");
+    let image = ntfs::mkfs(dir.path(), if many(0) > 0 { 192 << 20 } else { 24 << 20 }, "");
     let mounted = ntfs::Reference::new(&image, "streams_interface=xattr,compression");
     ntfs::make_tree(mounted.path());
     drop(mounted);

@@ -107,7 +107,9 @@ impl Extent {
         let whole = self.into.saturating_add(self.len);
         bytes
             .resize(usize::try_from(whole).ok().filter(|_| whole <= 2 * MAX_CODED).unwrap_or(bytes.len()), 0);
-        let from = self.into.saturating_add(at - self.at) as usize;
+        let into = at.checked_sub(self.at);
+        let into = into.ok_or_else(|| Error::corrupt("an extent of a file", "it begins too late"))?;
+        let from = self.into.saturating_add(into) as usize;
         let end = from.saturating_add(len).min(bytes.len());
         Ok(bytes.get(from..end).unwrap_or_default().to_vec())
     }
