@@ -40,6 +40,9 @@ pub struct Options {
     /// Measure only these parts
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Starts, Part::FirstBlocks, Part::Reads, Part::Hydration])]
     only: Vec<Part>,
+    /// Of random reads measure only these
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Cell::Run, Cell::Cold, Cell::Warm])]
+    cells: Vec<Cell>,
     #[command(flatten)]
     setting: Setting,
 }
@@ -54,11 +57,24 @@ enum Part {
 }
 
 /// What random reads are of.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Cell {
+    /// A run, nothing decoded before, data larger than the cache
     Run,
+    /// The point itself, nothing decoded before, data larger than the cache
     Cold,
+    /// The point itself, working set in the cache
     Warm,
+}
+
+impl Cell {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Run => "a run, nothing decoded before, data larger than the cache",
+            Self::Cold => "the point itself, nothing decoded before, data larger than the cache",
+            Self::Warm => "the point itself, working set in the cache",
+        }
+    }
 }
 
 const DISK: &str = "big";
@@ -179,13 +195,8 @@ impl<'a> Stage<'a> {
         println!(
             "| 4 KiB random reads, depth 32, of `qemu-nbd` on a zstd qcow2 | ratio | blockd | qemu-nbd |\n|---|---|---|---|"
         );
-        let (all, in_cache) = (self.bytes, SMALL_CACHE / 2);
-        let cells = [
-            ("a run, nothing decoded before, data larger than the cache", all, Cell::Run),
-            ("the point itself, nothing decoded before, data larger than the cache", all, Cell::Cold),
-            ("the point itself, working set in the cache", in_cache, Cell::Warm),
-        ];
-        for (what, span, cell) in cells {
+        for &cell in &self.options.cells {
+            let span = if cell == Cell::Warm { SMALL_CACHE / 2 } else { self.bytes };
             let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
             for round in 0..self.options.rounds {
                 let mut pair = [0.0; 2];
@@ -201,7 +212,8 @@ impl<'a> Stage<'a> {
             let (low, middle, high) = spread(ratios).context("no round")?;
             let of = |values| spread(values).map_or(0.0, |(_, middle, _)| middle);
             println!(
-                "| {what} | **{middle:.2}** ({low:.2}–{high:.2}) | {:.0}/s | {:.0}/s |",
+                "| {} | **{middle:.2}** ({low:.2}–{high:.2}) | {:.0}/s | {:.0}/s |",
+                cell.what(),
                 of(ours),
                 of(theirs)
             );

@@ -4,6 +4,7 @@
 //! if what it accepts encodes to the same bytes again. Sealed parts are fed to their decoders as if opened.
 
 pub use crate::backup::fuzz_arrived as arrived;
+pub use crate::chunk::fuzz_encoded as encoded;
 pub use crate::index::{fuzz_hooks as hooks, fuzz_index as index, fuzz_run as run};
 pub use crate::info::fuzz_info as info;
 pub use crate::manifest::{fuzz_node as node, fuzz_point as point};
@@ -68,9 +69,9 @@ pub fn sheet(bytes: &[u8]) {
 }
 
 /// Every decoder of this crate.
-pub const ALL: [fn(&[u8]); 18] = [
-    frame, table, quarantine, moved, arrived, hooks, run, index, info, node, point, key_file, sheet, slot,
-    card, sums, parity, writer,
+pub const ALL: [fn(&[u8]); 19] = [
+    frame, encoded, table, quarantine, moved, arrived, hooks, run, index, info, node, point, key_file, sheet,
+    slot, card, sums, parity, writer,
 ];
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Extent, ExtentKind, V
 use crate::Result;
 use crate::cache::Cache;
 use crate::chunk::CHUNK_SIZE;
-use crate::frames::{FRAMES_AT_ONCE, FrameId};
+use crate::frames::{FRAMES_AT_ONCE, FrameFront};
 use crate::inner::Inner;
 use crate::manifest::{Node, NodeReader, Point, Ref, Run, Shape, walk};
 use crate::name::{Shelf, Spot};
@@ -16,6 +16,9 @@ use crate::sweep::RootPin;
 
 /// Decoded nodes an image keeps: the leaves of 4 GiB; a few KiB each, 16 MiB if every chunk of the disk is in a pack of its own.
 const KEPT_NODES: usize = 256;
+
+/// Whoever reads more than this at once reads on, or reads all: a restore, a copy, a guest that reads ahead.
+const SMALL_READ: usize = 32 << 10;
 
 pub(crate) struct VaultImage {
     vault: Arc<Inner>,
@@ -31,6 +34,15 @@ pub(crate) struct VaultImage {
 struct Piece {
     spot: Spot,
     disk: Range<u64>,
+}
+
+impl Piece {
+    /// What of its frame it needs.
+    fn wanted(&self) -> FrameFront {
+        let before = u64::from(self.spot.chunk) * CHUNK_SIZE;
+        let until = before + self.disk.end - self.disk.start;
+        FrameFront { frame: (self.spot.pack, self.spot.entry), until: until as usize }
+    }
 }
 
 impl VaultImage {
@@ -80,20 +92,20 @@ impl VaultImage {
         let mut pieces = self.placed(self.pieces(&wanted)?);
         let mut done = 0;
         while let Some(rest) = pieces.get(done..).filter(|rest| !rest.is_empty()) {
-            let (ids, taken) = next_frames(rest);
-            let frames = match self.vault.frames(&ids) {
+            let (frames, taken) = next_frames(rest);
+            let fronts = match self.vault.frames(&frames, buf.len() > SMALL_READ) {
                 Err(error) if self.vault.learn_move(&error)? => {
                     let rest = pieces.split_off(done);
                     pieces = self.placed(rest);
                     done = 0;
                     continue;
                 }
-                frames => frames?,
+                fronts => fronts?,
             };
             done += taken;
             for piece in &rest[..taken] {
-                let id = (piece.spot.pack, piece.spot.entry);
-                let raw = ids.iter().position(|one| *one == id).and_then(|at| frames.get(at));
+                let is_its = |wanted: &FrameFront| wanted.frame == piece.wanted().frame;
+                let raw = frames.iter().position(is_its).and_then(|at| fronts.get(at));
                 copy(piece, raw.map_or(&[], |raw| &raw[..]), &wanted, buf)?;
             }
         }
@@ -102,19 +114,20 @@ impl VaultImage {
 }
 
 /// The frames of the first pieces, each once and not too many, and how many pieces that is.
-fn next_frames(pieces: &[Piece]) -> (Vec<FrameId>, usize) {
-    let mut ids: Vec<FrameId> = Vec::new();
+fn next_frames(pieces: &[Piece]) -> (Vec<FrameFront>, usize) {
+    let mut frames: Vec<FrameFront> = Vec::new();
     for (taken, piece) in pieces.iter().enumerate() {
-        let id = (piece.spot.pack, piece.spot.entry);
-        if ids.contains(&id) {
+        let wanted = piece.wanted();
+        if let Some(known) = frames.iter_mut().find(|known| known.frame == wanted.frame) {
+            known.until = known.until.max(wanted.until);
             continue;
         }
-        if ids.len() == FRAMES_AT_ONCE {
-            return (ids, taken);
+        if frames.len() == FRAMES_AT_ONCE {
+            return (frames, taken);
         }
-        ids.push(id);
+        frames.push(wanted);
     }
-    (ids, pieces.len())
+    (frames, pieces.len())
 }
 
 /// Copies what of a piece is wanted from its frame.
@@ -212,8 +225,10 @@ impl BlockSource for VaultImage {
         let walked = walk(&KeptNodes(self), self.shape, self.root, chunks, &mut |run| {
             if let Ref::Stored(spot) = run.what {
                 let frames = &self.vault.options.frames;
-                let places = self.vault.places(&spot, run.count);
-                is_near = places.iter().all(|(spot, _)| frames.has(&(spot.pack, spot.entry)));
+                let places = self.vault.places(&spot, run.count).into_iter();
+                is_near = places
+                    .map(|(spot, count)| Piece { spot, disk: 0..count * CHUNK_SIZE })
+                    .all(|piece| frames.has(&piece.wanted()));
             }
             Ok(if is_near { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         });

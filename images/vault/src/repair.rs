@@ -9,6 +9,7 @@ use block::{BlockSource, ByteOffset, DiskId};
 use crate::backup::Known;
 use crate::check::Damage;
 use crate::chunk::{CHUNK_SIZE, fingerprint};
+use crate::frames::FrameFront;
 use crate::inner::Inner;
 use crate::manifest::{Ref, Shape};
 use crate::moved::{Needed, Rewrite};
@@ -192,12 +193,13 @@ impl Search<'_> {
 
     fn in_packs(&mut self, print: &Fingerprint) -> Result<Option<Vec<u8>>> {
         let Some(spot) = self.known.find(self.vault, print)? else { return Ok(None) };
-        let frames = match self.vault.frames(&[(spot.pack, spot.entry)]) {
+        let start = usize::from(spot.chunk) * CHUNK_SIZE as usize;
+        let wanted = FrameFront { frame: (spot.pack, spot.entry), until: start + CHUNK_SIZE as usize };
+        let frames = match self.vault.frames(&[wanted], true) {
             Ok(frames) => frames,
             Err(error) if error.is_damage() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let start = usize::from(spot.chunk) * CHUNK_SIZE as usize;
         let raw = frames.first().and_then(|raw| raw.get(start..start + CHUNK_SIZE as usize));
         Ok(raw.filter(|raw| fingerprint(&self.vault.keys, raw) == *print).map(<[u8]>::to_vec))
     }

@@ -52,6 +52,8 @@ pub struct Options {
     pub writer: Option<Writer>,
     /// Where decoded frames are kept; vaults may share one.
     pub frames: Arc<FrameCache>,
+    /// Whether each request of the store is a round trip: what was fetched is then decoded whole, and not fetched again for more of it.
+    pub is_far: bool,
     /// Whether each point holds all that it needs: a backup relies on nothing that another point holds, and has no base. An archive's way.
     pub self_contained: bool,
     /// Packs known to be damaged, as [`Vault::damaged_packs`] gave them: no backup relies on them.
@@ -66,6 +68,7 @@ impl Default for Options {
             cache: None,
             writer: None,
             frames: Arc::default(),
+            is_far: false,
             self_contained: false,
             damaged_packs: Vec::new(),
         }

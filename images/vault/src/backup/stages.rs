@@ -27,8 +27,8 @@ const BATCH: usize = 1 << 20;
 const BATCH_PIECES: usize = 4096;
 /// Batches that exist at once.
 const BATCHES: usize = 8;
-/// Frames on their way, from which on no further batch is handed out. Each has at most 256 KiB and its compressed form.
-const FRAMES: usize = 24;
+/// Frames on their way, from which on no further batch is handed out. Each has at most 64 KiB and its compressed form.
+const FRAMES: usize = 96;
 /// Packs on their way, from which on no further frame is handed out.
 const PACKS: usize = 2;
 /// More threads than this would wait for the one that decides.

@@ -123,7 +123,7 @@ fn prove_bytes(vault: &Inner, address: Address, bytes: &[u8], proof: &mut Proof)
     let chunks = |entry: &Entry| (entry.record.kind == Kind::Frame).then_some(entry.record.chunks() as u8);
     Ok(Found {
         row: PackRow::of(address, bytes.len() as u64, &head.table, &prints),
-        hooks: HookSum::of(hooks(&prints, |at| head.table.begins_frame(at as u32)).map(Fingerprint::key)),
+        hooks: HookSum::of(hooks(&prints).map(Fingerprint::key)),
         entries: head.table.entries().map(chunks).collect(),
         bad,
     })

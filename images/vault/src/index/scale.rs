@@ -11,7 +11,7 @@ use crate::name::{ApplianceId, BlobId};
 use block::VaultId;
 
 const VAULT: VaultId = VaultId::from_bytes([1; 16]);
-/// Hooks for each TiB of unique data: one block in 32, and the first of each frame of 64 that is not one of these.
+/// Hooks for each TiB of unique data: one block in 32, and the first of 64 that is not one of these.
 const HOOKS_OF_TIB: f64 = (1u64 << 28) as f64 * (1.0 / 32.0 + 31.0 / 32.0 / 64.0);
 /// Packs for each TiB: 16 MiB each of data that halves.
 const PACKS_OF_TIB: f64 = 32_768.0;

@@ -103,7 +103,7 @@ impl Inner {
     /// What an index would say of a pack.
     pub(crate) fn pack_listing(&self, address: Address, len: u64) -> Result<(PackRow, Vec<u64>)> {
         let (head, prints) = self.pack_prints(address, len)?;
-        let keys = hooks(&prints, |at| head.table.begins_frame(at as u32)).map(Fingerprint::key).collect();
+        let keys = hooks(&prints).map(Fingerprint::key).collect();
         Ok((PackRow::of(address, len, &head.table, &prints), keys))
     }
 }

@@ -2,7 +2,7 @@
 
 use block::{Cursor, Malformed};
 
-use crate::chunk::FRAME_CHUNKS;
+use crate::chunk::MAX_FRAME_CHUNKS;
 use crate::manifest::{FANOUT, LEAF_CHUNKS, MAX_LEVEL};
 use crate::name::{ADDRESS_LEN, Address, Spot};
 
@@ -183,7 +183,7 @@ impl Node {
             None => entry == 0 && chunk == 0,
             Some(row) if usize::from(row) >= self.packs.len() => false,
             Some(_) if self.level > 0 => count == 1 && chunk == 0,
-            Some(_) => usize::from(chunk) + usize::from(count) <= FRAME_CHUNKS,
+            Some(_) => usize::from(chunk) + usize::from(count) <= MAX_FRAME_CHUNKS,
         };
         match fits {
             true => Ok(Part { start, end, what, entry, chunk }),

@@ -2,7 +2,7 @@
 
 use block::{Cursor, Malformed, VaultId};
 
-use crate::chunk::FRAME_CHUNKS;
+use crate::chunk::MAX_FRAME_CHUNKS;
 use crate::front::{FRONT_LEN, Front, MOVED};
 use crate::key::Keys;
 use crate::name::{ADDRESS_LEN, Address, Shelf, Spot};
@@ -38,7 +38,7 @@ impl Row {
     }
 
     fn is_valid(&self, packs: usize) -> bool {
-        let fits = |chunk: u8| usize::from(chunk) + usize::from(self.count) <= FRAME_CHUNKS;
+        let fits = |chunk: u8| usize::from(chunk) + usize::from(self.count) <= MAX_FRAME_CHUNKS;
         self.count > 0 && fits(self.chunk) && fits(self.new_chunk) && usize::from(self.pack) < packs
     }
 }

@@ -6,11 +6,11 @@ mod table;
 mod write;
 
 pub(crate) use footer::{FOOTER_LEN, Footer};
-pub(crate) use read::{PackHead, open_entry, prove_frame, read_head, read_prints};
+pub(crate) use read::{PackHead, open_entry, open_front, prove_frame, read_head, read_prints};
 pub(crate) use table::{Entry, RECORD_LEN, Record, Table};
 pub(crate) use write::{Finished, PackWriter};
 
-use crate::chunk::FRAME_CHUNKS;
+use crate::chunk::{FRAME_CHUNKS, MAX_FRAME_CHUNKS};
 use crate::name::Fingerprint;
 
 /// A pack is closed once it holds this many bytes.
@@ -27,17 +27,16 @@ const PART_ENTRY: u8 = 1;
 const PART_TABLE: u8 = 2;
 const PART_PRINTS: u8 = 3;
 
-/// The chunks of a pack that stand in an index: samples, and the first of every frame. `prints` are all of the pack's,
-/// in order; frames begin at `firsts`.
-pub(crate) fn hooks<'a>(
-    prints: &'a [Fingerprint],
-    mut is_first: impl FnMut(usize) -> bool + 'a,
-) -> impl Iterator<Item = &'a Fingerprint> + 'a {
+/// Of so many chunks of a pack, in order, at least the first stands in an index.
+const HOOKED_CHUNKS: usize = 64;
+
+/// The chunks of a pack that stand in an index, of all of the pack's in order.
+pub(crate) fn hooks(prints: &[Fingerprint]) -> impl Iterator<Item = &Fingerprint> {
     prints
         .iter()
         .enumerate()
-        .filter(move |(at, print)| is_first(*at) || print.is_sample())
+        .filter(|(at, print)| at.is_multiple_of(HOOKED_CHUNKS) || print.is_sample())
         .map(|(_, print)| print)
 }
 
-const _: () = assert!(MAX_PACK_CHUNKS.is_multiple_of(FRAME_CHUNKS));
+const _: () = assert!(MAX_PACK_CHUNKS.is_multiple_of(FRAME_CHUNKS) && FRAME_CHUNKS <= MAX_FRAME_CHUNKS);

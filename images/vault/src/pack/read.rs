@@ -2,7 +2,7 @@
 
 use block::{ByteRange, VaultId};
 
-use crate::chunk::{Kind, decode, fingerprints};
+use crate::chunk::{Kind, decode_front, fingerprints};
 use crate::front::{FRONT_LEN, Front, PACK};
 use crate::key::Keys;
 use crate::name::{Address, Fingerprint, Shelf};
@@ -71,11 +71,23 @@ pub(crate) fn open_entry(
     record: &Record,
     sealed: &mut [u8],
 ) -> Result<Vec<u8>> {
+    open_front(key, pack, number, record, sealed, record.raw as usize)
+}
+
+/// Opens one entry and decodes at least so many bytes from its front, or all if it has no more. The seal is that of the whole entry.
+pub(crate) fn open_front(
+    key: &BlobKey,
+    pack: &Address,
+    number: u32,
+    record: &Record,
+    sealed: &mut [u8],
+    until: usize,
+) -> Result<Vec<u8>> {
     let damaged = |why: String| Error::damaged(&pack.name(Shelf::Packs), format!("entry {number}"), why);
     let encoded = key
         .open(Place::new(PART_ENTRY, u64::from(number)), &record.encode(), sealed)
         .map_err(|why| damaged(why.to_string()))?;
-    decode(record.encoding, encoded, record.raw as usize).map_err(damaged)
+    decode_front(record.encoding, encoded, record.raw as usize, until).map_err(damaged)
 }
 
 /// Compares the chunks of an opened frame with the pack's fingerprints.

@@ -123,11 +123,6 @@ impl Table {
         (within < self.entries[at].record.chunks()).then_some((at as u32, within as u8))
     }
 
-    /// Whether a chunk, by its number in the pack, begins a frame.
-    pub(crate) fn begins_frame(&self, number: u32) -> bool {
-        self.of_chunk(number).is_some_and(|(_, within)| within == 0)
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -126,6 +126,6 @@ impl Finished {
 
     /// The keys by which an index finds it.
     pub(crate) fn hooks(&self) -> Vec<u64> {
-        hooks(&self.prints, |at| self.table.begins_frame(at as u32)).map(Fingerprint::key).collect()
+        hooks(&self.prints).map(Fingerprint::key).collect()
     }
 }
