@@ -179,6 +179,7 @@ impl Daemon {
         daemon.keeper.start(&daemon)?;
         daemon.discard_cut_off();
         daemon.resume_replacements();
+        daemon.resume_restores();
         daemon.resume_jobs();
         Ok(daemon)
     }

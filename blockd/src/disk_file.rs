@@ -43,6 +43,23 @@ pub struct DiskFile {
     /// The last time another recovery point took the place of what it held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<ReplaceRecord>,
+    /// The recovery point it was made of, if it was: what a restore that was cut short goes on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoreRecord>,
+}
+
+/// A recovery point that a disk was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreRecord {
+    /// The disk whose point it is.
+    pub disk: String,
+    /// The point's state.
+    pub state: String,
+    /// What it was called.
+    pub name: String,
+    /// Whether all of it is to be read back.
+    pub verify: bool,
 }
 
 /// How a disk runs from the recovery point it stands on.
@@ -87,6 +104,7 @@ impl DiskFile {
             base: None,
             run: None,
             replaced: None,
+            restored: None,
         }
     }
 }
@@ -154,7 +172,15 @@ pub fn find(media: &dyn Media) -> Result<Found> {
 /// # Errors
 /// `Corrupt` naming the file.
 pub fn read(media: &dyn Media, id: DiskId) -> Result<DiskFile> {
-    let path = Stage::Disk.path(id);
+    read_at(media, id, Stage::Disk)
+}
+
+/// Reads the file of a disk at one stage of its life.
+///
+/// # Errors
+/// `Corrupt` naming the file.
+pub fn read_at(media: &dyn Media, id: DiskId, stage: Stage) -> Result<DiskFile> {
+    let path = stage.path(id);
     let bytes = media.read_whole(&path, LIMIT_BYTES).doing(|| "read a disk's name".to_owned())?;
     decode(&bytes, id, &path)
 }

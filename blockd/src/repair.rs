@@ -1,5 +1,5 @@
-//! Repair of a vault, as a job: each copy gets what it lacks, then damaged packs are healed by chunk, from other packs and from what the
-//! host still has of the disks.
+//! Repair of a vault, as a job: each copy gets what it lacks, then damaged packs are healed by chunk, from other packs, from what the
+//! host still has of the disks, and from what other vaults and archives have of them.
 
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
@@ -56,13 +56,7 @@ impl Daemon {
                 (None, None) => Repaired::default(),
             };
             run.go_on()?;
-            let vault = named.vault()?;
-            let sources = |disk| sources(&tiers, disk);
-            let of_chunks = vault.repair(&sources, &Unless(run)).doing(doing)?;
-            if !of_chunks.packs.is_empty() {
-                forget_healed(run, &tiers, &named)?;
-            }
-            named.keep_damaged(&tiers.catalog)?;
+            let of_chunks = heal(run, &tiers, &named)?;
             let hopeless = of_copies.hopeless_count + of_chunks.left.len() as u64;
             run.update(|job| job.repair = Some(show(&named.name, of_copies, of_chunks)));
             if hopeless == 0 {
@@ -78,8 +72,25 @@ impl Daemon {
     }
 }
 
-/// Where content of a disk may still be: the disk as it is, then its recovery points in the instant tier, newest first.
-fn sources(tiers: &Tiers, disk: DiskId) -> DiskSources {
+/// Heals by chunk what is known to be damaged in a vault, as far as something has what was there.
+///
+/// # Errors
+/// What the vault or the catalog reports.
+pub fn heal(run: &Run, tiers: &Arc<Tiers>, named: &Arc<NamedVault>) -> Result<ChunkRepair> {
+    let doing = || format!("repair vault {}", named.name);
+    let sources = |disk| -> DiskSources {
+        Box::new(on_the_host(tiers, disk).chain(in_other_vaults(tiers.clone(), disk, named.key())))
+    };
+    let healed = named.vault()?.repair(&sources, &Unless(run)).doing(doing)?;
+    if !healed.packs.is_empty() {
+        forget_healed(run, tiers, named)?;
+    }
+    named.keep_damaged(&tiers.catalog)?;
+    Ok(healed)
+}
+
+/// The disk as it is, then its recovery points in the instant tier, newest first.
+fn on_the_host(tiers: &Tiers, disk: DiskId) -> DiskSources {
     let named = tiers.disks.all().into_iter().find(|named| named.id == disk);
     let Some(disk) = named.and_then(|named| named.disk().cloned().ok()) else {
         return Box::new(std::iter::empty());
@@ -90,6 +101,18 @@ fn sources(tiers: &Tiers, disk: DiskId) -> DiskSources {
         std::iter::once(live)
             .chain(states.into_iter().filter_map(move |state| disk.point_source(state).ok())),
     )
+}
+
+/// Its recovery points in other vaults and in archives, newest first; looked for when nothing nearer had what is wanted.
+fn in_other_vaults(tiers: Arc<Tiers>, disk: DiskId, but: String) -> DiskSources {
+    let copies = std::iter::once_with(move || {
+        let points = tiers.held(None).0.into_iter().filter(move |held| held.disk == disk).rev();
+        points.flat_map(|held| held.stored().cloned().collect::<Vec<_>>())
+    });
+    let others = copies.flatten().filter(move |(vault, _)| vault.key() != but);
+    Box::new(others.filter_map(|(vault, manifest)| {
+        vault.image(&manifest, || format!("read what vault {} has of it", vault.name)).ok()
+    }))
 }
 
 /// Points that were found damaged and restore again are said to no more.

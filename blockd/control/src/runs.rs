@@ -126,7 +126,7 @@ pub struct RestoreRequest {
 pub struct Preflight {
     /// The recovery point.
     pub point: String,
-    /// The disk that is made or replaced.
+    /// The disk that is made or replaced; empty for a request that names none.
     pub target: String,
     /// Bytes of the disk.
     pub size: u64,
@@ -152,6 +152,9 @@ pub struct Preflight {
     pub clients: Vec<String>,
     /// With `replace`: bytes written since the point, which the disk will not have any more. The safety point keeps them.
     pub bytes_lost: Option<u64>,
+    /// Whether it is a file or another server, which the client sees to: room and what is lost there are not known to the daemon.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// What stands in the way, one sentence each; nothing if it can begin.
     pub obstacles: Vec<String>,
 }

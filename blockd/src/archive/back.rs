@@ -7,10 +7,13 @@ use crate::gate::stamp;
 use crate::jobs::{NewJob, Run, Urgency};
 use crate::marks::Mark;
 use crate::points::{By, Held, HurtCopies, Tiers, View};
+use crate::repair::heal;
 use crate::vaults::{MAIN, NamedVault};
 use block::StateId;
 use control::{Job, Kind, RehydratePoint};
 use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+use vault::ManifestId;
 
 /// Ten years: what is wanted for longer is not wanted in an archive.
 const MOST_SECONDS: u64 = 10 * 366 * 86_400;
@@ -59,12 +62,18 @@ impl Daemon {
     }
 }
 
-fn bring_back(run: &Run, tiers: &Tiers, point: &Held, vault: &NamedVault, seconds: u64) -> Result<()> {
+fn bring_back(
+    run: &Run,
+    tiers: &Arc<Tiers>,
+    point: &Held,
+    vault: &Arc<NamedVault>,
+    seconds: u64,
+) -> Result<()> {
     // before the copy is there, so that none is left without a term
     tiers.set_term(point, vault, seconds)?;
-    if known(vault, point)?.is_some() {
+    if let Some(manifest) = known(vault, point)? {
         // it was there all the time, or came back from deletion
-        return Ok(());
+        return whole_again(run, tiers, point, vault, &manifest);
     }
     let mut last = None;
     for (archive, manifest) in &point.archived {
@@ -81,6 +90,27 @@ fn bring_back(run: &Run, tiers: &Tiers, point: &Held, vault: &NamedVault, second
         return Ok(());
     }
     Err(last.unwrap_or_else(|| point.unreadable()))
+}
+
+/// Sees to it that a copy which is there already is not a damaged one: the archive has what it lacks.
+fn whole_again(
+    run: &Run,
+    tiers: &Arc<Tiers>,
+    point: &Held,
+    vault: &Arc<NamedVault>,
+    manifest: &ManifestId,
+) -> Result<()> {
+    if !tiers.hurt()?.has(vault, manifest) {
+        return Ok(());
+    }
+    heal(run, tiers, vault)?;
+    if !tiers.hurt()?.has(vault, manifest) {
+        return Ok(());
+    }
+    let what = format!("the copy of {} in vault {}", point.name, vault.name);
+    let why = "is damaged, and what it lacks could not be taken from the archive";
+    Err(Error::said(Kind::Corrupt, what, why)
+        .with_help(format!("`blockctl vault repair {}` says what is left of it", vault.name)))
 }
 
 impl Tiers {

@@ -55,17 +55,42 @@ impl Spare {
     /// The damage, if nothing else has the bytes either; whatever else a read fails with.
     pub fn save(&self, read: block::Result<()>, offset: ByteOffset, buf: &mut [u8]) -> block::Result<bool> {
         let Err(error) = read else { return Ok(false) };
+        self.instead(error, &mut |source| source.read_at(offset, buf)).map(|()| true)
+    }
+
+    /// What came of a look at extents, of which these are the rest, unless the visitor had enough: where it met damage they are
+    /// looked up here.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_extents(
+        &self,
+        visited: block::Result<()>,
+        rest: ByteRange,
+        stopped: bool,
+        visit: &mut Visit<'_>,
+    ) -> block::Result<()> {
+        match visited {
+            Err(error) if !stopped && !rest.is_empty() => {
+                self.instead(error, &mut |source| source.extents(rest, visit))
+            }
+            visited => visited,
+        }
+    }
+
+    fn instead(
+        &self,
+        error: block::Error,
+        act: &mut dyn FnMut(&dyn BlockSource) -> block::Result<()>,
+    ) -> block::Result<()> {
         if !matches!(error.kind(), Kind::Corrupt | Kind::Io) {
             return Err(error);
         }
-        match self.source().and_then(|source| source.read_at(offset, buf)) {
-            Ok(()) => Ok(true),
-            // why a read failed is the damage, not that nothing else had the bytes either
-            Err(of_spare) => {
-                tracing::debug!("nothing else has it either: {of_spare}");
-                Err(error)
-            }
-        }
+        // why it failed is the damage, not that nothing else has it either
+        self.source().and_then(|source| act(&**source)).map_err(|of_spare| {
+            tracing::debug!("nothing else has it either: {of_spare}");
+            error
+        })
     }
 }
 
@@ -112,7 +137,14 @@ impl BlockSource for Spared {
     }
 
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> block::Result<()> {
-        self.near.extents(range, visit)
+        let (mut from, mut stopped) = (range.start(), false);
+        let visited = self.near.extents(range, &mut |extent| {
+            from = extent.range.end();
+            let flow = visit(extent);
+            stopped = flow.is_break();
+            flow
+        });
+        self.spare.save_extents(visited, ByteRange::between(from, range.end()), stopped, visit)
     }
 
     fn stored(&self, range: ByteRange) -> Option<Stored> {
@@ -143,12 +175,23 @@ mod tests {
         let closed = || Err(block::Error::refused(Kind::Unavailable, "a disk", "is closed"));
         assert!(spare.save(closed(), ByteOffset::ZERO, &mut buf).is_err());
         assert_eq!((looked.load(Ordering::SeqCst), buf), (0, [7; 4]));
-        let damaged = || Err(block::Error::corrupt("a layer", None, "a checksum disagrees"));
+        let damaged = || Err::<(), _>(block::Error::corrupt("a layer", None, "a checksum disagrees"));
         assert!(spare.save(damaged(), ByteOffset::ZERO, &mut buf).expect("saved"));
         assert_eq!(buf, [0; 4]);
         // past its end
         let failed = spare.save(damaged(), ByteOffset::new(6), &mut buf).expect_err("it has no more");
         assert_eq!((failed.kind(), looked.load(Ordering::SeqCst)), (Kind::Corrupt, 1));
+        // what was visited is not visited again
+        let mut seen = Vec::new();
+        let mut visit = |extent: block::Extent| {
+            seen.push(extent.range);
+            std::ops::ControlFlow::Continue(())
+        };
+        let rest = ByteRange::between(5, 8);
+        spare.save_extents(damaged(), rest, false, &mut visit).expect("saved");
+        spare.save_extents(Ok(()), rest, false, &mut visit).expect("nothing to save");
+        spare.save_extents(damaged(), rest, true, &mut visit).expect_err("nobody asks any more");
+        assert_eq!(seen, [rest]);
         let none = Spare::in_vaults(None, StateId::from_bytes([1; 16]), None);
         assert_eq!(none.save(damaged(), ByteOffset::ZERO, &mut buf).expect_err("none").kind(), Kind::Corrupt);
     }

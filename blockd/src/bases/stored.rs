@@ -6,6 +6,7 @@
 use super::Spare;
 use block::sync::{Condvar, Mutex, lock};
 use block::{BlockSource, ByteCount, ByteOffset, ByteRange, Error, Kind, Result, VaultId, Visit};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ const LONGEST: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(200);
 /// Requests that may wait at a time; further ones fail at once.
 const WAITING_LIMIT: u64 = 128;
+
+/// A store that has not answered a request for so long is said not to answer, whatever becomes of the request.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Those who wait for stores, of all disks.
 #[derive(Default)]
@@ -68,6 +72,36 @@ impl Patience {
     }
 }
 
+/// The requests that were made of a store and that nothing was said to yet.
+#[derive(Default)]
+struct Asked {
+    made: u64,
+    /// When each began: the first is the oldest.
+    open: BTreeMap<u64, Instant>,
+}
+
+/// One of them.
+struct Question<'a> {
+    asked: &'a Mutex<Asked>,
+    number: u64,
+}
+
+impl<'a> Question<'a> {
+    fn to(asked: &'a Mutex<Asked>) -> Self {
+        let mut state = lock(asked);
+        state.made += 1;
+        let number = state.made;
+        state.open.insert(number, now());
+        Self { asked, number }
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        lock(self.asked).open.remove(&self.number);
+    }
+}
+
 /// A recovery point of a vault, open.
 pub struct StoredPoint {
     /// The vault and the point in it.
@@ -78,6 +112,7 @@ pub struct StoredPoint {
     image: Arc<dyn BlockSource>,
     spare: Spare,
     patience: Arc<Patience>,
+    asked: Mutex<Asked>,
     is_away: AtomicBool,
     why: Mutex<Option<String>>,
 }
@@ -101,6 +136,7 @@ impl StoredPoint {
             image: vault.image(&manifest)?,
             spare,
             patience: patience.clone(),
+            asked: Mutex::default(),
             is_away: AtomicBool::new(false),
             why: Mutex::default(),
         })
@@ -108,7 +144,20 @@ impl StoredPoint {
 
     /// Why its store does not answer now, if so.
     pub fn away(&self) -> Option<String> {
-        lock(&self.why).clone()
+        lock(&self.why).clone().or_else(|| self.silent().map(|(_, why)| why))
+    }
+
+    /// How many requests a store that neither answers nor fails has left without an answer, and for how long.
+    pub fn silent(&self) -> Option<(u64, String)> {
+        let asked = lock(&self.asked);
+        let oldest = asked.open.values().next()?.elapsed();
+        let count = asked.open.values().take_while(|since| since.elapsed() >= SILENCE).count();
+        (count > 0).then(|| (count as u64, format!("it has said nothing for {} s", oldest.as_secs())))
+    }
+
+    /// How many requests wait for it.
+    pub fn waiting(&self) -> u64 {
+        self.patience.waiting().max(self.silent().map_or(0, |(count, _)| count))
     }
 
     fn says(&self, why: Option<String>) {
@@ -125,6 +174,7 @@ impl StoredPoint {
 
     /// Asks again and again while the store does not answer.
     fn patiently(&self, mut ask: impl FnMut() -> Result<()>) -> Result<()> {
+        let _question = Question::to(&self.asked);
         let Err(mut last) = ask() else {
             if self.is_away.load(Ordering::Relaxed) {
                 self.says(None);
@@ -172,7 +222,7 @@ impl BlockSource for StoredPoint {
     fn extents(&self, range: ByteRange, visit: &mut Visit<'_>) -> Result<()> {
         // what was visited is not visited again
         let (mut from, mut stopped) = (range.start(), false);
-        self.patiently(|| {
+        let visited = self.patiently(|| {
             let rest = ByteRange::between(from, range.end());
             if stopped || rest.is_empty() && from > range.start() {
                 return Ok(());
@@ -183,8 +233,10 @@ impl BlockSource for StoredPoint {
                 stopped = flow.is_break();
                 flow
             })
-        })
+        });
+        self.spare.save_extents(visited, ByteRange::between(from, range.end()), stopped, visit)
     }
+
     fn is_near(&self, range: ByteRange) -> bool {
         self.image.is_near(range)
     }

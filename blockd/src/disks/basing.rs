@@ -309,7 +309,10 @@ impl Disks {
             return Err(Error::said(Kind::Invalid, format!("make disk {name}"), why)
                 .with_help("leave the size out, or make the disk and shrink it: blockctl disk resize"));
         }
-        self.make(New { id, name, size, stage: Stage::Disk, based: Some(based), run }, |_| Ok(()))
+        self.make(
+            New { id, name, size, stage: Stage::Disk, based: Some(based), run, restoring: None },
+            |_| Ok(()),
+        )
     }
 
     /// The disk with this id, whatever it is called.

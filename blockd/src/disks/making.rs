@@ -1,5 +1,6 @@
 //! Making disks. One that was not made to the end is not there, and does not come back.
 
+use super::restoring::Restoring;
 use super::{Disks, Ground, Named};
 use crate::bases::BaseRecord;
 use crate::disk_file::{self, DiskFile, RunRecord, Stage, layers_dir};
@@ -24,7 +25,7 @@ impl Disks {
         size: ByteCount,
         fill: impl FnOnce(&Arc<Disk>) -> Result<()>,
     ) -> Result<Arc<Named>> {
-        self.make(New { id, name, size, stage: Stage::Disk, based: None, run: None }, fill)
+        self.make(New { id, name, size, stage: Stage::Disk, based: None, run: None, restoring: None }, fill)
     }
 
     /// Makes an empty disk for a client to fill over NBD. Until [`ready`](Self::ready) it takes connections and nothing
@@ -34,7 +35,10 @@ impl Disks {
     /// As [`create`](Self::create).
     pub fn fill(&self, name: &str, size: ByteCount) -> Result<Arc<Named>> {
         let id = self.fresh_id()?;
-        self.make(New { id, name, size, stage: Stage::Making, based: None, run: None }, |_| Ok(()))
+        self.make(
+            New { id, name, size, stage: Stage::Making, based: None, run: None, restoring: None },
+            |_| Ok(()),
+        )
     }
 
     /// The disk was filled: makes what is on it durable, and the disk one like any other.
@@ -64,11 +68,12 @@ impl Disks {
         new: New<'_>,
         fill: impl FnOnce(&Arc<Disk>) -> Result<()>,
     ) -> Result<Arc<Named>> {
-        let New { id, name, size, stage, based, run } = new;
+        let New { id, name, size, stage, based, run, restoring } = new;
         let _reserved = self.reserve(name)?;
         let doing = || format!("make disk {name}");
         let (base, ground) = based.map(|based| (based.record, based.ground)).unzip();
-        let file = DiskFile { base, run, ..DiskFile::new(name, rfc3339(self.env.clock.now())) };
+        let restored = restoring.map(|restoring| restoring.record.clone());
+        let file = DiskFile { base, run, restored, ..DiskFile::new(name, rfc3339(self.env.clock.now())) };
         let on = file
             .base
             .as_ref()
@@ -76,7 +81,11 @@ impl Disks {
             .map(|(record, ground)| ground.base(record))
             .transpose()?;
         disk_file::begin(&*self.env.media, id, &file)?;
-        let layers = Disk::create_on(&self.env, &layers_dir(id), id, size, on.as_ref()).doing(doing);
+        let layers = match restoring.filter(|restoring| restoring.resumes) {
+            Some(restoring) => self.take_up(restoring),
+            None => Disk::create_on(&self.env, &layers_dir(id), id, size, on.as_ref()),
+        }
+        .doing(doing);
         let layers = layers.map_err(|error| match error.kind() {
             Kind::Invalid => error.with_help("choose a size from 1 byte to 64T, such as 20G"),
             _ => error,
@@ -94,6 +103,8 @@ impl Disks {
                 lock(&self.table).disks.insert(name.to_owned(), named.clone());
                 Ok(named)
             }
+            // the next daemon goes on with it
+            Err(error) if restoring.is_some_and(|restoring| (restoring.is_stopping)()) => Err(error),
             Err(error) => {
                 if let Err(left) = self.unmake(id) {
                     // the marker is still there, so the next start tries again
@@ -143,6 +154,8 @@ pub(super) struct New<'a> {
     pub(super) based: Option<Based>,
     /// How it runs from that, if it is to.
     pub(super) run: Option<RunRecord>,
+    /// What it is restored from, if it is.
+    pub(super) restoring: Option<&'a Restoring<'a>>,
 }
 
 /// What a disk is to stand on.

@@ -9,6 +9,7 @@ mod named;
 mod opening;
 mod removing;
 mod replacing;
+mod restoring;
 mod running;
 mod show;
 #[cfg(test)]
@@ -17,8 +18,10 @@ mod tests;
 pub use basing::Ground;
 pub use named::{Attached, Named};
 pub use removing::Deletion;
+pub use restoring::Restoring;
 
 use crate::bases::Patience;
+use crate::disk_file::DiskFile;
 use crate::error::{Doing, Error, Result};
 use crate::groups::Groups;
 use crate::names;
@@ -43,6 +46,8 @@ pub struct Disks {
     pub patience: Arc<Patience>,
     /// Held while a disk is opened again.
     pub recovering: Mutex<()>,
+    // disks without a name yet, whose restores the end of the last daemon cut short
+    unfinished: Mutex<Vec<(DiskId, DiskFile)>>,
 }
 
 #[derive(Default)]

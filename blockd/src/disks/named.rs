@@ -148,7 +148,7 @@ impl Named {
     }
 
     pub(super) fn new(id: DiskId, file: DiskFile, open: Opening, ready: bool) -> Self {
-        let DiskFile { name, created, shared, awaits_release, base, run, replaced } = file;
+        let DiskFile { name, created, shared, awaits_release, base, run, replaced, restored: _ } = file;
         let claim = Claim::new(&name, shared, awaits_release);
         let (writers, traffic, told) = (Arc::default(), Arc::default(), Arc::default());
         let (ready, deleted) = (AtomicBool::new(ready), Arc::default());

@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Disks {
-    /// Opens every disk, and sweeps away what was being made or removed when the last daemon ended. The second value
-    /// says what is not in order, one sentence each.
+    /// Opens every disk, and sweeps away what was being made or removed when the last daemon ended, but for what a restore
+    /// made. The second value says what is not in order, one sentence each.
     ///
     /// # Errors
     /// What keeps the directory as a whole from being read.
@@ -23,11 +23,15 @@ impl Disks {
         let (table, patience) = (Mutex::default(), Arc::default());
         let (tree, recovering) = (Mutex::default(), Mutex::default());
         let groups = Arc::new(Groups::open(env.media.clone()));
-        let (disks, mut notices) =
-            (Self { env, table, tree, vaults, groups, patience, recovering }, Vec::new());
+        let unfinished = Mutex::default();
+        let disks = Self { env, table, tree, vaults, groups, patience, recovering, unfinished };
+        let mut notices = Vec::new();
         let (named, unfinished): (Vec<_>, Vec<_>) =
             found.files.iter().partition(|(_, stage)| *stage == Stage::Disk);
         for (id, stage) in unfinished {
+            if disks.keep_unfinished(id, stage) {
+                continue;
+            }
             notices.extend(disks.sweep(id, stage).err().map(|error| error.body().message));
         }
         let files: Vec<Found> = named.into_iter().map(|(id, _)| disks.read_file(id)).collect();

@@ -19,8 +19,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use track::Track;
 
-/// Threads that hydrate: decoding is most of it, and one of them may wait for a store.
-const THREADS: usize = 2;
+/// Threads that hydrate: decoding is most of it, and some of them may wait for a store, or for the host's disk.
+const THREADS: usize = 4;
 /// The nicest there is: where a guest wants the processor, it has it.
 const LOWEST_PRIORITY: i32 = 19;
 /// How often it is looked for disks to hydrate when nobody said there are any.
@@ -132,7 +132,7 @@ impl Hydration {
             estimate_ms: speed
                 .filter(|&speed| speed > 0)
                 .map(|speed| (total - done).saturating_mul(1000) / speed),
-            waiting: stored.map_or(0, |_| self.work.tiers.disks.patience.waiting()),
+            waiting: stored.map_or(0, |stored| stored.waiting()),
             trouble,
         })
     }
@@ -164,7 +164,9 @@ impl Work {
     fn turn(&self, named: &Arc<Named>) -> bool {
         let (Some(run), Ok(disk)) = (named.run.filter(|run| run.hydrate), named.disk()) else { return false };
         let began = self.now();
-        if !self.track(named, |track| track.may_go_on(began)) {
+        // one thread that a silent store holds up is enough: other disks have other stores
+        let is_silent = named.stored_point().is_some_and(|stored| stored.silent().is_some());
+        if is_silent || !self.track(named, |track| track.may_go_on(began)) {
             return false;
         }
         let mut worked = false;
@@ -192,8 +194,10 @@ impl Work {
         });
         self.settle(named, disk, ended)
             .map_err(|error| {
-                // deleted or replaced by another value meanwhile: nothing to say
-                if named.is_deleted() || self.bell.is_stopping() {
+                // deleted or called something else meanwhile: nothing to say
+                let is_there =
+                    self.tiers.disks.get(&named.name).is_ok_and(|there| Arc::ptr_eq(&there, named));
+                if !is_there || named.is_deleted() || self.bell.is_stopping() {
                     return;
                 }
                 let why = error.body().message;

@@ -10,7 +10,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Between two looks at how far it is.
 const SAMPLE: Duration = Duration::from_millis(500);
 /// What was brought is made durable after so much, or so long: that much is brought again after a crash.
-const SETTLE_BYTES: u64 = 128 << 20;
+const SETTLE_BYTES: u64 = 1 << 30;
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
 
 /// A disk that is being hydrated.
@@ -22,6 +22,7 @@ pub struct Track {
     /// How far it was, and when.
     samples: VecDeque<(Duration, u64)>,
     unsettled: u64,
+    /// When it was made durable last, or the first of what is not was brought.
     settled_at: Duration,
     /// Requests of its guest when last counted, and when the count last grew.
     requests: u64,
@@ -41,6 +42,9 @@ impl Track {
     /// So many bytes were brought, and so far it is.
     pub fn went_on(&mut self, now: Duration, far: u64, bytes: u64) {
         self.trouble = None;
+        if self.unsettled == 0 {
+            self.settled_at = now;
+        }
         self.unsettled += bytes;
         if self.samples.back().is_none_or(|(last, _)| now >= *last + SAMPLE) {
             self.samples.push_back((now, far));
@@ -102,11 +106,13 @@ mod tests {
         let mut track = Track::default();
         assert!(!track.is_to_settle(100 * SECOND), "nothing was brought");
         track.went_on(100 * SECOND, 1, 1);
-        assert!(track.is_to_settle(100 * SECOND) && !track.is_to_settle(200 * SECOND));
-        track.went_on(101 * SECOND, 1, 1);
-        assert!(!track.is_to_settle(102 * SECOND));
-        track.went_on(102 * SECOND, 1, SETTLE_BYTES);
-        assert!(track.is_to_settle(102 * SECOND));
+        assert!(!track.is_to_settle(102 * SECOND), "it has waited for two seconds");
+        track.went_on(103 * SECOND, 2, 1);
+        assert!(track.is_to_settle(105 * SECOND) && !track.is_to_settle(200 * SECOND));
+        track.went_on(201 * SECOND, 1, 1);
+        assert!(!track.is_to_settle(202 * SECOND));
+        track.went_on(202 * SECOND, 1, SETTLE_BYTES);
+        assert!(track.is_to_settle(202 * SECOND));
     }
 
     #[test]

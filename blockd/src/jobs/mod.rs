@@ -92,6 +92,11 @@ impl Run {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    /// Whether it is to stop because the daemon ends.
+    pub fn is_ending(&self) -> bool {
+        lock(&self.jobs.active).stopping
+    }
+
     /// Fails if somebody asked to stop.
     ///
     /// # Errors
@@ -138,7 +143,7 @@ impl Jobs {
             job.error = (!is_done).then(|| ErrorBody {
                 kind: Kind::Unavailable,
                 message: "interrupted".to_owned(),
-                help: Some("the daemon ended while it ran; what moved points to a vault goes on as another job, `blockctl job list`".to_owned()),
+                help: Some("the daemon ended while it ran; what moved points to a vault, and a restore, goes on as another job, `blockctl job list`".to_owned()),
             });
             catalog.put_job(&job)?;
             interrupted.extend((!is_done).then_some(job));

@@ -146,23 +146,51 @@ impl Held {
         Spare::new(move || self.stored_source(None))
     }
 
-    /// Its content from a vault; `last` is why nothing nearer has it.
-    fn stored_source(&self, mut last: Option<Error>) -> Result<Arc<dyn BlockSource>> {
-        let doing = || format!("read {}", self.name);
-        if self.instant.is_none() {
-            last = None;
-        }
-        for (named, manifest) in &self.copies {
-            if let Some(error) = &last {
-                tracing::warn!(point = self.name, "{}; asking vault {}", error.body().message, named.name);
-            }
-            match named.image(manifest, doing) {
-                Ok(source) => return Ok(source),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| self.unreadable()))
+    /// Its content from a vault, and what is damaged there from the next one or, at last, from an archive; `last` is why nothing
+    /// nearer has it.
+    fn stored_source(&self, last: Option<Error>) -> Result<Arc<dyn BlockSource>> {
+        let last = last.filter(|_| self.instant.is_some());
+        let (source, rest) = first_of(&self.name, &self.copies, last)
+            .map_err(|last| last.unwrap_or_else(|| self.unreadable()))?;
+        Ok(with_spares(&self.name, source, rest.iter().chain(&self.archived).cloned().collect()))
     }
+}
+
+type StoredCopy = (Arc<NamedVault>, ManifestId);
+/// A copy that is open, and those behind it.
+type OpenCopy<'a> = (Arc<dyn BlockSource>, &'a [StoredCopy]);
+
+/// The first of these copies that opens, and those behind it; otherwise why the last did not.
+fn first_of<'a>(
+    point: &str,
+    copies: &'a [StoredCopy],
+    mut last: Option<Error>,
+) -> std::result::Result<OpenCopy<'a>, Option<Error>> {
+    for (at, (named, manifest)) in copies.iter().enumerate() {
+        if let Some(error) = &last {
+            tracing::warn!(point, "{}; asking vault {}", error.body().message, named.name);
+        }
+        match named.image(manifest, || format!("read {point}")) {
+            Ok(source) => return Ok((source, &copies[at + 1..])),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last)
+}
+
+/// What these copies have together: what is damaged in one is read from those behind it.
+fn any_of(point: &str, copies: &[StoredCopy]) -> Result<Arc<dyn BlockSource>> {
+    let (source, rest) = first_of(point, copies, None)
+        .map_err(|last| last.unwrap_or_else(|| Error::not_found(format!("another copy of {point}"))))?;
+    Ok(with_spares(point, source, rest.to_vec()))
+}
+
+fn with_spares(point: &str, source: Arc<dyn BlockSource>, others: Vec<StoredCopy>) -> Arc<dyn BlockSource> {
+    if others.is_empty() {
+        return source;
+    }
+    let point = point.to_owned();
+    Arc::new(Spared::new(source, Spare::new(move || any_of(&point, &others))))
 }
 
 impl Tiers {

@@ -113,6 +113,11 @@ impl View {
             }
         }
         let mut points: Vec<Held> = points.into_values().collect();
+        for held in &mut points {
+            // the nearest first, in the order of their names
+            held.copies.sort_by_key(|(vault, _)| vault.is_remote());
+            held.archived.sort_by_key(|(vault, _)| vault.is_remote());
+        }
         points.sort_by(|a, b| (&a.item, a.time, a.epoch, a.state).cmp(&(&b.item, b.time, b.epoch, b.state)));
         name_all(&mut points, &|name| self.disks.get(name).map(|named| named.id));
         points

@@ -1,21 +1,27 @@
 //! Restores: a recovery point as a new disk, or in the place of what a disk holds, from whichever tiers hold it.
 //!
-//! A new disk exists under its name only when every byte is on it and durable; what failed or was cut off leaves
-//! nothing. A disk whose content is replaced keeps everybody out until all of it is there, over crashes too.
+//! A new disk exists under its name only when every byte is on it and durable; what failed leaves nothing, and what the end of the daemon
+//! cut off goes on with what is there. A disk whose content is replaced keeps everybody out until all of it is there, over crashes too.
 
 mod pieces;
 mod preflight;
 mod replace;
 mod whence;
 
+use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
+use crate::disk_file::RestoreRecord;
+use crate::disks::{Named, Restoring};
 use crate::error::{Doing, Error, Result};
 use crate::jobs::{NewJob, Run, Urgency, disk_key};
 use crate::points::{Held, Tiers};
 use crate::space::{Patient, Space};
-use block::{BlockDevice, BlockSource, ByteOffset, ByteRange, DiskId};
+use block::{BlockDevice, BlockSource, ByteOffset, ByteRange, DiskId, ExtentKind};
 use control::{Job, Kind, RestoreRequest, Restored};
+use layers::Disk;
 use pieces::{Pieces, in_parallel};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use whence::Whence;
 
@@ -39,23 +45,85 @@ impl Daemon {
 
     fn restore_anew(&self, request: &RestoreRequest) -> Result<Job> {
         let point = self.tiers().find(&request.point)?;
-        // for the answer's sake; the job reserves the name itself
-        drop(self.tiers().disks.reserve(&request.to)?);
         let id = self.tiers().disks.fresh_id()?;
+        let record = RestoreRecord {
+            disk: point.disk.to_string(),
+            state: point.state.to_string(),
+            name: point.name.clone(),
+            verify: request.verify,
+        };
+        self.start_restoring(id, &request.to, point, record, false)
+    }
+
+    /// Takes up what the end of the last daemon cut short.
+    pub(crate) fn resume_restores(&self) {
+        for (id, file) in self.tiers().disks.take_unfinished() {
+            let Some(record) = file.restored else { continue };
+            let about = About::from([
+                ("disk".to_owned(), file.name.as_str().into()),
+                ("point".to_owned(), record.name.as_str().into()),
+            ]);
+            let said = Said { who: "blockd".to_owned(), action: "resume restore".to_owned(), about };
+            let begun = self.audited(&said, || {
+                let disk: DiskId = record.disk.parse().map_err(|_| Error::not_found("its disk"))?;
+                let point = self.tiers().by_state(disk, &record.state)?;
+                self.start_restoring(id, &file.name, point, record.clone(), true)
+            });
+            let error = match begun {
+                Ok(job) => {
+                    tracing::info!(
+                        disk = file.name,
+                        job = job.id,
+                        "its restore from {} goes on",
+                        record.name
+                    );
+                    continue;
+                }
+                Err(error) => error.body().message,
+            };
+            // a vault that cannot be looked at now may have the point
+            let is_hopeless = self.tiers().held(None).1.is_empty();
+            let then =
+                if is_hopeless { "what there was of it is removed" } else { "the next start tries again" };
+            tracing::error!(
+                disk = file.name,
+                "its restore from {} was cut short and cannot go on: {error}; {then}",
+                record.name
+            );
+            if is_hopeless && let Err(error) = self.tiers().disks.give_up(id) {
+                tracing::warn!(disk = file.name, "{}", error.body().message);
+            }
+        }
+    }
+
+    fn start_restoring(
+        &self,
+        id: DiskId,
+        to: &str,
+        point: Held,
+        record: RestoreRecord,
+        resumes: bool,
+    ) -> Result<Job> {
+        // for the answer's sake; the job reserves the name itself
+        drop(self.tiers().disks.reserve(to)?);
         let new = NewJob {
             operation: "restore",
             urgency: Urgency::Restore,
             item: point.item.clone(),
-            keys: vec![format!("new disk {}", request.to)],
+            keys: vec![format!("new disk {to}")],
             reads: point.instant.iter().map(|named| disk_key(named.id)).collect(),
             point: Some(point.name.clone()),
             vault: None,
-            target: Some(request.to.clone()),
+            target: Some(to.to_owned()),
             target_id: Some(id.to_string()),
         };
-        let (tiers, to, verify) = (self.tiers().clone(), request.to.clone(), request.verify);
-        let space = self.space().clone();
-        self.jobs().start(new, move |run| restore_to(run, &tiers, &space, &point, (id, &to), verify))
+        let (tiers, to, space) = (self.tiers().clone(), to.to_owned(), self.space().clone());
+        self.jobs().start(new, move |run| {
+            let (verify, is_stopping) = (record.verify, || run.is_ending());
+            let (name, size) = (to.as_str(), point.size);
+            let restoring = Restoring { id, name, size, record, resumes, is_stopping: &is_stopping };
+            made_of(run, &tiers, &space, (&point, name), verify, |fill| tiers.disks.restore(&restoring, fill))
+        })
     }
 }
 
@@ -71,9 +139,22 @@ pub(crate) fn restore_to(
     (id, to): (DiskId, &str),
     verify: bool,
 ) -> Result<()> {
+    made_of(run, tiers, space, (point, to), verify, |fill| tiers.disks.create(id, to, point.size, fill))
+}
+
+type Fill<'a> = &'a dyn Fn(&Arc<Disk>) -> Result<()>;
+
+fn made_of(
+    run: &Run,
+    tiers: &Tiers,
+    space: &Space,
+    (point, to): (&Held, &str),
+    verify: bool,
+    make: impl FnOnce(Fill<'_>) -> Result<Arc<Named>>,
+) -> Result<()> {
     let source = Whence::of(tiers, point, run)?;
     let doing = || format!("restore {} to {to}", point.name);
-    let made = tiers.disks.create(id, to, point.size, |disk| {
+    let made = make(&|disk| {
         fill(run, &source, &**disk, space).doing(doing)?;
         disk.flush().doing(doing)?;
         if verify { verify_restored(run, &source, &**disk).doing(doing) } else { Ok(()) }
@@ -95,7 +176,10 @@ fn at(run: &Run, before: u64, piece: ByteRange) -> block::Result<()> {
     run.go_on().map_err(block::Error::other)
 }
 
-/// Copies everything that is not zero to a device of zeros, several pieces at a time.
+/// After so many bytes what was written is made durable: that much is brought again after a power cut.
+const SETTLE_BYTES: u64 = 1 << 30;
+
+/// Copies everything that is not zero to a device that holds zeros, or what an earlier attempt brought; several pieces at a time.
 fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block::Result<()> {
     let mut before = 0;
     run.update(|job| {
@@ -104,18 +188,41 @@ fn fill(run: &Run, from: &Whence, to: &dyn BlockDevice, space: &Space) -> block:
         job.bytes_done = before;
         job.bytes_total += from.size().get();
     });
-    let target = Patient { disk: to, space };
+    let (target, unsettled) = (Patient { disk: to, space }, AtomicU64::new(0));
     in_parallel(Pieces::of_data(from, ByteRange::whole(from.size())), &|piece, buf| {
-        from.read_at(piece.offset(), buf)?;
-        let mut written = 0;
-        block::runs_of(piece.offset(), buf, &mut |at, bytes| {
-            written += bytes.len() as u64;
-            target.write_at(at, bytes)
-        })?;
-        from.was_read(run, piece)?;
-        account(run, |restore| restore.bytes_written += written);
+        for part in absent(to, piece)? {
+            let buf = &mut buf[..part.count().get() as usize];
+            from.read_at(part.offset(), buf)?;
+            let mut written = 0;
+            block::runs_of(part.offset(), buf, &mut |at, bytes| {
+                written += bytes.len() as u64;
+                target.write_at(at, bytes)
+            })?;
+            from.was_read(run, part)?;
+            account(run, |restore| restore.bytes_written += written);
+            if unsettled.fetch_add(written, Ordering::Relaxed) + written >= SETTLE_BYTES {
+                unsettled.store(0, Ordering::Relaxed);
+                target.flush()?;
+            }
+        }
         at(run, before, piece)
     })
+}
+
+/// What of a piece a disk does not have yet.
+fn absent(disk: &dyn BlockSource, piece: ByteRange) -> block::Result<Vec<ByteRange>> {
+    let mut absent: Vec<ByteRange> = Vec::new();
+    disk.extents(piece, &mut |extent| {
+        match absent.last_mut() {
+            _ if extent.kind == ExtentKind::Data => {}
+            Some(last) if last.end() == extent.range.start() => {
+                *last = ByteRange::between(last.start(), extent.range.end());
+            }
+            _ => absent.push(extent.range),
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(absent)
 }
 
 /// Reads back what was written and holds it against the recovery point, everywhere.

@@ -16,7 +16,7 @@ impl Daemon {
     /// What a restore will take and cost. Nothing is done.
     ///
     /// # Errors
-    /// `NotFound` naming point or disk; `Invalid` for a request that says neither where to nor what is replaced.
+    /// `NotFound` naming point or disk. A request that says neither where to nor what is replaced is about a target the client sees to.
     pub fn preflight(&self, request: &RestoreRequest) -> Result<Preflight> {
         let tiers = self.tiers();
         let replaced = request.replace.as_deref().map(|name| tiers.disks.get(name)).transpose()?;
@@ -53,13 +53,16 @@ impl Daemon {
             if !clients.is_empty() && !request.force_disconnect {
                 obstacles.push(format!("disk {target} is in use by {}", clients.join(", ")));
             }
-        } else if let Err(error) = tiers.disks.reserve(&target) {
+        } else if !target.is_empty()
+            && let Err(error) = tiers.disks.reserve(&target)
+        {
             obstacles.push(error.body().message);
         }
+        let elsewhere = target.is_empty();
         let unchanged = point.size.get() - to_read.total().get();
         let bytes_to_read = if unlocked { data_in(&point, &to_read)? } else { to_read.total().get() };
         let (space_needed, space_available) = (bytes_to_read, self.space_available()?);
-        if space_needed > space_available {
+        if space_needed > space_available && !elsewhere {
             obstacles.push(format!("{space_needed} bytes are needed, and {space_available} are there"));
         }
         let (speed, measured_jobs) = self.measured()?;
@@ -78,6 +81,7 @@ impl Daemon {
             measured_jobs,
             clients,
             bytes_lost,
+            elsewhere,
             obstacles,
         })
     }

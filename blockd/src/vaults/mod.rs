@@ -156,6 +156,11 @@ impl NamedVault {
         self.id.map_or_else(|| self.name.clone(), |id| id.to_string())
     }
 
+    /// Whether its store is behind a network: a request of it is a round trip.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.store, Location::Bucket(_))
+    }
+
     /// Why it is not to be used, if so.
     pub fn trouble(&self) -> Option<&ErrorBody> {
         self.open.as_ref().err()
@@ -293,6 +298,7 @@ impl Vaults {
         let label = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let writer = Writer { appliance, label, exclusion: store.exclusion, take_over };
         let mut options = Options { writer: Some(writer), ..self.options(name, id, terms)? };
+        options.is_far = matches!(location, Location::Bucket(_));
         if file.archive {
             // what is read back from an archive is to prove what lies there
             (options.self_contained, options.frames) = (true, Arc::new(FrameCache::new(0)));

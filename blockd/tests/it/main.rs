@@ -24,6 +24,7 @@ mod policies;
 mod rehearsal;
 mod replacing;
 mod restart;
+mod restoring;
 mod runs;
 mod shape;
 mod space;

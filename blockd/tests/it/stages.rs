@@ -1,4 +1,4 @@
-//! The real daemon is killed at one system call after the other of run, hydrate, promote, discard, replace and undo; in half of the
+//! The real daemon is killed at one system call after the other of run, hydrate, promote, discard, replace, undo and restore; in half of the
 //! rounds the power goes at that call too: what was not synced is gone, data and names alike, and so are the live maps. After each
 //! restart what was acknowledged is so, what was not is so or is not, and nothing lies in between:
 //!
@@ -9,7 +9,7 @@
 use crate::fixture::{Daemon, Dice, State, noise};
 use crate::kill::kill_at;
 use block::{BlockDevice, BlockSource, ByteOffset};
-use control::{DeletePointQuery, Kind, RestoreRequest, RunRequest, RunState, Tier};
+use control::{DeletePointQuery, Job, Kind, RestoreRequest, RunRequest, RunState, Tier};
 use sim::filesystem::Filesystem;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ enum Stage {
     Discard,
     Replace,
     Undo,
+    Restore,
 }
 
 /// A host whose power can be cut, with a daemon on it.
@@ -128,6 +129,10 @@ fn run_of(hydrate: bool) -> RunRequest {
     RunRequest { point: "web@1".to_owned(), name: "try".to_owned(), hydrate }
 }
 
+fn to_new() -> RestoreRequest {
+    RestoreRequest { point: "web@1".to_owned(), to: "new".to_owned(), ..RestoreRequest::default() }
+}
+
 fn replace(undo: bool) -> RestoreRequest {
     let point = if undo { String::new() } else { "web@1".to_owned() };
     RestoreRequest { point, replace: Some("web".to_owned()), undo, ..RestoreRequest::default() }
@@ -175,7 +180,7 @@ impl World {
     fn prepare(&mut self, stage: Stage) {
         let client = self.host.daemon().client();
         match stage {
-            Stage::Run => {}
+            Stage::Run | Stage::Restore => {}
             Stage::Hydrate | Stage::Promote | Stage::Discard => {
                 client.run(&run_of(false)).expect("it runs");
                 let mut expected = Expected::of(self.point.clone());
@@ -206,6 +211,11 @@ impl World {
                 if stage == Stage::Promote { state.is_ok() } else { is_asked }
             }
             Stage::Discard => client.discard("try").is_ok(),
+            Stage::Restore => {
+                let begun = client.restore(&to_new());
+                begun
+                    .is_ok_and(|job| client.follow(&job.id, &mut |_| {}).is_ok_and(|job| job.error.is_none()))
+            }
             Stage::Replace | Stage::Undo => match client.restore(&replace(stage == Stage::Undo)) {
                 // begun is promised; its end is not waited for longer than it takes
                 Ok(job) => client.follow(&job.id, &mut |_| {}).map_or(true, |job| job.error.is_none()),
@@ -240,6 +250,7 @@ impl World {
             Stage::Replace | Stage::Undo => {
                 self.judge_replaced(stage, was_acknowledged, is_power_cut, &context)
             }
+            Stage::Restore => self.judge_restored(was_acknowledged, &context),
         }
         let daemon = self.host.daemon();
         if let Some(expected) = &self.run {
@@ -266,6 +277,25 @@ impl World {
         }
     }
 
+    /// The new disk is whole or not there, and nothing is left of one that is not.
+    fn judge_restored(&self, was_acknowledged: bool, context: &str) {
+        let client = self.host.daemon().client();
+        let is_under_way = |job: &Job| !job.state.is_final() && job.target.as_deref() == Some("new");
+        while client.jobs().expect("jobs").iter().any(is_under_way) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let is_there = client.disk("new").is_ok();
+        assert!(is_there || !was_acknowledged, "{context}: the new disk is not there");
+        if is_there {
+            assert!(self.host.daemon().read("new") == self.point, "{context}: the new disk");
+        }
+        let left = self.host.state.files("disks");
+        assert!(
+            left.iter().all(|path| path.extension().is_none_or(|it| it != "making")),
+            "{context}: {left:?}"
+        );
+    }
+
     /// As it was before, for the next round; nothing stands on the point then.
     fn put_back(&mut self) {
         let daemon = self.host.daemon();
@@ -278,6 +308,9 @@ impl World {
                 assert!(refused.is_err_and(|error| error.kind() == Kind::Conflict), "a run stands on it");
             }
             client.delete_disk("try").expect("deleted");
+        }
+        if client.disk("new").is_ok() {
+            client.delete_disk("new").expect("deleted");
         }
         self.web = Expected::of(daemon.read("web"));
         daemon.export("web").flush().expect("durable");
@@ -328,8 +361,15 @@ fn a_kill_or_a_power_cut_at_any_call_leaves_nothing_half_done() {
     let seeds = if is_long { 0..6 } else { 0..2 };
     for seed in seeds {
         let mut world = World::new(seed);
-        let stages =
-            [Stage::Run, Stage::Hydrate, Stage::Promote, Stage::Discard, Stage::Replace, Stage::Undo];
+        let stages = [
+            Stage::Run,
+            Stage::Hydrate,
+            Stage::Promote,
+            Stage::Discard,
+            Stage::Replace,
+            Stage::Undo,
+            Stage::Restore,
+        ];
         for (number, stage) in (0..).zip(stages) {
             // in the short form each kind of point has half of them
             if !is_long && number % 2 != seed {

@@ -18,6 +18,9 @@ const WANTED_LIMIT: usize = 256;
 /// Blocks hydrated at once when nobody waits for any: 1 MiB.
 const PIECE_BLOCKS: u64 = STRIPE_BLOCKS;
 
+/// Pieces whose memory is kept.
+const KEPT_PIECES: usize = 4;
+
 /// The layer, and what is to come.
 pub(crate) struct HydratedLayer {
     pub(crate) layer: Arc<Active>,
@@ -33,6 +36,8 @@ pub(crate) struct HydratedLayer {
     cursor: Mutex<u64>,
     /// Held while what was hydrated is made durable.
     pub(crate) settling: Mutex<()>,
+    /// For pieces: fresh pages would cost more than what is copied into them.
+    memory: Mutex<Vec<Vec<u8>>>,
 }
 
 /// The place of the hydrated layer's files: it is as long as the base shown.
@@ -68,7 +73,23 @@ impl HydratedLayer {
             is_eager,
             cursor,
             settling: Mutex::new(()),
+            memory: Mutex::default(),
         })
+    }
+
+    /// Memory of this length, whatever is in it.
+    pub(crate) fn take_memory(&self, len: usize) -> Vec<u8> {
+        let mut bytes = lock(&self.memory).pop().unwrap_or_default();
+        bytes.resize(len, 0);
+        bytes
+    }
+
+    /// For the next piece.
+    pub(crate) fn give_memory(&self, bytes: Vec<u8>) {
+        let mut memory = lock(&self.memory);
+        if memory.len() < KEPT_PIECES {
+            memory.push(bytes);
+        }
     }
 
     /// How many of its blocks have a state, and how many there are.

@@ -147,18 +147,22 @@ impl Disk {
             hydrated.put_zeros(first, past)?;
             return Ok(ByteCount::ZERO);
         }
-        let mut bytes = vec![0; ((past - first) * BLOCK_SIZE) as usize];
-        let mut read = 0;
+        let mut bytes = hydrated.take_memory(((past - first) * BLOCK_SIZE) as usize);
+        let (mut read, mut at) = (0, 0);
         for range in data {
             let within = (range.start() - piece.start()) as usize..(range.end() - piece.start()) as usize;
+            bytes[at..within.start].fill(0);
+            at = within.end;
             ground.source().read_at(ByteOffset::new(range.start()), &mut bytes[within])?;
             read += range.count().get();
         }
+        bytes[at..].fill(0);
         for (run_first, run_past) in absent {
             let within =
                 ((run_first - first) * BLOCK_SIZE) as usize..((run_past - first) * BLOCK_SIZE) as usize;
             self.take_in(hydrated, run_first, &bytes[within])?;
         }
+        hydrated.give_memory(bytes);
         Ok(ByteCount::new(read))
     }
 
