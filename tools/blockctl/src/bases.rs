@@ -63,7 +63,7 @@ pub fn leave(client: &Client, output: &Output, name: &str, file: &Path, yes: boo
         let help = failure.help.clone().map(|help| help + "; ").unwrap_or_default();
         failure.with_help(format!("{help}disk {name} is still there, with the recovery point {}", point.name))
     };
-    let written = export(client, output, &point.name, file, &raw, true).map_err(kept)?;
+    let written = export(client, output, &point.name, file, &raw, None, true).map_err(kept)?;
     let query = DeleteDiskQuery { unchanged_since: Some(point.name.clone()), ..DeleteDiskQuery::default() };
     client.delete_disk_if(name, &query).map_err(|error| kept(error.into()))?;
     Ok(written)

@@ -5,9 +5,10 @@ use crate::cli::{DiskVerb, ImageOptions};
 use crate::copy;
 use crate::failure::{Failure, Result};
 use crate::job;
+use crate::mark::Mark;
 use crate::output::{Output, sheet, table};
 use crate::size;
-use block::BlockSource;
+use block::{BlockSource, ByteCount};
 use control::{
     ChangeKind, Changes, ChangesQuery, Client, CreateDisk, DeleteDiskQuery, Disk, DiskAudit, DiskScrub,
     DiskState, Export, ExportCommand, Hurt, JobState, Kind, RecoverQuery, ResizeDisk, Tier,
@@ -75,7 +76,7 @@ pub fn run(verb: DiskVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&client.changes(&name, &ChangesQuery { since, until })?, changes)
         }
         DiskVerb::Export { name, file, image, yes } => {
-            let written = export(client, output, &name, &file, &image, yes)?;
+            let written = export(client, output, &name, &file, &image, None, yes)?;
             output.answer(&written, Written::show)
         }
         DiskVerb::Scrub { name } => scrub(client, output, &name),
@@ -268,19 +269,23 @@ pub fn export(
     name: &str,
     file: &Path,
     options: &ImageOptions,
+    mark: Option<&Mark>,
     yes: bool,
 ) -> Result<Written> {
     let source = connect(client, name)?;
-    write(&source, output, name, file, options, yes, |failure| explained(client, name, failure))
+    write(&source, output, name, file, options, mark, yes, |failure| explained(client, name, failure))
 }
 
-/// Writes a source that is called `name` as an image file. `explain` adds to a failure what is known of the source.
+/// Writes a source that is called `name` as an image file. `explain` adds to a failure what is known of the source, `mark` says how far
+/// an earlier attempt came.
+#[expect(clippy::too_many_arguments, reason = "what a person says, and what is known of the source")]
 pub fn write(
     source: &dyn BlockSource,
     output: &Output,
     name: &str,
     file: &Path,
     options: &ImageOptions,
+    mark: Option<&Mark>,
     yes: bool,
     explain: impl FnOnce(Failure) -> Failure,
 ) -> Result<Written> {
@@ -296,10 +301,16 @@ pub fn write(
         output.confirm(&format!("replace the file {}", file.display()), yes)?;
     }
     let mut progress = output.progress(name);
-    let bytes_written = copy::to_file(source, file, image, &mut progress).map_err(explain)?;
+    let bytes_written = copy::to_file(source, file, image, mark, &mut progress).map_err(explain)?;
     let (name, file) = (name.to_owned(), file.display().to_string());
     let bytes_added = size.saturating_sub(source.size().get());
     Ok(Written { name, file, format: format.name(), size, bytes_added, bytes_written })
+}
+
+/// How long an image file of a disk of this size is, holes and all.
+pub fn file_size(size: u64, file: &Path, options: &ImageOptions) -> Result<u64> {
+    let format = options.format.unwrap_or_else(|| Format::of_name(file));
+    Ok(image(format, options)?.size(ByteCount::new(size))?.get())
 }
 
 /// What the options ask to write.

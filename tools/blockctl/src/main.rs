@@ -17,6 +17,7 @@ mod hook;
 mod inspect;
 mod job;
 mod machine;
+mod mark;
 mod mounts;
 mod output;
 mod point;

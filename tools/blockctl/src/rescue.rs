@@ -67,7 +67,7 @@ pub fn run(options: RescueOptions, output: &Output) -> Result<()> {
             let point = find(&survey, &point)?;
             let source = vault.image(&point.manifest)?;
             let written =
-                disk::write(&*source, output, &name_of(point), &file, &image, yes, |failure| failure)?;
+                disk::write(&*source, output, &name_of(point), &file, &image, None, yes, |failure| failure)?;
             output.answer(&written, Written::show)
         }
     }

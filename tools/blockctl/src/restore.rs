@@ -1,14 +1,17 @@
 //! `blockctl restore …`: a recovery point as a disk, a file, or what another server holds.
 
+mod elsewhere;
+
 use crate::cli::{ImageOptions, RestoreVerb};
 use crate::copy;
 use crate::disk;
 use crate::failure::{Failure, Result};
 use crate::job;
+use crate::mark::Mark;
 use crate::output::{Output, sheet};
 use crate::size;
 use block::BlockSource;
-use control::{Client, Job, Kind, Preflight, RestoreRequest};
+use control::{Client, Job, Kind, Point, Preflight, RestoreRequest};
 use formats::Format;
 use nbd::Uri;
 use serde::Serialize;
@@ -17,18 +20,27 @@ use std::sync::Arc;
 
 /// Runs the verb.
 pub fn run(client: &Client, output: &Output, verb: RestoreVerb) -> Result<()> {
-    let (point, target, image, undo, force_disconnect, verify, preflight, yes) = match verb {
+    let (point, target, image, undo, force_disconnect, verify, preflight, resume, yes) = match verb {
         RestoreVerb::Machine(options) => return crate::machine::restore(options, client, output),
-        RestoreVerb::Disk { point, target, image, undo, force_disconnect, verify, preflight, yes } => {
-            (point, target, image, undo, force_disconnect, verify, preflight, yes)
-        }
+        RestoreVerb::Disk {
+            point,
+            target,
+            image,
+            undo,
+            force_disconnect,
+            verify,
+            preflight,
+            resume,
+            yes,
+        } => (point, target, image, undo, force_disconnect, verify, preflight, resume, yes),
     };
     let point = point.unwrap_or_default();
     if let Some(to) = target.output {
-        let point = client.point(&point)?.name;
-        return match to.to_str().filter(|text| text.contains("://")) {
-            Some(uri) => onto_server(client, output, &point, uri, verify, yes),
-            None => as_file(client, output, &point, &to, &image, verify, yes),
+        let point = client.point(&point)?;
+        return match (to.to_str().filter(|text| text.contains("://")), preflight) {
+            (uri, true) => elsewhere::foresee(client, output, &point, &to, uri, &image),
+            (Some(uri), false) => onto_server(client, output, &point, uri, (resume, verify, yes)),
+            (None, false) => as_file(client, output, &point, &to, &image, verify, yes),
         };
     }
     let replace = target.replace.clone();
@@ -42,11 +54,7 @@ pub fn run(client: &Client, output: &Output, verb: RestoreVerb) -> Result<()> {
     };
     if preflight {
         let found = client.preflight(&request)?;
-        output.answer(&found, foreseen)?;
-        return match found.obstacles.first() {
-            None => Ok(()),
-            Some(first) => Err(Failure::new(Kind::Refused, format!("restore {}: {first}", found.point))),
-        };
+        return told(output, &found);
     }
     if let Some(name) = &replace {
         let lost = client.preflight(&request)?.bytes_lost.map(size::show);
@@ -81,6 +89,15 @@ fn restored(job: &Job, in_place: bool) -> String {
     text
 }
 
+/// Says what was foreseen, and refuses if something stands in the way.
+fn told(output: &Output, found: &Preflight) -> Result<()> {
+    output.answer(found, foreseen)?;
+    match found.obstacles.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::new(Kind::Refused, format!("restore {}: {first}", found.point))),
+    }
+}
+
 /// What was foreseen, for people.
 fn foreseen(found: &Preflight) -> String {
     let estimate = found
@@ -107,11 +124,14 @@ fn foreseen(found: &Preflight) -> String {
         ),
         ("time", estimate.unwrap_or_else(|| "not known before the first restore".to_owned())),
     ];
-    rows.extend(
-        found.bytes_lost.map(|bytes| {
-            ("lost", format!("{} written since; the safety point keeps them", size::show(bytes)))
-        }),
-    );
+    rows.extend(found.bytes_lost.map(|bytes| {
+        let bytes = size::show(bytes);
+        let lost = match found.elsewhere {
+            true => format!("{bytes} that {} holds now", found.target),
+            false => format!("{bytes} written since; the safety point keeps them"),
+        };
+        ("lost", lost)
+    }));
     if !found.clients.is_empty() {
         rows.push(("clients", found.clients.join(", ")));
     }
@@ -122,13 +142,16 @@ fn foreseen(found: &Preflight) -> String {
 fn as_file(
     client: &Client,
     output: &Output,
-    point: &str,
+    point: &Point,
     file: &Path,
     image: &ImageOptions,
     verify: bool,
     yes: bool,
 ) -> Result<()> {
-    let written = disk::export(client, output, point, file, image, yes)?;
+    let mark = Mark::beside(file, &point.state, point.size);
+    let point = point.name.as_str();
+    let written = disk::export(client, output, point, file, image, mark.as_ref(), yes)
+        .map_err(|failure| cut_short(mark.as_ref(), "", failure))?;
     if verify {
         let format = image.format.unwrap_or_else(|| Format::of_name(file));
         let back = formats::open(file, Some(format), formats::Reach::Below)?.disk;
@@ -150,11 +173,16 @@ struct Sent {
 fn onto_server(
     client: &Client,
     output: &Output,
-    point: &str,
+    point: &Point,
     uri: &str,
-    verify: bool,
-    yes: bool,
+    (resume, verify, yes): (bool, bool, bool),
 ) -> Result<()> {
+    let mark = Mark::of_server(uri, &point.state, point.size);
+    if let Some(mark) = mark.as_ref().filter(|_| !resume) {
+        // others may have written there since
+        mark.remove();
+    }
+    let point = point.name.as_str();
     let to = Arc::new(nbd::Client::connect(&uri.parse::<Uri>()?, disk::CONNECTIONS)?);
     let source = disk::connect(client, point)?;
     let (size, room) = (source.size().get(), to.size().get());
@@ -163,8 +191,10 @@ fn onto_server(
         return Err(Failure::usage(why).with_help("name an export that is at least as large"));
     }
     output.confirm(&format!("replace what {uri} holds"), yes)?;
-    let bytes_written = copy::over_device(&source, &*to, &mut output.progress(point))
-        .map_err(|failure| disk::explained(client, point, failure))?;
+    let bytes_written = copy::over_device(&source, &*to, mark.as_ref(), &mut output.progress(point))
+        .map_err(|failure| {
+            cut_short(mark.as_ref(), " with --resume", disk::explained(client, point, failure))
+        })?;
     if verify {
         let back = block::Window::new(to, block::ByteRange::whole(source.size()))?;
         same(output, &source, &back, uri)?;
@@ -180,6 +210,14 @@ fn onto_server(
             size::show(sent.bytes_written)
         )
     })
+}
+
+/// A failure that left something an earlier attempt need not do again.
+fn cut_short(mark: Option<&Mark>, with: &str, failure: Failure) -> Failure {
+    match mark.map_or(0, Mark::until) {
+        0 => failure,
+        until => failure.with_help(format!("the same command{with} goes on from {}", size::show(until))),
+    }
 }
 
 fn same(output: &Output, expected: &dyn BlockSource, found: &dyn BlockSource, what: &str) -> Result<()> {

@@ -66,8 +66,11 @@ pub enum RestoreVerb {
         #[arg(long)]
         verify: bool,
         /// Say what it would take, cost and lose, and do nothing
-        #[arg(long, conflicts_with = "output")]
+        #[arg(long)]
         preflight: bool,
+        /// With --output nbd://...: go on behind what an earlier attempt wrote, which nobody else has written to since
+        #[arg(long, requires = "output")]
+        resume: bool,
         /// Replace a disk, a file or what another server holds, without asking
         #[arg(long)]
         yes: bool,

@@ -94,11 +94,30 @@ fn a_point_goes_onto_another_server_and_is_read_back() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let uri = format!("nbd+unix:///?socket={socket}");
+    let foreseen = stage.json(&["restore", "disk", "web@1", "--output", &uri, "--preflight"]);
+    assert_eq!(
+        (foreseen["bytes_lost"].as_u64(), foreseen["space_available"].as_u64()),
+        (Some(SIZE), Some(SIZE + 4096)),
+        "{foreseen}"
+    );
+    assert_eq!(
+        (&foreseen["target"], &foreseen["elsewhere"]),
+        (&Value::from(uri.as_str()), &Value::from(true))
+    );
     let sent = stage.json(&["restore", "disk", "web@1", "--output", &uri, "--verify", "--yes"]);
     assert_eq!((sent["verified"].as_bool(), sent["size"].as_u64()), (Some(true), Some(SIZE)));
     drop(server);
     let found = fs::read(&file).expect("its bytes");
     assert!(found[..SIZE as usize] == bytes[..] && found[SIZE as usize..].iter().all(|&byte| byte == 0xee));
+    let (code, said) = stage.failure(&["restore", "disk", "web@1", "--output", &uri, "--preflight"]);
+    assert!(code == Some(5) && said.contains(&uri), "nobody listens there any more: {said}");
     let image = stage.path("web.qcow2");
+    let foreseen = stage.json(&["restore", "disk", "web@1", "--output", &image, "--preflight"]);
+    assert_eq!(
+        (&foreseen["bytes_lost"], &foreseen["unlocked"]),
+        (&Value::Null, &Value::from(true)),
+        "{foreseen}"
+    );
+    assert!(foreseen["space_needed"].as_u64() >= Some(3 << 20), "{foreseen}");
     stage.text(&["restore", "disk", "web@1", "--output", &image, "--verify"]);
 }
