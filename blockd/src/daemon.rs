@@ -189,6 +189,16 @@ impl Daemon {
         self.state.dir()
     }
 
+    /// The state directory as media.
+    pub(crate) fn media(&self) -> &Arc<dyn block::Media> {
+        self.state.media()
+    }
+
+    /// The id of the state directory.
+    pub(crate) fn id(&self) -> block::StateId {
+        self.state.id()
+    }
+
     /// The appliance's clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
         self.state.clock()

@@ -5,6 +5,7 @@ mod api;
 mod appliance_clock;
 mod approvals;
 mod archive;
+mod attached;
 mod audit;
 mod audit_log;
 mod bases;

@@ -87,6 +87,9 @@ pub struct ProtectMachine {
     /// Not these disks, by target or serial.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// It stays on its own images: its recovery points are pulled from its qemu.
+    #[serde(default)]
+    pub attached: bool,
 }
 
 /// `POST /v1/machines/attach`

@@ -16,6 +16,7 @@ pub mod command;
 mod domain;
 mod error;
 mod lines;
+mod pull;
 pub mod qmp;
 pub mod report;
 mod uri;
@@ -27,5 +28,6 @@ pub use domain::{
     free_target, renew, with_disk,
 };
 pub use error::{Error, Result};
+pub use pull::{Pull, PullDisk};
 pub use uri::Uri;
 pub use virsh::{Listed, Virsh};

@@ -84,6 +84,7 @@ impl Daemon {
             uri: uri.to_string(),
             include: request.include.clone(),
             exclude: request.exclude.clone(),
+            attached: request.attached,
         };
         let protected = self.machines().put(name, record)?;
         tracing::info!(machine = name, domain = protected.record.domain, "protected");
@@ -190,6 +191,10 @@ impl Daemon {
 
     /// Why a disk of a machine would not be in its recovery points.
     fn not_served(&self, machine: &str, disk: &DomainDisk) -> Option<String> {
+        if self.machines().find(machine).ok().flatten().is_some_and(|it| it.record.attached) {
+            // it is to stay where it is, and is pulled
+            return None;
+        }
         let wanted = format!("{machine}/{}", disk.target);
         match self.ours(&disk.source) {
             Some(ours) if ours == wanted => None,

@@ -28,6 +28,9 @@ pub struct Record {
     /// Not these disks, by target or serial.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// Whether it stays on its own images, and is pulled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attached: bool,
 }
 
 impl Record {
@@ -181,6 +184,7 @@ mod tests {
             uri: "qemu:///system".into(),
             include: Vec::new(),
             exclude: vec!["vdb".into()],
+            attached: false,
         };
         open().put("vm/web", record.clone()).expect("written");
         std::fs::write(dir.path().join("machines/db.toml"), "domain = 3").expect("written");

@@ -145,6 +145,7 @@ impl Daemon {
             uri: plan.uri.to_string(),
             include: Vec::new(),
             exclude: Vec::new(),
+            attached: false,
         };
         self.machines().put(name, record)?;
         if plan.request.run {

@@ -2,11 +2,11 @@
 //! sealed at one instant, as consistent as their machines can be had.
 
 use crate::daemon::Daemon;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::names::is_machine;
 use crate::points::Held;
 use block::sync::lock;
-use control::Consistency;
+use control::{Consistency, Kind};
 use std::collections::BTreeSet;
 
 impl Daemon {
@@ -26,6 +26,17 @@ impl Daemon {
         }
         let _one_at_a_time: Vec<_> = machines.iter().map(|machine| lock(&machine.sealing)).collect();
         machines.iter().try_for_each(|machine| self.refresh(machine))?;
-        self.quiesced(items, require)
+        match machines.iter().find(|machine| machine.record.attached) {
+            None => self.quiesced(items, require),
+            Some(machine) if items == [machine.name.clone()] => self.pull_points(machine, require),
+            Some(machine) => {
+                let why = format!(
+                    "{} stays on its own images, and has its points at instants of its own",
+                    machine.name
+                );
+                Err(Error::said(Kind::Unsupported, format!("recovery point of {}", items.join(", ")), why)
+                    .with_help(format!("take its points alone: `blockctl snapshot {}`", machine.name)))
+            }
+        }
     }
 }

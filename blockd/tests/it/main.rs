@@ -4,6 +4,7 @@
 
 mod access;
 mod archive;
+mod attached;
 mod bad_input;
 mod certificates;
 mod clients;

@@ -1,6 +1,6 @@
 //! `blockctl vm …`: whole machines.
 
-use crate::cli::{AttachOptions, MachineVerb, NetworkName, RestoreMachineOptions};
+use crate::cli::{AttachOptions, MachineVerb, ModeName, NetworkName, RestoreMachineOptions};
 use crate::failure::{Failure, Result};
 use crate::job;
 use crate::output::{Output, sheet, table};
@@ -19,12 +19,18 @@ pub fn run(verb: MachineVerb, client: &Client, output: &Output) -> Result<()> {
             output.answer(&found.machines, |machines| list(machines))
         }
         MachineVerb::Show { machine } => output.answer(&client.machine(&machine)?, show),
-        MachineVerb::Protect { domain, name, include, exclude, libvirt } => {
+        MachineVerb::Protect { domain, name, include, exclude, mode, libvirt } => {
             let name = match name {
                 Some(name) => name,
                 None => name_of(&domain)?,
             };
-            let request = ProtectMachine { domain, uri: libvirt.uri, include, exclude };
+            let request = ProtectMachine {
+                domain,
+                uri: libvirt.uri,
+                include,
+                exclude,
+                attached: mode == ModeName::Attached,
+            };
             output.answer(&client.protect_machine(&name, &request)?, show)
         }
         MachineVerb::Unprotect { machine } => output

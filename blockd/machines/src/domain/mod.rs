@@ -71,6 +71,16 @@ pub struct DomainDisk {
     pub is_passed_on: bool,
 }
 
+impl DomainDisk {
+    /// The file or device of the host that it is.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match &self.source {
+            Source::File(path) | Source::Device(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
 /// What kind of medium a disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {

@@ -85,6 +85,30 @@ impl Client {
     }
 }
 
+impl Client {
+    /// What the server says of a range in the context that was asked for: ascending, without gaps, with the flags that context has.
+    ///
+    /// # Errors
+    /// What a request reports.
+    pub fn flagged(&self, range: ByteRange, visit: &mut dyn FnMut(ByteRange, u32)) -> Result<()> {
+        check_range(range.offset(), range.count().get(), self.size())?;
+        let (mut at, mut extents) = (range.start(), Vec::new());
+        while at < range.end() {
+            let length = (range.end() - at).min(STRIDE) as u32;
+            self.run(|session| {
+                extents.clear();
+                session.status(at, length, &mut extents)
+            })?;
+            for extent in &extents {
+                let end = at.saturating_add(u64::from(extent.length)).min(range.end());
+                visit(ByteRange::between(at, end), extent.flags);
+                at = end;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl BlockSource for Client {
     fn size(&self) -> ByteCount {
         ByteCount::new(self.terms.facts.size)

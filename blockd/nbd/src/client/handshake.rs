@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::export::ExportInfo;
 use crate::limits::{MAX_OPTION_LEN, MAX_TEXT_LEN};
 use crate::wire::{
-    self, BASE_ALLOCATION, BlockSizes, ExportFacts, GoRequest, Greeting, MetaRequest, OptionHeader,
-    OptionReplyHeader, REP_ERROR, Refusal,
+    self, BlockSizes, ExportFacts, GoRequest, Greeting, MetaRequest, OptionHeader, OptionReplyHeader,
+    REP_ERROR, Refusal,
 };
 use block::{Cursor, Kind};
 
@@ -19,8 +19,8 @@ pub(super) struct Terms {
     pub(super) facts: ExportFacts,
     pub(super) sizes: BlockSizes,
     pub(super) structured: bool,
-    /// The server's number for `base:allocation`.
-    pub(super) allocation: Option<u32>,
+    /// The server's number for the context that was asked for.
+    pub(super) context: Option<u32>,
 }
 
 impl Terms {
@@ -43,8 +43,8 @@ struct Reply {
     data: Vec<u8>,
 }
 
-/// Chooses an export; the data phase follows.
-pub(super) fn choose(stream: &mut Stream, export: &str) -> Result<Terms, Error> {
+/// Chooses an export with one metadata context; the data phase follows.
+pub(super) fn choose(stream: &mut Stream, export: &str, wanted: &str) -> Result<Terms, Error> {
     if export.len() > MAX_TEXT_LEN {
         return Err(
             stream.protocol(format!("a name of {} bytes, at most {MAX_TEXT_LEN} are valid", export.len()))
@@ -55,13 +55,13 @@ pub(super) fn choose(stream: &mut Stream, export: &str) -> Result<Terms, Error> 
         facts: ExportFacts { size: 0, flags: 0 },
         sizes: BlockSizes::DEFAULT,
         structured: false,
-        allocation: None,
+        context: None,
     };
     let fixed = flags & wire::FLAG_FIXED_NEWSTYLE != 0;
     if fixed {
         terms.structured = structured(stream)?;
         if terms.structured {
-            terms.allocation = allocation(stream, export)?;
+            terms.context = context(stream, export, wanted)?;
         }
         if go(stream, export, &mut terms)? {
             return Ok(terms);
@@ -110,17 +110,17 @@ fn structured(stream: &mut Stream) -> Result<bool, Error> {
     }
 }
 
-/// Selects `base:allocation`. A server that refuses will say why when the export is chosen.
-fn allocation(stream: &mut Stream, export: &str) -> Result<Option<u32>, Error> {
+/// Selects a metadata context. A server that refuses will say why when the export is chosen.
+fn context(stream: &mut Stream, export: &str, wanted: &str) -> Result<Option<u32>, Error> {
     let option = wire::OPT_SET_META_CONTEXT;
     let mut bytes = Vec::new();
-    MetaRequest { name: export, queries: vec![BASE_ALLOCATION] }.put(&mut bytes, option);
+    MetaRequest { name: export, queries: vec![wanted] }.put(&mut bytes, option);
     stream.send(&bytes, &[])?;
     let mut number = None;
     for _ in 0..MAX_REPLIES {
         let reply = receive(stream, option)?;
         match (reply.kind, reply.data.split_first_chunk::<4>()) {
-            (wire::REP_META_CONTEXT, Some((id, name))) if name == BASE_ALLOCATION.as_bytes() => {
+            (wire::REP_META_CONTEXT, Some((id, name))) if name == wanted.as_bytes() => {
                 number = Some(u32::from_be_bytes(*id));
             }
             (wire::REP_ACK, _) => return Ok(number),

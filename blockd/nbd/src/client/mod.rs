@@ -16,6 +16,7 @@ mod stream;
 use crate::error::Error;
 use crate::export::ExportInfo;
 use crate::uri::Uri;
+use crate::wire::BASE_ALLOCATION;
 use handshake::Terms;
 use pool::Pool;
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub struct Client {
     uri: Uri,
     terms: Terms,
     pool: Pool,
+    is_allocation: bool,
 }
 
 impl Client {
@@ -61,11 +63,28 @@ impl Client {
     /// # Errors
     /// The same.
     pub fn connect_patiently(uri: &Uri, connections: usize, patience: Patience) -> Result<Self, Error> {
-        let session = session::Session::open(uri, &patience)?;
+        Self::connect_to(uri, connections, patience, BASE_ALLOCATION)
+    }
+
+    /// As [`connect`](Self::connect), for what the server says in another context: [`flagged`](Self::flagged) tells it, and
+    /// extents are all data.
+    ///
+    /// # Errors
+    /// The same; `Lacks` if the server does not know the context of this export.
+    pub fn connect_in_context(uri: &Uri, context: &str) -> Result<Self, Error> {
+        let client = Self::connect_to(uri, 1, Patience::default(), context)?;
+        match client.terms.context {
+            Some(_) => Ok(client),
+            None => Err(Error::Lacks { at: uri.to_string(), what: "the metadata context that is asked for" }),
+        }
+    }
+
+    fn connect_to(uri: &Uri, connections: usize, patience: Patience, context: &str) -> Result<Self, Error> {
+        let session = session::Session::open(uri, &patience, context)?;
         let terms = session.terms().clone();
         let connections = if terms.multi_conn() { connections.max(1) } else { 1 };
-        let pool = Pool::new(uri.clone(), patience, connections, session);
-        Ok(Self { uri: uri.clone(), terms, pool })
+        let pool = Pool::new(uri.clone(), patience, context, connections, session);
+        Ok(Self { uri: uri.clone(), terms, pool, is_allocation: context == BASE_ALLOCATION })
     }
 
     /// The exports a server tells of. The name in the URI is not looked at.
@@ -88,6 +107,6 @@ impl Client {
 
     /// Whether extents are the server's, not just "all data".
     pub fn knows_extents(&self) -> bool {
-        self.terms.allocation.is_some()
+        self.is_allocation && self.terms.context.is_some()
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 pub(super) struct Pool {
     uri: Uri,
     patience: Patience,
+    context: String,
     terms: Terms,
     limit: usize,
     state: Mutex<State>,
@@ -27,10 +28,18 @@ struct State {
 }
 
 impl Pool {
-    pub(super) fn new(uri: Uri, patience: Patience, limit: usize, first: Session) -> Self {
+    pub(super) fn new(uri: Uri, patience: Patience, context: &str, limit: usize, first: Session) -> Self {
         let terms = first.terms().clone();
         let state = State { idle: vec![first], alive: 1, no_more: false };
-        Self { uri, patience, terms, limit, state: Mutex::new(state), returned: Condvar::new() }
+        Self {
+            uri,
+            patience,
+            context: context.to_owned(),
+            terms,
+            limit,
+            state: Mutex::new(state),
+            returned: Condvar::new(),
+        }
     }
 
     /// Executes a request on a connection of its own. Reads of a read-only export survive the loss of a connection.
@@ -101,7 +110,7 @@ impl Pool {
 
     /// One more connection; it must be to the same export.
     fn dial(&self) -> Result<Session, Error> {
-        let session = Session::open(&self.uri, &self.patience)?;
+        let session = Session::open(&self.uri, &self.patience, &self.context)?;
         if *session.terms() != self.terms {
             let why = "the export is not what it was".to_owned();
             return Err(Error::Protocol { at: self.uri.to_string(), why });

@@ -52,10 +52,10 @@ enum Message {
 }
 
 impl Session {
-    /// Connects and chooses the export.
-    pub(super) fn open(uri: &Uri, patience: &Patience) -> Result<Self, Error> {
+    /// Connects and chooses the export, with a metadata context.
+    pub(super) fn open(uri: &Uri, patience: &Patience, context: &str) -> Result<Self, Error> {
         let mut stream = Stream::dial(uri, patience)?;
-        let terms = handshake::choose(&mut stream, &uri.export)?;
+        let terms = handshake::choose(&mut stream, &uri.export, context)?;
         stream.set_patience(patience.request)?;
         Ok(Self { stream, terms, cookie: 0, broken: false })
     }
@@ -120,7 +120,7 @@ impl Session {
         }
     }
 
-    /// Asks for the allocation of a range, appends what the server says to `extents`: at least one byte of it,
+    /// Asks for what the chosen context says of a range, appends what the server says to `extents`: at least one byte of it,
     /// perhaps less than all, perhaps more.
     pub(super) fn status(
         &mut self,
@@ -220,7 +220,7 @@ impl Session {
             return Err(self.stream.protocol(format!("a block status of {} bytes", chunk.length)));
         }
         let context = u32::from_be_bytes(self.stream.array()?);
-        if Some(context) != self.terms.allocation || !extents.is_empty() {
+        if Some(context) != self.terms.context || !extents.is_empty() {
             return Err(self.stream.protocol("a block status nobody asked for"));
         }
         for _ in 0..count {

@@ -28,6 +28,9 @@ pub enum MachineVerb {
         /// Not this disk, by target or serial; may be given several times
         #[arg(long, value_name = "DISK")]
         exclude: Vec<String>,
+        /// Whether its disks are ours, or stay on its own images and are pulled from its qemu
+        #[arg(long, default_value = "served")]
+        mode: ModeName,
         #[command(flatten)]
         libvirt: Libvirt,
     },
@@ -60,6 +63,15 @@ pub struct AttachOptions {
     pub at_next_start: bool,
     #[command(flatten)]
     pub libvirt: Libvirt,
+}
+
+/// Where the disks of a machine are.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ModeName {
+    /// They are disks of ours
+    Served,
+    /// They are images of its own
+    Attached,
 }
 
 #[derive(Args)]

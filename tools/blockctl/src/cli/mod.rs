@@ -15,7 +15,7 @@ pub use approval::{ApprovalVerb, ClockVerb};
 pub use disk::{DiskVerb, ImageOptions};
 pub use files::{CopyOptions, FilesOptions, FilesVerb, FindOptions, KindName, PassphraseOptions, TarOptions};
 pub use hook::HookVerb;
-pub use machine::{AttachOptions, MachineVerb, machine};
+pub use machine::{AttachOptions, MachineVerb, ModeName, machine};
 pub use policy::{GroupVerb, PolicyFile, PolicyVerb, ProtectOptions, UnprotectOptions};
 pub use run::{NetworkName, RestoreMachineOptions, RestoreVerb, RunOptions, RunVerb};
 pub use vault::{
