@@ -1,6 +1,8 @@
 //! Names of blobs and ids of what is in them.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 
 use block::{Cursor, Entropy, Malformed};
@@ -115,6 +117,32 @@ impl Fingerprint {
         self.0[15].is_multiple_of(SAMPLED)
     }
 }
+
+/// Hashes fingerprints and their keys by taking them as they are: they are the output of a keyed hash, so nobody can choose ones that collide.
+#[derive(Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some((first, _)) = bytes.split_first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    /// The length of an array of bytes, which comes before them.
+    fn write_usize(&mut self, _len: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A map by fingerprints or their keys.
+pub(crate) type ByPrint<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
 
 /// Which of the vault's objects a blob is. The text is the first segment of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

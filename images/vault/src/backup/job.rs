@@ -1,6 +1,6 @@
 //! The part of a backup that decides and writes: packs, then indexes, then the point.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use block::ByteCount;
 
@@ -14,7 +14,7 @@ use crate::inner::Inner;
 use crate::manifest::{
     Node, NodeReader, NodeStore, Point, Ref, Shape, TreeBuilder, decode_point, encode_point,
 };
-use crate::name::{Address, Fingerprint, Shelf, Spot};
+use crate::name::{Address, ByPrint, Fingerprint, Shelf, Spot};
 use crate::pack::{Finished, PackWriter};
 use crate::sweep::Pinned;
 use crate::{Error, Result};
@@ -53,7 +53,7 @@ pub(crate) struct Job<'a> {
     shape: Shape,
     known: Known,
     // the chunks of this job that are in no stored pack yet, and in which frame
-    fresh: HashMap<Fingerprint, (u64, u8)>,
+    fresh: ByPrint<Fingerprint, (u64, u8)>,
     open: Frame,
     // how many frames were closed, and where those are that may still be asked for
     closed_frames: u64,
@@ -87,7 +87,7 @@ impl<'a> Job<'a> {
             vault,
             shape,
             known: Known::new(vault),
-            fresh: HashMap::new(),
+            fresh: ByPrint::default(),
             open: Frame { raw: Vec::new(), prints: Vec::new() },
             closed_frames: 0,
             placed: BTreeMap::new(),

@@ -8,7 +8,7 @@ use block::sync::lock;
 use crate::Result;
 use crate::chunk::Kind;
 use crate::inner::Inner;
-use crate::name::{Address, Fingerprint, Spot};
+use crate::name::{Address, ByPrint, Fingerprint, Spot};
 use crate::pack::{Finished, PackHead, Table, prove_frame};
 use crate::sweep::Pinned;
 
@@ -37,7 +37,7 @@ pub(crate) struct Known {
     packs: Vec<Option<Loaded>>,
     places: HashMap<Address, u32>,
     // by key: which of `packs`, and which chunk of it
-    keys: HashMap<u64, (u32, u32)>,
+    keys: ByPrint<u64, (u32, u32)>,
     bad: HashSet<Address>,
 }
 
@@ -49,7 +49,7 @@ impl Known {
             chunks: 0,
             packs: Vec::new(),
             places: HashMap::new(),
-            keys: HashMap::new(),
+            keys: ByPrint::default(),
             bad: HashSet::new(),
         }
     }
