@@ -1,5 +1,6 @@
 //! Golden vaults: a small vault as each released format wrote it, committed beside the tests. Every later version must open it, give back
-//! every byte, and build on it. `BLOCKD_GOLDEN=DIR cargo test -p blockd-vault --test it golden` writes one of the present format.
+//! every byte, and build on it. `BLOCKD_GOLDEN=DIR cargo test -p blockd-vault --test it golden` writes those of the present format: one as backups
+//! leave it, and one whose oldest point was deleted, so that sweeps wrote a pack anew.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use block::{BlobStore, ByteCount, ByteOffset, Delta, DiskId, Epoch, MemoryDisk, 
 use block::{BlockDevice, ByteRange};
 use vault::{Backup, Compression, DirectoryStore, ManifestId, Options, PointKind, Quiet, Vault};
 
-use crate::world::{env, key, restore};
+use crate::world::{Anything, env, key, restore};
 
 const SIZE: usize = 90 * 4096 + 513;
 
@@ -19,6 +20,10 @@ fn content(point: u64) -> Vec<u8> {
     bytes[..20 * 4096].iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 100) as u8);
     bytes[40 * 4096..52 * 4096].copy_from_slice(&sim::Rng::new(7).bytes(12 * 4096));
     bytes[SIZE - 100..].fill(0xee);
+    if point == 0 {
+        // what goes with this point, and leaves little of its pack
+        bytes[54 * 4096..89 * 4096].copy_from_slice(&sim::Rng::new(9).bytes(35 * 4096));
+    }
     if point == 2 {
         bytes[45 * 4096..46 * 4096].copy_from_slice(&sim::Rng::new(8).bytes(4096));
         bytes[60 * 4096..61 * 4096].fill(0x11);
@@ -45,16 +50,24 @@ fn backup(vault: &Vault, point: u64, base: Option<ManifestId>, changed: RangeSet
     vault.backup(&request).expect("a backup").manifest
 }
 
-fn make(store: Arc<dyn BlobStore>) {
+fn make(store: Arc<dyn BlobStore>, moved: bool) {
     drop(Vault::create(store.clone(), key(), &env()).expect("a vault"));
     let open = |compression| {
-        let options = Options { compression, ..Options::default() };
+        let options = Options { compression, gate: Arc::new(Anything), ..Options::default() };
         Vault::open_with(store.clone(), key(), &env(), options).expect("it opens")
     };
     let whole = RangeSet::whole(ByteCount::new(SIZE as u64));
+    let oldest = moved.then(|| backup(&open(Compression::default()), 0, None, whole.clone()));
     let first = backup(&open(Compression::default()), 1, None, whole);
     let changed = [(0, 1), (45, 46), (60, 61)].map(|(from, to)| ByteRange::between(from * 4096, to * 4096));
     backup(&open(Compression::Lz4), 2, Some(first), changed.into_iter().collect());
+    if let Some(oldest) = oldest {
+        let vault = open(Compression::default());
+        vault.delete_point(&oldest).expect("deleted");
+        // the first writes anew what is needed, the second deletes the old pack
+        let reports = [(); 2].map(|()| vault.sweep(&Quiet).expect("a sweep"));
+        assert_eq!((reports[0].rewritten.len(), reports[1].deleted.len()), (1, 1), "{reports:?}");
+    }
 }
 
 fn directory(root: &Path) -> Arc<DirectoryStore> {
@@ -108,6 +121,11 @@ fn what_writes_a_golden_vault_writes_a_right_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let given = std::env::var_os("BLOCKD_GOLDEN");
     let root = given.as_deref().map_or(dir.path(), Path::new);
-    make(directory(root));
-    is_as_it_was(&Vault::open(directory(root), key(), &env()).expect("it opens"));
+    for (name, moved) in [("v1", false), ("v1-moved", true)] {
+        let root = root.join(name);
+        std::fs::create_dir(&root).expect("a directory");
+        make(directory(&root), moved);
+        assert_eq!(root.join("moved").exists(), moved);
+        is_as_it_was(&Vault::open(directory(&root), key(), &env()).expect("it opens"));
+    }
 }
