@@ -154,6 +154,18 @@ impl Marks {
         table.iter().filter_map(|(state, mark)| Some((*state, *mark.rehydrated.get(vault)?))).collect()
     }
 
+    /// Points of which only their consistency is said, with what they were called.
+    pub fn only_quiesced(&self) -> Vec<(StateId, String)> {
+        let is_all =
+            |mark: &Mark| mark.quiesced.is_some() && Mark { quiesced: None, ..mark.clone() }.is_empty();
+        let table = lock(&self.table);
+        table
+            .iter()
+            .filter(|(_, mark)| is_all(mark))
+            .map(|(state, mark)| (*state, mark.point.clone()))
+            .collect()
+    }
+
     /// Marks that cannot be read, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let is_unreadable = |mark: &&Mark| mark.point.is_empty() && mark.hold.is_some();

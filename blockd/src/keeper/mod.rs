@@ -109,6 +109,7 @@ impl Rounds {
             self.pruned = Some(now);
             prune::round(daemon, now);
             rehearse::round(daemon, now);
+            note("marks", daemon.tiers().forget_gone());
         }
         has_made_points
     }

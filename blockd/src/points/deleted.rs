@@ -9,7 +9,7 @@ use crate::vaults::NamedVault;
 use block::{Failure as _, StateId};
 use control::Kind;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use vault::ManifestId;
 
@@ -128,6 +128,33 @@ impl Tiers {
         // all of them, whatever one reports
         let failed: Vec<Error> = due.into_keys().filter_map(|state| end(state).err()).collect();
         failed.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Forgets how consistent points were that nothing holds any more.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn forget_gone(&self) -> Result<()> {
+        // first: what is sealed from here on is none of these
+        let said = self.vaults.marks().only_quiesced();
+        let view = self.look();
+        let is_unseen = !view.trouble().is_empty()
+            || self.vaults.all().iter().any(|vault| vault.vault().is_err())
+            || self.disks.all().iter().any(|named| named.disk().is_err());
+        if said.is_empty() || is_unseen {
+            return Ok(());
+        }
+        let held: HashSet<StateId> = view.held(None).iter().map(|held| held.state).collect();
+        let gone: Vec<(StateId, &str)> = said
+            .iter()
+            .filter(|(state, _)| !held.contains(state))
+            .map(|(state, name)| (*state, name.as_str()))
+            .collect();
+        let forget = |mark: &mut Mark, _: &str| {
+            mark.quiesced = None;
+            Ok(())
+        };
+        self.vaults.marks().change_all(&gone, forget).map(drop)
     }
 
     /// Deletes a point from a vault for good. It stops being missed before it is gone, so that it is never taken for lost.

@@ -2,7 +2,7 @@
 //! and what happens to a guest that is held still when the daemon, the watchdog or both are killed.
 
 use crate::fixture::{Daemon, State, failure};
-use control::{BackupRequest, Consistency, Kind, Point, SnapshotRequest};
+use control::{BackupRequest, Consistency, DeletePointQuery, Kind, Point, SnapshotRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
@@ -249,6 +249,12 @@ fn a_guest_is_held_still_for_its_points_alone_and_the_level_stays_with_them() {
         BackupRequest { item: "vm/web".into(), require: Some(Application), ..BackupRequest::default() };
     let job = daemon.finished(&daemon.client().backup(&request).expect("a job"));
     let name = job.point.expect("a point").replace("vm/web@", "vm/web/vda@");
+    // of points that are gone nothing stays
+    let marks = || state.files("marks").len();
+    let before = marks();
+    daemon.client().delete_point("vm/web/vdb@2", &DeletePointQuery::default()).expect("deleted");
+    daemon.client().protect("other", None).expect("a policy, whose keeper looks around");
+    daemon.eventually("its mark is gone", |_| marks() == before - 1);
     drop(daemon);
     let daemon = state.start();
     assert_eq!(daemon.client().point(&name).expect("a point").consistency, Application);
