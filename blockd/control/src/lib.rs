@@ -39,7 +39,7 @@ pub use events::{Event, EventKind};
 pub use kind::Kind;
 pub use machines::{
     AttachDisk, Definition, DiskAttached, Machine, MachineDisk, MachineNetwork, MachineReplaced, Machines,
-    MachinesQuery, ProtectMachine, ReplaceMachine, RestoreMachine,
+    MachinesQuery, MigrateIn, MigrateOut, ProtectMachine, ReplaceMachine, RestoreMachine,
 };
 pub use objects::{
     Base, Change, ChangeKind, Changes, Consistency, Consolidation, Daemon, Disk, DiskAudit, DiskClient,

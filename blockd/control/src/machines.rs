@@ -128,6 +128,28 @@ pub struct DiskAttached {
     pub notes: Vec<String>,
 }
 
+/// `POST /v1/machines/{item}/migrate-in`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateIn {
+    /// Only these disks, by target; all that are protected and not here yet if none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
+}
+
+/// `POST /v1/machines/{item}/migrate-out`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateOut {
+    /// The directory of the machine's host that the files are made in.
+    pub to: String,
+    /// Their format: `qcow2` or `raw`.
+    pub format: String,
+    /// Only these disks, by target; all that are here if none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
+}
+
 /// `POST /v1/machines/restores`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -16,6 +16,7 @@ pub mod command;
 mod domain;
 mod error;
 mod lines;
+mod mirror;
 mod pull;
 pub mod qmp;
 pub mod report;
@@ -28,6 +29,7 @@ pub use domain::{
     free_target, renew, with_disk,
 };
 pub use error::{Error, Result};
+pub use mirror::{Mirror, with_file};
 pub use pull::{Pull, PullDisk};
 pub use uri::Uri;
 pub use virsh::{Listed, Virsh};

@@ -116,6 +116,8 @@ asked! {
     HoldPoint: |_it| Names::default();
     MachinesQuery: |_it| Names::default();
     ProtectMachine: |_it| Names::default();
+    MigrateIn: |_it| Names::default();
+    MigrateOut: |_it| Names::default();
     AttachDisk: |it| Names::items(&[&it.disk]);
     RestoreMachine: |it| Names::items(&[&it.point, &it.name]);
     ReplaceMachine: |it| Names::items(&[&it.point]);

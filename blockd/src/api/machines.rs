@@ -3,7 +3,9 @@
 use super::verb::{ADMINISTER, Call, LOOK, OPERATE, RESTORE, Verb, verb};
 use crate::error::Result;
 use axum::http::Method;
-use control::{AttachDisk, MachinesQuery, ProtectMachine, ReplaceMachine, RestoreMachine, Role};
+use control::{
+    AttachDisk, MachinesQuery, MigrateIn, MigrateOut, ProtectMachine, ReplaceMachine, RestoreMachine, Role,
+};
 
 /// Every verb.
 pub fn verbs() -> Vec<Verb> {
@@ -54,6 +56,20 @@ pub fn verbs() -> Vec<Verb> {
                 check_uri(call, call.body.uri.as_deref())?;
                 daemon.attach_disk(&call.body)
             },
+        ),
+        verb(
+            Method::POST,
+            "/v1/machines/{item}/migrate-in",
+            OPERATE,
+            "Moves the disks of a running machine here, as a job",
+            |daemon, call: &Call<(), MigrateIn>| daemon.migrate_in(call.name("item"), &call.body),
+        ),
+        verb(
+            Method::POST,
+            "/v1/machines/{item}/migrate-out",
+            ADMINISTER,
+            "Moves the disks of a running machine to files of its host, as a job",
+            |daemon, call: &Call<(), MigrateOut>| daemon.migrate_out(call.name("item"), &call.body),
         ),
         verb(
             Method::POST,

@@ -3,6 +3,7 @@
 
 mod attach;
 mod definition;
+mod migrate;
 mod record;
 mod replace;
 mod restore;

@@ -19,6 +19,11 @@ impl Daemon {
     pub fn replace_machine(&self, name: &str, request: &ReplaceMachine) -> Result<MachineReplaced> {
         let protected = self.machines().get(name)?;
         let doing = || format!("replace machine {name}");
+        if protected.record.attached {
+            let why = "it has disks of its own, which are not replaced from here";
+            return Err(Error::said(Kind::Unsupported, doing(), why)
+                .with_help("`blockctl restore vm POINT --name NEW` makes a new machine of the point"));
+        }
         let virsh = Virsh::new(protected.record.uri()?);
         match virsh.is_active(&protected.record.domain) {
             Ok(false) => {}

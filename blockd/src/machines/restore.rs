@@ -6,7 +6,7 @@ use super::definition::{self, NVRAM, TPM, tpm_dir};
 use super::record::Record;
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
-use crate::jobs::{NewJob, Run, Urgency};
+use crate::jobs::{NewJob, Run, Urgency, disk_key};
 use crate::names;
 use crate::points::Held;
 use crate::restore::restore_to;
@@ -27,6 +27,13 @@ struct Plan {
     reach: Reach,
 }
 
+/// What is there of a new machine.
+#[derive(Default)]
+struct Made {
+    disks: Vec<String>,
+    is_defined: bool,
+}
+
 impl Daemon {
     /// A recovery point of a machine as a new machine, as a job.
     ///
@@ -43,16 +50,21 @@ impl Daemon {
             urgency: Urgency::Restore,
             item: names::item_of(&plan.point).to_owned(),
             keys: vec![format!("new machine {}", request.name)],
+            reads: plan
+                .members
+                .iter()
+                .filter_map(|(_, held)| Some(disk_key(held.instant.as_ref()?.id)))
+                .collect(),
             point: Some(plan.point.clone()),
             target: Some(request.name.clone()),
             ..NewJob::default()
         };
         let daemon = self.clone();
         self.jobs().start(new, move |run| {
-            let mut made = Vec::new();
+            let mut made = Made::default();
             let done = daemon.make_machine(run, &plan, &mut made);
             if done.is_err() {
-                daemon.unmake_disks(&made);
+                daemon.unmake(&plan, &made);
             }
             done
         })
@@ -119,8 +131,8 @@ impl Daemon {
         }
     }
 
-    /// Does it. Disks that were made are put into `made`, for whoever has to take them away.
-    fn make_machine(&self, run: &Run, plan: &Plan, made: &mut Vec<String>) -> Result<()> {
+    /// Does it. `made` says what is there, for whoever has to take it away.
+    fn make_machine(&self, run: &Run, plan: &Plan, made: &mut Made) -> Result<()> {
         let name = &plan.request.name;
         let doing = || format!("restore {} as {name}", plan.point);
         for (target, member) in &plan.members {
@@ -131,7 +143,7 @@ impl Daemon {
                 let id = self.tiers().disks.fresh_id()?;
                 restore_to(run, self.tiers(), self.space(), member, (id, &disk), false)?;
             }
-            made.push(disk);
+            made.disks.push(disk);
         }
         run.go_on()?;
         let notes = self.define_machine(plan).map_err(|error| {
@@ -140,6 +152,7 @@ impl Daemon {
             });
             error.with_help(help)
         })?;
+        made.is_defined = true;
         let record = Record {
             domain: names::machine_word(name).to_owned(),
             uri: plan.uri.to_string(),
@@ -238,10 +251,25 @@ impl Daemon {
         }
     }
 
-    fn unmake_disks(&self, made: &[String]) {
-        for name in made {
-            if let Err(error) = self.delete_disk(name, &DeleteDiskQuery::default()) {
-                tracing::warn!(disk = name, "is left of a restore that failed: {}", error.body().message);
+    /// Takes away what is there of a new machine that did not become one.
+    fn unmake(&self, plan: &Plan, made: &Made) {
+        let name = &plan.request.name;
+        let left = |what: &str, why: String| {
+            tracing::warn!(machine = name, "{what} is left of a restore that failed: {why}")
+        };
+        if made.is_defined {
+            if let Err(error) = Virsh::new(plan.uri.clone()).undefine(names::machine_word(name)) {
+                left("its definition", error.to_string());
+            }
+            if self.machines().find(name).is_ok_and(|found| found.is_some())
+                && let Err(error) = self.machines().remove(name)
+            {
+                left("its record", error.body().message);
+            }
+        }
+        for disk in &made.disks {
+            if let Err(error) = self.delete_disk(disk, &DeleteDiskQuery::default()) {
+                left(disk, error.body().message);
             }
         }
     }

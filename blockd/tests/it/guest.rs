@@ -59,6 +59,16 @@ pub fn kernel() -> PathBuf {
     dir.join("kernel")
 }
 
+/// The kernel itself.
+pub fn vmlinuz() -> PathBuf {
+    find(&kernel().join("boot"), "vmlinuz-*")
+}
+
+/// What a console says that no test should see.
+pub fn trouble(console: &str) -> Option<&'static str> {
+    TROUBLE.into_iter().chain(["GUEST-FAILED"]).find(|word| console.contains(*word))
+}
+
 pub fn find(dir: &Path, name: &str) -> PathBuf {
     let found = Command::new("find").arg(dir).args(["-name", name]).output().expect("find");
     let found = String::from_utf8_lossy(&found.stdout).lines().next().unwrap_or_default().to_owned();
@@ -131,7 +141,7 @@ pub struct Guest {
 
 impl Guest {
     pub fn boot(initramfs: &Path, more: &[&str]) -> Self {
-        let kernel = find(&kernel().join("boot"), "vmlinuz-*");
+        let kernel = vmlinuz();
         let mut child = Command::new("qemu-system-x86_64")
             .args([
                 "-accel",
@@ -174,8 +184,7 @@ impl Guest {
                 panic!("no {start:?} after\n{}", self.seen.join("\n"));
             };
             self.seen.push(line.clone());
-            let fine = !TROUBLE.iter().any(|word| line.contains(word)) && !line.contains("GUEST-FAILED");
-            assert!(fine, "{}", self.seen.join("\n"));
+            assert!(trouble(&line).is_none(), "{}", self.seen.join("\n"));
             // the firmware leaves a terminal's codes before the first words
             if let Some((_, rest)) = line.split_once(start) {
                 return rest.trim().to_owned();

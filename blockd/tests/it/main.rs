@@ -35,4 +35,5 @@ mod transfers;
 mod trim;
 mod vaults;
 mod virtual_machines;
+mod whole_machine;
 mod worked_example;

@@ -7,8 +7,9 @@ use crate::output::{Output, sheet, table};
 use crate::size;
 use control::{
     AttachDisk, Client, DiskAttached, Job, JobState, Machine, MachineDisk, MachineNetwork, MachineReplaced,
-    MachinesQuery, ProtectMachine, ReplaceMachine, RestoreMachine,
+    MachinesQuery, MigrateIn, MigrateOut, ProtectMachine, ReplaceMachine, RestoreMachine,
 };
+use machines::{Reach, ServedDisk};
 
 /// Runs the verb.
 pub fn run(verb: MachineVerb, client: &Client, output: &Output) -> Result<()> {
@@ -40,6 +41,29 @@ pub fn run(verb: MachineVerb, client: &Client, output: &Output) -> Result<()> {
         MachineVerb::Attach(AttachOptions { domain, disk, target, at_next_start, libvirt }) => {
             let request = AttachDisk { domain, uri: libvirt.uri, disk, target, at_next_start };
             output.answer(&client.attach_disk(&request)?, attached)
+        }
+        MachineVerb::MigrateIn { machine, disks } => {
+            let begun = client.migrate_in(&machine, &MigrateIn { disks })?;
+            let done = job::follow(client, output, &begun)?;
+            job::answer(output, &done, |job| {
+                moved(job, "its disks are here; the files they were in are no longer written")
+            })
+        }
+        MachineVerb::MigrateOut { machine, to, format, disks } => {
+            let begun = client.migrate_out(&machine, &MigrateOut { to, format, disks })?;
+            let done = job::follow(client, output, &begun)?;
+            job::answer(output, &done, |job| {
+                moved(job, "its disks are files of its host again; those here are no longer written")
+            })
+        }
+        MachineVerb::CommandLine { disk, target } => {
+            let disk = client.disk(&disk)?;
+            let reach = Reach::Unix(client.status()?.daemon.nbd_socket.into());
+            let served = ServedDisk { target, reach, export: disk.name, serial: None };
+            let words = [("-blockdev", served.node()), ("-device", served.device(None))];
+            let words: Vec<String> =
+                words.into_iter().flat_map(|(word, value)| [word.to_owned(), value.to_string()]).collect();
+            output.answer(&words, |words| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
         }
         MachineVerb::Definition { point } => {
             output.answer(&client.definition(&point)?, |definition| definition.domain_xml.clone())
@@ -92,6 +116,21 @@ fn restored(job: &Job, runs: bool) -> String {
         text += &format!("\nnote: {note}");
     }
     text
+}
+
+fn moved(job: &Job, what: &str) -> String {
+    let (bytes, seconds) = (size::show(job.bytes_done), job.duration_ms as f64 / 1000.0);
+    let mut text = format!("machine {}: {what}. {bytes}, {seconds:.2} s", job.item);
+    job.note.iter().for_each(|note| text += &format!("\nnote: {note}"));
+    text
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    match word.starts_with('-') {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 fn replaced(machine: &str, done: &MachineReplaced) -> String {

@@ -3,7 +3,7 @@
 use super::{Client, NOTHING, encode, query_text};
 use crate::{
     AttachDisk, Definition, DiskAttached, Error, Job, Machine, MachineReplaced, Machines, MachinesQuery,
-    ProtectMachine, ReplaceMachine, RestoreMachine,
+    MigrateIn, MigrateOut, ProtectMachine, ReplaceMachine, RestoreMachine,
 };
 use hyper::Method;
 
@@ -47,6 +47,22 @@ impl Client {
     /// As [`status`](Self::status); `not-found` for machine or disk.
     pub fn attach_disk(&self, request: &AttachDisk) -> Result<DiskAttached, Error> {
         self.send(Method::POST, "/v1/machines/attach", Some(request))
+    }
+
+    /// Moves the disks of a running machine here, as a job.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if it does not run.
+    pub fn migrate_in(&self, item: &str, request: &MigrateIn) -> Result<Job, Error> {
+        self.send(Method::POST, &format!("/v1/machines/{}/migrate-in", encode(item)), Some(request))
+    }
+
+    /// Moves the disks of a running machine to files of its host, as a job.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `conflict` if it does not run, or a file is there already.
+    pub fn migrate_out(&self, item: &str, request: &MigrateOut) -> Result<Job, Error> {
+        self.send(Method::POST, &format!("/v1/machines/{}/migrate-out", encode(item)), Some(request))
     }
 
     /// A recovery point of a machine as a new machine, as a job.

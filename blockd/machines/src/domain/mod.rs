@@ -7,7 +7,7 @@ mod served;
 
 pub use choice::{Choice, choose};
 pub use renewal::{Renewal, renew};
-pub use served::{RECONNECT_SECONDS, Reach, ServedDisk, Told, free_target, with_disk};
+pub use served::{RECONNECT_SECONDS, Reach, ServedDisk, Told, free_target, with_disk, with_file};
 
 use crate::error::{Error, Result};
 use roxmltree::{Document, Node, ParsingOptions};

@@ -5,7 +5,7 @@ use super::{NODE, QEMU_NS, document, element, elements};
 use crate::error::{Error, Result};
 use roxmltree::Node;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How long qemu tries to reach a server that is gone before requests fail, in seconds. A restart takes one; then the
 /// machine is paused.
@@ -135,6 +135,46 @@ pub fn with_disk(xml: &str, disk: &ServedDisk, told: Told) -> Result<String> {
     let document = document(xml)?;
     let mut edits = Edits::of(xml);
     put_disks(&mut edits, document.root_element(), xml, std::slice::from_ref(disk), told)?;
+    let changed = edits.apply();
+    super::Domain::parse(&changed)?;
+    Ok(changed)
+}
+
+/// A definition in which a disk lies in a file of the host, with address, boot order and serial as before; one that was passed on to
+/// qemu is libvirt's again.
+///
+/// # Errors
+/// `Corrupt` if that is no definition, or does not have the disk.
+pub fn with_file(xml: &str, target: &str, path: &Path, format: &str) -> Result<String> {
+    let domain = super::Domain::parse(xml)?;
+    let known = domain.disk(target).ok_or_else(|| Error::Definition(format!("has no disk {target}")))?;
+    let document = document(xml)?;
+    let root = document.root_element();
+    let devices = element(root, "devices").ok_or_else(|| Error::Definition("has no devices".to_owned()))?;
+    let is_it = |disk: &Node<'_, '_>| {
+        element(*disk, "target").is_some_and(|found| found.attribute("dev") == Some(target))
+    };
+    let old = elements(devices, "disk").find(is_it);
+    let kept =
+        |name: &'static str| old.and_then(|old| element(old, name)).map_or("", |node| &xml[node.range()]);
+    let bus = escape(known.bus.as_deref().unwrap_or_else(|| bus_of(target)));
+    let serial = known.serial.as_ref().map(|serial| format!("<serial>{}</serial>", escape(serial)));
+    let disk = format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='{}' discard='unmap'/><source file='{}'/>\
+         <target dev='{}' bus='{bus}'/>{}{}{}</disk>",
+        escape(format),
+        escape(&path.to_string_lossy()),
+        escape(target),
+        serial.unwrap_or_default(),
+        kept("boot"),
+        kept("address"),
+    );
+    let mut edits = Edits::of(xml);
+    ours_passed_on(root, &|passed| passed == target).into_iter().for_each(|arg| edits.remove(arg));
+    match old {
+        Some(old) => edits.replace(old, disk),
+        None => edits.append(devices, &disk),
+    }
     let changed = edits.apply();
     super::Domain::parse(&changed)?;
     Ok(changed)

@@ -42,6 +42,38 @@ pub enum MachineVerb {
     },
     /// Give a disk to a machine: in its definition, and now if it runs
     Attach(AttachOptions),
+    /// Move the disks of a running machine here, without stopping it; a protected machine's disks that are not here yet
+    MigrateIn {
+        /// Its name, vm/web
+        #[arg(value_parser = machine)]
+        machine: String,
+        /// Only these disks, by target: vda,vdb
+        #[arg(long, value_name = "TARGET", value_delimiter = ',')]
+        disks: Vec<String>,
+    },
+    /// Move the disks of a running machine to files of its host, without stopping it
+    MigrateOut {
+        /// Its name, vm/web
+        #[arg(value_parser = machine)]
+        machine: String,
+        /// The directory the files are made in: NAME-TARGET.FORMAT
+        #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+        to: String,
+        /// Their format
+        #[arg(long, default_value = "qcow2", value_parser = ["qcow2", "raw"])]
+        format: String,
+        /// Only these disks, by target: vda,vdb
+        #[arg(long, value_name = "TARGET", value_delimiter = ',')]
+        disks: Vec<String>,
+    },
+    /// The arguments that give a disk to a qemu without libvirt
+    CommandLine {
+        /// The disk
+        disk: String,
+        /// What the disk is called in the machine
+        #[arg(long, default_value = "vda")]
+        target: String,
+    },
     /// The definition that a recovery point of a machine holds
     Definition {
         /// MACHINE@NUMBER, MACHINE@latest, or MACHINE@TIME
