@@ -7,7 +7,7 @@ use control::{
 };
 use sim::server::{BUCKET, Server};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -215,4 +215,48 @@ fn an_estimate_is_what_earlier_restores_measured() {
     let speed = bytes * 1000 / took_ms;
     assert_eq!((told.measured_jobs, told.estimate_ms), (3, Some(told.bytes_to_read * 1000 / speed)));
     assert_eq!(told.bytes_to_read, 12 * MIB);
+}
+
+/// The packs below a directory.
+fn packs(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(packs(&path)),
+            false if path.to_string_lossy().contains("/packs/") => found.push(path),
+            false => {}
+        }
+    }
+    found
+}
+
+/// A copy in a vault that rotted hides nothing: what it lacks is read from the archive, and bringing the point back heals it.
+#[test]
+fn a_damaged_copy_hides_no_good_one() {
+    let (state, cold) = (State::new(), tempfile::tempdir().expect("a directory"));
+    let daemon = state.start();
+    let content = stored(&daemon, 4 * MIB);
+    archived_and_back(&daemon, &cold.path().join("store"), &["main"]);
+    // a daemon that has decoded a frame reads it no more
+    assert!(daemon.stop().success());
+    for pack in packs(&state.file("vaults/main")) {
+        let mut bytes = fs::read(&pack).expect("a pack");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&pack, bytes).expect("hurt");
+    }
+    let daemon = state.start();
+    let client = daemon.client();
+    let run = RunRequest { point: "web@1".into(), name: "try".into(), hydrate: false };
+    client.run(&run).expect("it runs");
+    assert!(daemon.read("try") == content, "what is damaged comes from the archive");
+    done(&daemon, client.restore(&RestoreRequest { verify: true, ..to("new") }));
+    assert!(daemon.read("new") == content);
+    assert_eq!(client.point("web@1").expect("a point").damaged, ["main"], "and it is said");
+    let request = RehydratePoint { seconds: 3600, vault: None };
+    done(&daemon, client.rehydrate_point("web@1", &request));
+    assert!(client.point("web@1").expect("a point").damaged.is_empty(), "{}", daemon.log());
+    let checked = daemon.finished(&client.check_vault("main").expect("begun"));
+    assert_eq!((checked.state, &checked.error), (JobState::Done, &None), "{checked:?}");
 }
