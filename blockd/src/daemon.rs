@@ -27,6 +27,7 @@ use crate::space::Space;
 use crate::state::State;
 use crate::upkeep::Upkeep;
 use crate::vaults::Vaults;
+use block::sync::Mutex;
 use block::{ByteCount, Clock};
 use control::{
     CreateVault, DeletePointQuery, Disk, Job, OpenVault, Point, PointDeleted, Points, PointsQuery,
@@ -54,6 +55,8 @@ pub struct Daemon {
     local_users: Vec<LocalUser>,
     jobs: Arc<Jobs>,
     policies: Policies,
+    // held while what disks and groups are called, and which are members, changes
+    pub(crate) naming: Mutex<()>,
     plans: Plans,
     machines: Machines,
     keeper: Keeper,
@@ -148,7 +151,10 @@ impl Daemon {
         let started = rfc3339(state.clock().now());
         let evidence = Evidence::open(state.media().clone(), state.dir())?;
         let policies = Policies::open(state.media().clone(), tiers.disks.groups.clone())?;
-        tiers.vaults.all().iter().try_for_each(|vault| policies.born(&vault.name))?;
+        let mut vaults = tiers.vaults.all();
+        // no backup is made to an archive
+        vaults.retain(|vault| !vault.archive);
+        vaults.iter().try_for_each(|vault| policies.born(&vault.name))?;
         let machines = Machines::open(state.media().clone())?;
         let quiesce = Quiesce::new(state.path(MACHINES), config.machines());
         let daemon = Arc::new(Self {
@@ -162,6 +168,7 @@ impl Daemon {
             local_users: config.local_users().to_vec(),
             jobs,
             policies,
+            naming: Mutex::default(),
             plans: Plans::default(),
             machines,
             keeper: Keeper::default(),
@@ -176,6 +183,8 @@ impl Daemon {
             server,
             notices,
         });
+        // before anybody acts by what names it
+        daemon.resume_renaming();
         daemon.keeper.start(&daemon)?;
         daemon.discard_cut_off();
         daemon.resume_replacements();
@@ -336,6 +345,7 @@ impl Daemon {
         warnings.extend(self.space.warning());
         warnings.extend(self.policies.warnings());
         warnings.extend(self.tiers.disks.groups.warnings());
+        warnings.extend(self.group_warnings());
         warnings.extend(self.machine_warnings());
         warnings.extend(self.tiers.vaults.marks().warnings());
         let frozen = self.appliance_clock().freezes();

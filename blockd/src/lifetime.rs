@@ -3,13 +3,26 @@
 use crate::bases::Asked;
 use crate::daemon::Daemon;
 use crate::disks::{Deletion, Named};
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::jobs::disk_key;
+use block::sync::lock;
 use block::{ByteCount, StateId};
 use control::{CreateDisk, DeleteDiskQuery, Disk, Kind, NewBase};
 use formats::Format;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
+
+/// What is written down while a disk is called something else, so that what names it follows after a kill too.
+const RENAMING: &str = "renaming.toml";
+const RENAMING_LIMIT_BYTES: u64 = 4096;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renaming {
+    from: String,
+    to: String,
+}
 
 impl Daemon {
     /// Makes a disk: empty, or on what it is to stand on.
@@ -75,24 +88,34 @@ impl Daemon {
             return Err(Error::said(Kind::Conflict, format!("disk {name}"), "a job works with it")
                 .with_help("`blockctl job list` shows it; wait for it or cancel it"));
         }
-        if let Some(group) = disks.groups.naming(name)?.first() {
-            return Err(Error::said(
-                Kind::Conflict,
-                format!("delete disk {name}"),
-                format!("{group} names it"),
-            )
-            .with_help(format!("`blockctl group set {group} MEMBER...` without it first")));
-        }
+        let naming = lock(&self.naming);
+        self.refuse_member(name)?;
         let unchanged_since = query.unchanged_since.as_deref();
         let unchanged_since = unchanged_since.map(|point| self.state_of(name, point)).transpose()?;
         let shown = self.show(&named);
         drop(named);
         let named = disks.delete(name, Deletion { unchanged_since, adopted_file: query.adopted_file })?;
+        drop(naming);
         tracing::info!(disk = name, "deleted");
         disks.discard(named)?;
         // a point below may be needed by nobody now
         self.consolidation().wake();
         Ok(shown)
+    }
+
+    /// Refuses a disk that a group names, and the last one of a machine that a group names.
+    fn refuse_member(&self, disk: &str) -> Result<()> {
+        let disks = &self.tiers().disks;
+        let machine = disk.rsplit_once('/').map(|(machine, _)| machine);
+        let last = machine.filter(|machine| disks.of(machine).is_ok_and(|of| of.len() == 1));
+        for member in [Some(disk), last].into_iter().flatten() {
+            if let Some(group) = disks.groups.naming(member)?.first() {
+                let why = format!("{group} names {member}");
+                return Err(Error::said(Kind::Conflict, format!("delete disk {disk}"), why)
+                    .with_help(format!("`blockctl group set {group} MEMBER...` without it first")));
+            }
+        }
+        Ok(())
     }
 
     /// Calls a disk something else; the policy it stands under by itself goes with it.
@@ -101,6 +124,7 @@ impl Daemon {
     /// As [`Disks::rename`](crate::disks::Disks::rename); `Conflict` while a job works with it, or if it would leave the
     /// policy of its machine.
     pub fn rename_disk(&self, name: &str, to: &str) -> Result<Disk> {
+        let _naming = lock(&self.naming);
         let named = self.tiers().disks.get(name)?;
         let refused = |why: String| Error::said(Kind::Conflict, format!("rename disk {name}"), why);
         if self.jobs().is_busy(&disk_key(named.id)) || self.is_archiving(named.id) {
@@ -131,19 +155,55 @@ impl Daemon {
             ))
             .with_help("choose another name: the numbers of its points would mean those of this disk"));
         }
-        // under both names for a moment rather than under none
-        if let Some(protection) = &own {
-            self.policies().protect(to, Some(protection.clone()))?;
-        }
+        groups.check_rename(name, to)?;
+        let renaming = Renaming { from: name.to_owned(), to: to.to_owned() };
+        self.begin_renaming(&renaming)?;
         let renamed = self.tiers().disks.rename(name, to);
-        if renamed.is_ok() {
-            groups.rename(name, to)?;
-        }
-        if own.is_some() {
-            self.policies().protect(if renamed.is_ok() { name } else { to }, None)?;
-        }
+        self.end_renaming(&renaming)?;
         tracing::info!(disk = name, to, "renamed");
         Ok(self.show(&*renamed?))
+    }
+
+    fn begin_renaming(&self, renaming: &Renaming) -> Result<()> {
+        let doing = || format!("rename disk {}", renaming.from);
+        let text =
+            toml::to_string(renaming).map_err(|error| Error::said(Kind::Io, doing(), error.to_string()))?;
+        self.media().replace(RENAMING, text.as_bytes()).doing(doing)
+    }
+
+    /// Has groups and policies follow a disk to the name that it has now. Before that nothing is pruned of it, since it stands under no
+    /// policy by its new name.
+    fn end_renaming(&self, Renaming { from, to }: &Renaming) -> Result<()> {
+        let disks = &self.tiers().disks;
+        if disks.get(to).is_ok() && disks.get(from).is_err() {
+            disks.groups.rename(from, to)?;
+            if let Some(own) = self.policies().items()?.get(from).cloned() {
+                // under both names for a moment rather than under none
+                self.policies().protect(to, Some(own))?;
+                self.policies().protect(from, None)?;
+            }
+        }
+        let removed = self.media().remove(RENAMING).and_then(|()| self.media().sync_dir(""));
+        removed.doing(|| format!("rename disk {from}"))
+    }
+
+    /// Ends a renaming that the end of the last daemon cut short.
+    pub(crate) fn resume_renaming(&self) {
+        let read = match self.media().read_whole(RENAMING, RENAMING_LIMIT_BYTES) {
+            Err(error) if error.kind() == block::Kind::NotFound => return,
+            read => read.doing(|| format!("read {RENAMING}")),
+        };
+        let parsed = read.and_then(|bytes| {
+            toml::from_str::<Renaming>(&String::from_utf8_lossy(&bytes))
+                .map_err(|error| Error::said(Kind::Corrupt, RENAMING, error.message().to_owned()))
+        });
+        match parsed.and_then(|renaming| self.end_renaming(&renaming)) {
+            Ok(()) => tracing::info!("a renaming that was cut short is done"),
+            Err(error) => {
+                let why = error.body().message;
+                tracing::error!("groups and policies may name a disk as it was called: {why}");
+            }
+        }
     }
 
     /// The state of a point that must be one of this disk, in the instant tier.

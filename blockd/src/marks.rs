@@ -174,7 +174,7 @@ impl Marks {
         let held = reasons.map(|hold| format!("a recovery point is held: {}", hold.reason));
         let suspect = table.values().filter_map(|mark| {
             let (point, why) = (&mark.point, &mark.suspect.as_ref()?.why);
-            Some(format!("{point} is suspect: {why}; nothing of its disk is pruned until `blockctl point accept {point}`"))
+            Some(format!("{point} is suspect: {why}; nothing of its item is pruned until `blockctl point accept {point}`"))
         });
         held.chain(suspect).collect()
     }

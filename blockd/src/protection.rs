@@ -142,17 +142,29 @@ impl Daemon {
         late.chain(slow).collect()
     }
 
-    /// Puts a disk or a machine under a policy, or resumes its protection.
+    /// The policy that is meant: the one that is named, else the one an item stands under, else that of the vault `main`.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is none; why the items cannot be read.
+    pub(crate) fn wanted_policy(&self, item: &str, policy: Option<&str>) -> Result<PolicyName> {
+        let items = self.policies().items()?;
+        let now = items.get(item).map(|now| now.policy.as_str());
+        PolicyName::parse(policy.or(now).unwrap_or("default"))
+    }
+
+    /// Puts a disk, a machine or a group under a policy, or resumes its protection.
     ///
     /// # Errors
     /// `NotFound` for item or policy; as [`crate::policies::Policies::protect`].
     pub fn protect(&self, item: &str, policy: Option<&str>) -> Result<Item> {
         self.tiers().disks.of(item)?;
-        let now = self.policies().items()?.get(item).cloned();
-        let policy = policy.or(now.as_ref().map(|now| now.policy.as_str())).unwrap_or("default");
-        let name = PolicyName::parse(policy)?;
+        let name = self.wanted_policy(item, policy)?;
         self.policies().get(&name)?;
-        self.tiers().vaults.get(&name.vault)?;
+        if self.tiers().vaults.get(&name.vault)?.archive {
+            let why = format!("{} is an archive, to which points come from vaults", name.vault);
+            return Err(Error::said(Kind::Invalid, format!("policy {name}"), why)
+                .with_help("choose a policy of a vault; `[archive]` in it names the archive"));
+        }
         let protection = Protection { policy: name.to_string(), stopped: false };
         self.policies().protect(item, Some(protection.clone()))?;
         tracing::info!(item, policy = %name, "is protected");
@@ -176,6 +188,10 @@ impl Daemon {
                 format!("item {item}"),
                 "cannot be paused without its data",
             ));
+        }
+        if query.delete_data {
+            // of a group whose members are not known nothing would be found
+            self.tiers().disks.groups.parts(item)?;
         }
         let (held, _) = self.tiers().held(Some(item));
         let shown = self.item(item, &protection, &Newest::of(self, &held)?, self.restore_speed()?);

@@ -137,7 +137,13 @@ pub fn names_of(daemon: &Daemon, names: &BTreeMap<String, String>) -> Result<(Ve
     let (mut items, mut vaults) = (Vec::new(), Vec::new());
     for (kind, name) in names {
         match kind.as_str() {
-            "disk" | "item" | "group" | "point" | "run" => items.push(name.clone()),
+            "disk" | "point" | "run" => items.push(name.clone()),
+            "item" | "group" => {
+                items.push(name.clone());
+                if let Some(protection) = daemon.policies().items()?.get(name) {
+                    vaults.push(PolicyName::parse(&protection.policy)?.vault);
+                }
+            }
             "vault" => vaults.push(name.clone()),
             "policy" => vaults.push(PolicyName::parse(name)?.vault),
             "plan" => vaults.extend(daemon.plans().vault_of(name)),

@@ -75,6 +75,7 @@ pub fn verbs() -> Vec<Verb> {
             },
             |daemon, call: &Call<(), Protect>| {
                 let (item, policy) = (call.name("item"), call.body.policy.as_deref());
+                call.caller.check_scope(&[], &[daemon.wanted_policy(item, policy)?.vault])?;
                 if call.caller.role != Role::Admin && daemon.protecting_loses(item, policy)? {
                     call.caller.check_role(&[Role::Admin], "a policy that lets recovery points go")?;
                 }

@@ -189,7 +189,11 @@ fn points() -> Vec<Verb> {
             ADMINISTER,
             "Deletes a recovery point from a tier or from all; from vaults it can be undone for a term",
             |_, call: &Call<DeletePointQuery>| Ok(call.query.tier != Some(Tier::Instant)),
-            |daemon, call: &Call<DeletePointQuery>| daemon.delete_point(call.name("point"), &call.query),
+            |daemon, call: &Call<DeletePointQuery>| {
+                let (name, tier) = (call.name("point"), call.query.tier);
+                call.caller.check_scope(&[], &daemon.tiers().stores_of(name, tier))?;
+                daemon.delete_point(name, &call.query)
+            },
         ),
         verb(
             Method::POST,

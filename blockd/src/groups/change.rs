@@ -3,6 +3,8 @@
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::identity::Caller;
+use crate::names;
+use block::sync::lock;
 use control::{Group, Role};
 
 impl Daemon {
@@ -34,6 +36,21 @@ impl Daemon {
         Ok(Group { name: name.to_owned(), members: members.to_vec(), disks, policy, error })
     }
 
+    /// Groups of which no recovery point can be made, one sentence each.
+    pub(crate) fn group_warnings(&self) -> Vec<String> {
+        // that the file cannot be read is said already
+        let Ok(groups) = self.tiers().disks.groups.all() else { return Vec::new() };
+        let protected: Vec<String> =
+            self.policies().items().map(|items| items.into_keys().collect()).unwrap_or_default();
+        let gone = protected.into_iter().filter(|item| names::is_group(item) && !groups.contains_key(item));
+        let all = groups.keys().cloned().chain(gone);
+        all.filter_map(|group| {
+            let error = self.tiers().disks.of(&group).err()?;
+            Some(format!("no recovery point of {group} can be made: {}", error.body().message))
+        })
+        .collect()
+    }
+
     /// Makes a group, or gives it other members.
     ///
     /// # Errors
@@ -43,6 +60,7 @@ impl Daemon {
         if self.policies().items()?.contains_key(name) {
             caller.check_role(&[Role::Admin], "change a group that stands under a policy")?;
         }
+        let _naming = lock(&self.naming);
         members.iter().try_for_each(|member| self.tiers().disks.of(member).map(|_| ()))?;
         self.policies().regroup(name, members)?;
         tracing::info!(group = name, members = members.join(" "), "has these members");

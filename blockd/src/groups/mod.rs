@@ -91,20 +91,33 @@ impl Groups {
         })
     }
 
+    /// Refuses a name for a member under which a group would have its disk twice.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the group; why the file cannot be read.
+    pub fn check_rename(&self, member: &str, to: &str) -> Result<()> {
+        let groups = self.all()?;
+        let naming = groups.iter().filter(|(_, members)| members.iter().any(|name| name == member));
+        for (group, members) in naming {
+            check(group, &renamed(members, member, to))?;
+        }
+        Ok(())
+    }
+
     /// A member is called something else now.
     ///
     /// # Errors
-    /// What the host reports.
+    /// As [`check_rename`](Self::check_rename); what the host reports.
     pub fn rename(&self, member: &str, to: &str) -> Result<()> {
         if self.naming(member)?.is_empty() {
             return Ok(());
         }
-        let rename = |name: &mut String| {
-            if name == member {
-                to.clone_into(name);
+        self.check_rename(member, to)?;
+        self.change(member, |groups| {
+            for members in groups.values_mut() {
+                *members = renamed(members, member, to);
             }
-        };
-        self.change(member, |groups| groups.values_mut().flatten().for_each(rename))
+        })
     }
 
     /// The groups that name this member.
@@ -144,6 +157,10 @@ impl Groups {
     }
 }
 
+fn renamed(members: &[String], member: &str, to: &str) -> Vec<String> {
+    members.iter().map(|name| if name == member { to } else { name.as_str() }.to_owned()).collect()
+}
+
 fn check(group: &str, members: &[String]) -> Result<()> {
     let invalid = |why: String| Err(Error::said(Kind::Invalid, group, why));
     if members.is_empty() {
@@ -179,7 +196,7 @@ fn read(media: &dyn Media) -> Result<Members> {
     for (group, members) in &file.groups {
         names::check_group(group)
             .and_then(|()| check(group, members))
-            .map_err(|error| Error::said_before(FILE.to_owned(), &error.body()))?;
+            .map_err(|error| Error::said(Kind::Corrupt, FILE, error.body().message))?;
     }
     Ok(file.groups)
 }
@@ -222,6 +239,9 @@ mod tests {
             assert_eq!(made.put("group/x", &names(bad)).expect_err("refused").kind(), Kind::Invalid);
         }
         assert!(made.put("shop", &names(&["a"])).is_err(), "is no name of a group");
+        made.put("group/x", &names(&["vm/web", "solo"])).expect("made");
+        assert_eq!(made.rename("solo", "vm/web/solo").expect_err("twice").kind(), Kind::Invalid);
+        assert_eq!(groups(dir.path()).members("group/x").expect("as it was"), ["vm/web", "solo"]);
     }
 
     #[test]

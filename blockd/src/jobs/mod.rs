@@ -92,9 +92,10 @@ impl Run {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Whether it is to stop because the daemon ends.
+    /// Whether it is to stop because the daemon ends, and nobody wanted it to stop before.
     pub fn is_ending(&self) -> bool {
-        lock(&self.jobs.active).stopping
+        let active = lock(&self.jobs.active);
+        active.stopping && active.jobs.get(&self.number).is_none_or(|entry| !entry.is_unwanted)
     }
 
     /// Fails if somebody asked to stop.
@@ -204,6 +205,7 @@ impl Jobs {
                 cancelled: cancelled.clone(),
                 asked_ns: self.clock.monotonic_ns(),
                 started_ns: None,
+                is_unwanted: false,
             };
             active.jobs.insert(number, entry);
             number
@@ -446,11 +448,12 @@ impl Jobs {
     /// As [`get`](Self::get); `Conflict` if it has ended.
     pub fn cancel(&self, id: &str) -> Result<Job> {
         let job = self.get(id)?;
-        let active = lock(&self.active);
-        let Some(entry) = active.jobs.values().find(|entry| entry.job.id == job.id) else {
+        let mut active = lock(&self.active);
+        let Some(entry) = active.jobs.values_mut().find(|entry| entry.job.id == job.id) else {
             return Err(Error::said(Kind::Conflict, format!("job {}", job.id), "has ended")
                 .with_help(format!("`blockctl job show {}` says how", &job.id[..8.min(job.id.len())])));
         };
+        entry.is_unwanted = true;
         entry.cancelled.store(true, Ordering::Relaxed);
         self.changed.notify_all();
         Ok(self.show(entry))

@@ -61,6 +61,8 @@ pub(super) struct Entry {
     pub(super) keys: Vec<String>,
     pub(super) reads: Vec<String>,
     pub(super) cancelled: Arc<AtomicBool>,
+    // a person cancelled it
+    pub(super) is_unwanted: bool,
     pub(super) asked_ns: u64,
     pub(super) started_ns: Option<u64>,
 }

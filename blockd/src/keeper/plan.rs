@@ -127,8 +127,7 @@ impl Daemon {
     /// As [`protect`](Self::protect); what cannot be looked at.
     pub fn protecting_loses(&self, item: &str, policy: Option<&str>) -> Result<bool> {
         let now = self.policies().items()?.get(item).cloned();
-        let wanted = policy.or(now.as_ref().map(|now| now.policy.as_str())).unwrap_or("default");
-        let wanted = PolicyName::parse(wanted)?;
+        let wanted = self.wanted_policy(item, policy)?;
         let before =
             match now.filter(|now| !now.stopped).map(|now| PolicyName::parse(&now.policy)).transpose()? {
                 Some(name) if name == wanted => return Ok(false),
@@ -188,6 +187,8 @@ impl Daemon {
         if let Some(trouble) = looked.trouble.first() {
             return Err(Error::said_before(format!("plan for {item}"), &trouble.body));
         }
+        // a group whose members are not known has points all the same
+        self.tiers().disks.groups.parts(item)?;
         let (held, now) = (looked.view.held(Some(item)), self.now());
         let mut disks: Vec<_> = held.iter().map(|held| held.disk).collect();
         disks.sort();

@@ -7,7 +7,7 @@ use crate::audit_log::{About, Said};
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::gate::stamp;
-use crate::points::{By, Held, HurtCopies, Trouble};
+use crate::points::{By, Held, HurtCopies, Trouble, View};
 use crate::policies::PolicyName;
 use crate::policy::Policy;
 use crate::vaults::NamedVault;
@@ -31,7 +31,7 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
     for vault in usable(daemon).iter().filter(|vault| !vault.archive) {
         note(&vault.name, end_rehydrations(daemon.tiers(), vault, &view, &hurt, now));
     }
-    let mut going = Going::default();
+    let (mut going, mut suspects) = (Going::default(), Suspects::default());
     for item in view.names() {
         // why a policy cannot be read is in the warnings of the status
         let Ok(Some((name, policy))) = daemon.policies().of_disk(item) else { continue };
@@ -44,6 +44,13 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
             tracing::warn!(disk = item, "is not pruned: {}", trouble.body.message);
             continue;
         }
+        if let Some(suspect) = suspects.of(daemon, &view, item) {
+            tracing::warn!(
+                disk = item,
+                "{suspect} is suspect: nothing of its item is pruned until somebody answers"
+            );
+            continue;
+        }
         let (held, mut disks) = (view.held(Some(item)), BTreeMap::<DiskId, Vec<&Held>>::new());
         held.iter().for_each(|held| disks.entry(held.disk).or_default().push(held));
         for points in disks.values() {
@@ -53,6 +60,23 @@ pub(super) fn round(daemon: &Daemon, now: Timestamp) {
     going.all_go(daemon);
     for vault in usable(daemon) {
         note(&vault.name, daemon.tiers().end_deletions(&vault, now));
+    }
+}
+
+/// The suspect points of items, looked for once an item: of a machine or a group all disks wait for an answer about one.
+#[derive(Default)]
+struct Suspects(BTreeMap<String, Option<String>>);
+
+impl Suspects {
+    fn of(&mut self, daemon: &Daemon, view: &View, disk: &str) -> Option<String> {
+        let covering = daemon.policies().covering(disk).ok().flatten();
+        let item = covering.unwrap_or_else(|| disk.to_owned());
+        let look = || {
+            let marks = daemon.tiers().vaults.marks();
+            let points = view.held(Some(&item));
+            points.into_iter().find(|held| marks.of(held.state).suspect.is_some()).map(|held| held.name)
+        };
+        self.0.entry(item.clone()).or_insert_with(look).clone()
     }
 }
 
@@ -69,14 +93,6 @@ fn prune(
     going: &mut Going,
 ) -> Result<()> {
     daemon.tiers().vaults.get(&name.vault)?.vault()?;
-    let is_suspect = |held: &&&Held| daemon.tiers().vaults.marks().of(held.state).suspect.is_some();
-    if let Some(suspect) = points.iter().find(is_suspect) {
-        tracing::warn!(
-            point = suspect.name,
-            "is suspect: nothing of its disk is pruned until somebody answers"
-        );
-        return Ok(());
-    }
     let judged = judge_disk(daemon, hurt, &name.vault, policy, points, now);
     let places = [Some(&name.vault), policy.archive.as_ref().map(|rule| &rule.to)];
     for judged in judged.iter().filter(|judged| judged.kept.is_empty()) {

@@ -105,6 +105,15 @@ impl Tiers {
         })
     }
 
+    /// The vaults and archives that hold a point in one tier or in any; none if there is no such point.
+    pub fn stores_of(&self, name: &str, tier: Option<Tier>) -> Vec<String> {
+        let Ok(held) = self.find(name) else { return Vec::new() };
+        let of_tier = |named: &NamedVault| {
+            tier.is_none_or(|tier| tier == if named.archive { Tier::Archive } else { Tier::Vault })
+        };
+        held.stored().filter(|(named, _)| of_tier(named)).map(|(named, _)| named.name.clone()).collect()
+    }
+
     /// Deletes a point from a tier, or from all that hold it: vaults first, so that what fails half-way leaves the
     /// nearer copy.
     ///

@@ -1,5 +1,5 @@
 //! Points that are far smaller or far more changed than their past: what a disk looks like whose guest was encrypted, emptied
-//! or mistaken for another. Such a point displaces nothing, and nothing of its disk is pruned, until somebody answers.
+//! or mistaken for another. Such a point displaces nothing, and nothing of its item is pruned, until somebody answers.
 
 use super::{Held, Tiers};
 use crate::error::{Doing, Error, Result};

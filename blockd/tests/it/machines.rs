@@ -135,14 +135,26 @@ fn a_group_is_one_item_of_disks_and_machines() {
     assert_eq!(failure(client.points(Some("group/shop@3"))).0, Kind::NotFound);
     assert_eq!(failure(client.point("group/shop@2")).0, Kind::Invalid);
     assert_eq!(failure(client.points(Some("group/none@1"))).0, Kind::NotFound);
-    // its members are spoken for
+    // its members are spoken for, the last disk of a machine too, and none comes to be in it twice
     assert_eq!(failure(client.delete_disk("db")).0, Kind::Conflict);
+    client.delete_disk("vm/web/vdb").expect("one of two");
+    assert_eq!(failure(client.delete_disk("vm/web/vda")).0, Kind::Conflict);
+    assert_eq!(failure(client.rename_disk("db", "vm/web/db")).0, Kind::Invalid);
     assert_eq!(client.rename_disk("db", "data").expect("renamed").name, "data");
     assert_eq!(client.group("group/shop").expect("it follows").members, ["vm/web", "data"]);
     assert!(daemon.stop().success());
     let daemon = state.start();
     let client = daemon.client();
     assert_eq!(client.groups().expect("groups").len(), 1);
+    // a renaming that a kill cut short is ended at the next start
+    assert!(daemon.stop().success());
+    let groups = std::fs::read_to_string(state.file("groups.toml")).expect("the groups");
+    std::fs::write(state.file("groups.toml"), groups.replace("data", "db")).expect("as before the kill");
+    std::fs::write(state.file("renaming.toml"), "from = \"db\"\nto = \"data\"\n").expect("as at the kill");
+    let daemon = state.start();
+    let client = daemon.client();
+    assert_eq!(client.group("group/shop").expect("it follows").members, ["vm/web", "data"]);
+    assert!(!state.file("renaming.toml").exists());
     client.delete_group("group/shop").expect("removed");
     client.delete_disk("data").expect("nobody names it");
 }
@@ -185,6 +197,23 @@ fn a_group_stands_under_a_policy_with_all_its_members() {
     client.apply_policy("often", &format!("{always}# again\n")).expect("wakes the keeper");
     daemon.eventually("what is not kept goes", |_| stored("group/shop").len() == 4);
     assert_eq!(names(&stored("group/shop@latest")), ["data@6", "vm/web/vda@6"]);
+    // where its members cannot be told nothing is planned, applied or deleted
+    assert!(daemon.stop().success());
+    let groups = std::fs::read(state.file("groups.toml")).expect("the groups");
+    std::fs::write(state.file("groups.toml"), b"groups = 7").expect("damaged");
+    let daemon = state.start();
+    let client = daemon.client();
+    let harsh = "[schedule]\nevery-hours = 1\n[retention]\nlatest = 1\n";
+    assert_eq!(failure(client.plan_policy("often", harsh)).0, Kind::Corrupt);
+    assert_eq!(failure(client.apply_policy("often", harsh)).0, Kind::Corrupt);
+    let all = UnprotectQuery { delete_data: true, pause: false };
+    assert_eq!(failure(client.unprotect("group/shop", &all)).0, Kind::Corrupt);
+    let warnings = client.status().expect("status").warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("no group can be used")), "{warnings:?}");
+    assert!(daemon.stop().success());
+    std::fs::write(state.file("groups.toml"), groups).expect("put back");
+    let daemon = state.start();
+    let client = daemon.client();
     let retained = UnprotectQuery { delete_data: false, pause: false };
     client.unprotect("group/shop", &retained).expect("no more");
     client.delete_group("group/shop").expect("removed");

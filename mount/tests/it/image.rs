@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A file as a source of blocks.
@@ -76,7 +77,16 @@ impl KernelMount {
 
 impl Drop for KernelMount {
     fn drop(&mut self) {
-        run("umount", &[self.0.path().as_ref()]);
+        // a program that another test is about to start has all our descriptors for a moment
+        let is_busy = || {
+            let done = Command::new("umount").arg(self.0.path()).output().expect("umount");
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(done.status.success() || said.contains("busy"), "umount {:?}: {said}", self.0.path());
+            !done.status.success()
+        };
+        let tries =
+            (0..100).take_while(|_| is_busy()).inspect(|_| std::thread::sleep(Duration::from_millis(100)));
+        assert!(tries.count() < 100, "{:?} stays busy", self.0.path());
     }
 }
 

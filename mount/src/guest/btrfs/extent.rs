@@ -52,7 +52,7 @@ impl Extent {
         let extent = Self {
             at,
             // whole sectors belong to it: what is not stored is zeros
-            len: if inline { plain_len.next_multiple_of(sector) } else { field(45)? },
+            len: if inline { plain_len.checked_next_multiple_of(sector).unwrap_or(0) } else { field(45)? },
             kind,
             compression,
             plain_len,

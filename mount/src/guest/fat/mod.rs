@@ -139,7 +139,7 @@ impl Guest for Fat {
             gid: 0,
             nlink: 1,
             size: entry.size,
-            blocks: entry.size.next_multiple_of(self.boot.cluster) / 512,
+            blocks: entry.size.div_ceil(self.boot.cluster) * (self.boot.cluster / 512),
             rdev: 0,
             atime,
             mtime,
