@@ -64,8 +64,8 @@ async fn serve(state: State, config: Config) -> Result<Vec<(&'static str, OwnedF
     let mut stop = Stop::prepare()?;
     let sockets = Sockets::inherited()?;
     let listener = api_listener(&state, sockets.api)?;
-    let successors =
-        rustix::io::dup(&listener).map_err(|errno| Error::host("keep the API's socket", errno.into()))?;
+    let successors = rustix::io::fcntl_dupfd_cloexec(&listener, 3)
+        .map_err(|errno| Error::host("keep the API's socket", errno.into()))?;
     let listener =
         UnixListener::from_std(listener).map_err(|error| Error::host("listen for the API", error))?;
     let remote = remote_door(&state, &config).await?;

@@ -52,6 +52,12 @@ impl Sockets {
         }
         let named: Vec<String> =
             sockets.iter().map(|(name, socket)| format!("{}={name}", socket.as_raw_fd())).collect();
+        for (_, socket) in sockets {
+            // nobody but the new program gets them
+            if let Err(errno) = rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()) {
+                return Error::host("keep a socket for a new program", errno.into());
+            }
+        }
         let error = Command::new(program)
             .args(std::env::args_os().skip(1))
             .env(SUCCESSION, format!("{}:{}", std::process::id(), named.join(",")))

@@ -190,7 +190,13 @@ fn synced(path: &Path, what: &str, deadline: Deadline) -> Result<Lines> {
         match lines.receive(deadline) {
             Ok(answer) if answer["return"] == id => return Ok(lines),
             // what was meant for an earlier client
-            Ok(_) | Err(Error::Garbage { .. }) => {}
+            Ok(_) | Err(Error::Garbage { .. }) if deadline.left().is_some() => {}
+            Ok(_) => {
+                return Err(Error::Garbage {
+                    what: what.to_owned(),
+                    why: "answers somebody else".to_owned(),
+                });
+            }
             Err(error) => return Err(error),
         }
     }

@@ -161,10 +161,12 @@ pub fn take_line(pending: &mut Vec<u8>, what: &str) -> Result<Option<Value>> {
     let garbage = |why: String| Error::Garbage { what: what.to_owned(), why };
     loop {
         let Some(end) = pending.iter().position(|byte| *byte == b'\n') else {
-            return match pending.len() > LINE_LIMIT {
-                true => Err(garbage(format!("sent more than {LINE_LIMIT} bytes without an end of line"))),
-                false => Ok(None),
-            };
+            if pending.len() <= LINE_LIMIT {
+                return Ok(None);
+            }
+            // what comes of it yet is rubbish too
+            pending.clear();
+            return Err(garbage(format!("sent more than {LINE_LIMIT} bytes without an end of line")));
         };
         let line: Vec<u8> = pending.drain(..=end).collect();
         let clean = line.rsplit(|byte| *byte == DELIMITER).next().unwrap_or(&line);

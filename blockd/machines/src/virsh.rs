@@ -50,6 +50,12 @@ impl Virsh {
     /// # Errors
     /// What libvirt says; that it does not answer, or is not installed.
     pub fn ask<S: AsRef<OsStr>>(&self, words: &[S], input: &[u8]) -> Result<String> {
+        let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
+        if let Some(number) = words.windows(2).find(|two| two[0] == "--domain" && is_number(two[1])) {
+            let said = format!("it takes the name {:?} for the number of some machine that runs", number[1]);
+            let program = format!("libvirt at {}", self.uri);
+            return Err(Error::Said { program, said, kind: Kind::Invalid });
+        }
         let mut command = Command::new("virsh");
         // its words are told apart below, so they must be the untranslated ones
         command.env("LC_ALL", "C").args(["--quiet", "--connect", self.uri.as_str()]).args(words);
@@ -169,6 +175,11 @@ impl Virsh {
     }
 }
 
+/// Whether libvirt would take a name for a number of its own.
+fn is_number(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// What kind of no libvirt's words are.
 fn kind_of(said: &str) -> Kind {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -199,6 +210,12 @@ fn kind_of(said: &str) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_is_a_number_names_no_machine() {
+        let error = Virsh::new(Uri::default()).state("4").expect_err("another machine's number");
+        assert_eq!(block::Failure::kind(&error), Kind::Invalid, "{error}");
+    }
 
     #[test]
     fn a_libvirt_that_is_not_there_is_unavailable() {

@@ -1,4 +1,5 @@
-//! The paths of whole machines.
+//! The paths of whole machines. Which machine of libvirt is meant is said by identities without a scope alone: a scope knows items, and no
+//! machines of libvirt.
 
 use super::verb::{ADMINISTER, Call, LOOK, OPERATE, RESTORE, Verb, verb};
 use crate::error::Result;
@@ -33,7 +34,7 @@ pub fn verbs() -> Vec<Verb> {
         verb(
             Method::PUT,
             "/v1/machines/{item}",
-            OPERATE,
+            OPERATE.whole(),
             "Protects a machine of libvirt, or anew with other disks; another libvirt than the host's only for an admin",
             |daemon, call: &Call<(), ProtectMachine>| {
                 check_uri(call, call.body.uri.as_deref())?;
@@ -50,7 +51,7 @@ pub fn verbs() -> Vec<Verb> {
         verb(
             Method::POST,
             "/v1/machines/attach",
-            OPERATE,
+            OPERATE.whole(),
             "Gives a disk to a machine of libvirt",
             |daemon, call: &Call<(), AttachDisk>| {
                 check_uri(call, call.body.uri.as_deref())?;
@@ -74,7 +75,7 @@ pub fn verbs() -> Vec<Verb> {
         verb(
             Method::POST,
             "/v1/machines/restores",
-            RESTORE,
+            RESTORE.whole(),
             "A recovery point of a machine as a new machine, as a job",
             |daemon, call: &Call<(), RestoreMachine>| {
                 check_uri(call, call.body.uri.as_deref())?;

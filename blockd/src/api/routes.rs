@@ -1,9 +1,10 @@
 //! The paths of disks, recovery points, runs and jobs.
 
 use super::verb::{ADMINISTER, Call, LOOK, OPERATE, RESTORE, Verb, critical, raw, verb};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::identity::Caller;
 use crate::jobs::Urgency;
+use crate::names;
 use axum::http::Method;
 use axum::response::IntoResponse;
 use control::{
@@ -70,6 +71,7 @@ fn disks() -> Vec<Verb> {
                 if matches!(call.body.base, Some(NewBase::Image { .. } | NewBase::Adopt(_))) {
                     call.caller.check_role(&[Role::Admin], "make a disk on a file of the host")?;
                 }
+                not_a_definition(&call.body.name)?;
                 daemon.create_disk(&call.body)
             },
         ),
@@ -126,7 +128,10 @@ fn disks() -> Vec<Verb> {
             "/v1/disks/{disk}/rename",
             OPERATE,
             "Calls a disk something else; its points and its policy go with it",
-            |daemon, call: &Call<(), RenameDisk>| daemon.rename_disk(call.name("disk"), &call.body.to),
+            |daemon, call: &Call<(), RenameDisk>| {
+                not_a_definition(&call.body.to)?;
+                daemon.rename_disk(call.name("disk"), &call.body.to)
+            },
         ),
         verb(
             Method::POST,
@@ -214,7 +219,10 @@ fn points() -> Vec<Verb> {
             "/v1/restores",
             RESTORE,
             "A recovery point as a new disk or in the place of one, as a job",
-            |daemon, call: &Call<(), RestoreRequest>| daemon.restore(&call.body),
+            |daemon, call: &Call<(), RestoreRequest>| {
+                not_a_definition(&call.body.to)?;
+                daemon.restore(&call.body)
+            },
         ),
         verb(
             Method::POST,
@@ -238,7 +246,10 @@ fn runs() -> Vec<Verb> {
             "/v1/runs",
             RESTORE,
             "A writable disk that reads from a recovery point, at once",
-            |daemon, call: &Call<(), RunRequest>| daemon.run(&call.body),
+            |daemon, call: &Call<(), RunRequest>| {
+                not_a_definition(&call.body.name)?;
+                daemon.run(&call.body)
+            },
         ),
         verb(Method::GET, "/v1/runs/{run}", LOOK, "One of them", |daemon, call: &Call| {
             daemon.run_status(call.name("run"))
@@ -282,6 +293,15 @@ fn jobs() -> Vec<Verb> {
             daemon.jobs().cancel(call.name("job"))
         }),
     ]
+}
+
+/// Refuses a name under which a disk would be believed to say what a machine is.
+fn not_a_definition(name: &str) -> Result<()> {
+    if !names::is_definition(name) {
+        return Ok(());
+    }
+    let why = "is where the definition of a protected machine is kept, which nobody else writes";
+    Err(Error::said(Kind::Refused, format!("disk {name}"), why).with_help("choose another name"))
 }
 
 /// Cuts a page out of a list: behind the one called `after`, at most `limit`. Whether there is more behind it.

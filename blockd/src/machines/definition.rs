@@ -1,7 +1,7 @@
 //! What is kept of a machine beside its disks: a small disk of its own, `vm/NAME/definition`, that holds a tar archive. It is brought
 //! up to date just before a recovery point is made and sealed with the others, so it is in every tier that they are in.
 
-use super::record::{Protected, Record};
+use super::record::Protected;
 use crate::daemon::Daemon;
 use crate::disks::Named;
 use crate::error::{Doing, Error, Result};
@@ -117,12 +117,6 @@ pub fn xml(pieces: &[Piece], point: &str) -> Result<String> {
     })
 }
 
-/// The machine's record among what is kept, if it can be read.
-pub fn record(pieces: &[Piece]) -> Option<Record> {
-    let found = pieces.iter().find(|piece| piece.name == MACHINE_TOML)?;
-    toml::from_str(std::str::from_utf8(&found.bytes).ok()?).ok()
-}
-
 /// All that is kept.
 fn bundle(machine: &Protected, domain: &Domain, xml: &str) -> Result<Vec<u8>> {
     let doing = || format!("keep the definition of {}", machine.name);
@@ -144,13 +138,22 @@ fn bundle(machine: &Protected, domain: &Domain, xml: &str) -> Result<Vec<u8>> {
     machines::pack(&pieces).doing(doing)
 }
 
+/// Where a libvirt of this host keeps the firmware variables of machines.
+pub fn nvram_dir(uri: &Uri) -> PathBuf {
+    if uri.is_session() { session_dir().join("nvram") } else { PathBuf::from("/var/lib/libvirt/qemu/nvram") }
+}
+
 /// Where a libvirt of this host keeps the state of a machine's TPM.
 pub fn tpm_dir(uri: &Uri, uuid: &str) -> PathBuf {
+    let root = if uri.is_session() { session_dir() } else { PathBuf::from("/var/lib/libvirt") };
+    root.join("swtpm").join(uuid).join("tpm2")
+}
+
+/// Where the libvirt of a user keeps the files of machines.
+fn session_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let config = || std::env::var_os("XDG_CONFIG_HOME").map_or_else(|| home().join(".config"), PathBuf::from);
-    let root =
-        if uri.is_session() { config().join("libvirt/qemu") } else { PathBuf::from("/var/lib/libvirt") };
-    root.join("swtpm").join(uuid).join("tpm2")
+    config().join("libvirt/qemu")
 }
 
 fn tpm_state(dir: &Path) -> Result<Vec<Piece>> {

@@ -2,7 +2,7 @@
 //! runs, started.
 
 use super::attach::define;
-use super::definition::{self, NVRAM, TPM, tpm_dir};
+use super::definition::{self, NVRAM, TPM, nvram_dir, tpm_dir};
 use super::record::Record;
 use crate::daemon::Daemon;
 use crate::error::{Doing, Error, Result};
@@ -75,6 +75,10 @@ impl Daemon {
         if !names::is_machine(&request.name) {
             return Err(Error::said(Kind::Invalid, doing(), "the new machine is called like vm/web-2"));
         }
+        if names::machine_word(&request.name).bytes().all(|byte| byte.is_ascii_digit()) {
+            let why = "libvirt would take the new machine's name for the number of another";
+            return Err(Error::said(Kind::Invalid, doing(), why).with_help("call it like vm/web-2"));
+        }
         let definition = self.definition_point(&request.point)?;
         let machine = names::machine_of(&definition.item).to_owned();
         let point = format!("{machine}@{}", definition.epoch);
@@ -82,8 +86,8 @@ impl Daemon {
         let xml = definition::xml(&pieces, &definition.name)?;
         let members = self.chosen_members(&request.point, &request.disks)?;
         let known = self.machines().find(&machine)?.map(|protected| protected.record.uri.clone());
-        let kept = || definition::record(&pieces).map(|record| record.uri);
-        let uri = request.uri.clone().or(known).or_else(kept).unwrap_or_else(|| Uri::default().to_string());
+        // whom to connect to is not for a recovery point to say
+        let uri = request.uri.clone().or(known).unwrap_or_else(|| Uri::default().to_string());
         let uri = Uri::parse(&uri).doing(doing)?;
         let reach = match &request.exports_at {
             None if !uri.is_elsewhere() => Reach::Unix(self.tiers().nbd_socket.clone()),
@@ -241,7 +245,8 @@ impl Daemon {
             return Ok(None);
         }
         write_tpm(&plan.pieces, &tpm_dir(&plan.uri, uuid))?;
-        let path = old.nvram.as_ref().and_then(|path| Some(path.parent()?.join(format!("{word}_VARS.fd"))));
+        // where libvirt has them, whatever the definition in the point says: that may be of anybody's making
+        let path = old.nvram.as_ref().map(|_| nvram_dir(&plan.uri).join(format!("{word}_VARS.fd")));
         match (path, plan.pieces.iter().find(|piece| piece.name == NVRAM)) {
             (Some(path), Some(piece)) => {
                 write_new(&path, &piece.bytes)?;
