@@ -1,7 +1,7 @@
 //! btrfs on one device, read-only: all subvolumes, from the topmost on.
 //!
 //! Written from the on-disk format of the btrfs documentation. What is shown is the last commit, and what was synced since
-//! then and waits in the log ([`log`]). Chunks that lie on other devices, or in turns on several, cannot be read.
+//! then and waits in the log (`log`). Chunks that lie on other devices, or in turns on several, cannot be read.
 
 mod chunks;
 mod extent;
