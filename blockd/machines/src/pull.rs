@@ -1,6 +1,7 @@
 //! Backups that libvirt lets others pull: qemu serves the disks as they were at one instant, and says which parts changed since a
 //! checkpoint. `docs/libvirt.md`.
 
+use crate::domain::edit::escape;
 use crate::error::{Error, Result};
 use crate::virsh::Virsh;
 use block::Kind;
@@ -142,22 +143,6 @@ impl Virsh {
 
 fn shown(path: &Path) -> String {
     escape(&path.display().to_string())
-}
-
-/// Text for an attribute or between tags.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '\'' => escaped.push_str("&apos;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

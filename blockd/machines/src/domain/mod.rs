@@ -1,7 +1,7 @@
 //! A machine's definition as libvirt writes it: read within bounds. What is not asked for here is not looked at.
 
 mod choice;
-mod edit;
+pub(crate) mod edit;
 mod renewal;
 mod served;
 
